@@ -1,0 +1,3 @@
+"""Self-supervised pretraining on histopathology tiles."""
+
+__version__ = '0.1.0'
