@@ -1,0 +1,1 @@
+"""The edge to mmengine: config, runner, hooks, optimisers, schedules, launchers."""
