@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError, nearest
+from .config_check import Problem, config_files, find_problems, locate
 
 
 @dataclasses.dataclass
@@ -44,6 +45,7 @@ class Settings:
         save_every: also refresh ``latest.pth`` after this many optimiser steps, None for
             the end of each epoch only.
         keep_checkpoints: how many ``epoch_N.pth`` to keep, None for all.
+        custom_imports: your own modules to import first, ``dict(imports=['my_methods'])``.
         hooks: further hooks (``type`` in HOOKS).
         work_dir: where everything is written; default ``work_dirs/<config name>``.
     """
@@ -71,46 +73,85 @@ class Settings:
     checkpoint_interval: int = 10
     save_every: int | None = None
     keep_checkpoints: int | None = None
+    custom_imports: dict | None = None
     hooks: list = dataclasses.field(default_factory=list)
     work_dir: str | None = None
 
 
 def load_config(path: str | Path, options: list[str] | None = None) -> Config:
-    """Read a config with its bases and apply ``KEY=VALUE`` overrides.
+    """Read a config with its bases, apply ``KEY=VALUE`` overrides and check every field.
 
     Args:
         path: the config file.
         options: overrides such as ``'optimizer.lr=0.01'``; list items by position,
-            ``'dataset.recipe.steps.0.p=1'``. Values are Python literals, else strings.
+            ``'hooks.0.interval=5'``. Values are Python literals, else strings.
 
     Returns:
-        The config with the defaults of :class:`Settings` filled in. Use
-        :func:`openselfsup.engine.config_check.check_config` before building from it.
+        The config with the defaults of :class:`Settings` filled in.
 
     Raises:
-        UserError: no such file, not Python, or an override that leads nowhere.
+        UserError: no such file, not Python, or any number of mistakes in the fields: all
+            of them are listed with file, line, key path and the nearest valid name.
     """
-    path = Path(path)
+    cfg = _read(Path(path))
+    options = options or []
+    problems = [problem for option in options if (problem := _override(cfg, option))]
+    for field in dataclasses.fields(Settings):
+        if field.name not in cfg and field.default is not dataclasses.MISSING:
+            cfg[field.name] = field.default
+        elif field.name not in cfg and field.default_factory is not dataclasses.MISSING:
+            cfg[field.name] = field.default_factory()
+    problems += find_problems(cfg, Settings) + _check_values(cfg)
+    if problems:
+        raise _report(problems, Path(path), options)
+    return cfg
+
+
+def _read(path: Path) -> Config:
     if not path.is_file():
         siblings = path.parent.glob('*.py') if path.parent.is_dir() else ()
         raise UserError('no such config file', where=str(path),
                         nearest=nearest(path.name, (p.name for p in siblings)))
     try:
-        cfg = Config.fromfile(str(path), format_python_code=False)
+        return Config.fromfile(str(path), format_python_code=False)
     except SyntaxError as error:
         raise UserError(f'not valid Python: {error.msg}', where=f'{path}:{error.lineno}') from None
     except FileNotFoundError as error:
         raise UserError(f'a _base_ of this config is missing: {error}', where=str(path)) from None
     except Exception as error:  # a config is code: whatever it raises is the user's to see
         raise UserError(f'{type(error).__name__}: {error}', where=str(path)) from error
-    for option in options or []:
-        _override(cfg, option)
-    for field in dataclasses.fields(Settings):
-        if field.name not in cfg and field.default is not dataclasses.MISSING:
-            cfg[field.name] = field.default
-        elif field.name not in cfg and field.default_factory is not dataclasses.MISSING:
-            cfg[field.name] = field.default_factory()
-    return cfg
+
+
+def _check_values(cfg: Config) -> list[Problem]:
+    """Check the values of plain fields that would otherwise fail late."""
+    problems = []
+    if cfg.amp not in ('off', 'bf16', 'fp16'):
+        problems.append(Problem(('amp',), f"amp must be 'off', 'bf16' or 'fp16', not {cfg.amp!r}",
+                                nearest(str(cfg.amp), ('off', 'bf16', 'fp16'))))
+    for name in ('epochs', 'global_batch_size', 'accumulate', 'log_interval',
+                 'checkpoint_interval'):
+        value = cfg.get(name)
+        if name in cfg and (type(value) is not int or value < 1):
+            problems.append(Problem((name,), f'{name} must be a whole number of at least 1, '
+                                             f'not {value!r}'))
+    return problems
+
+
+def _report(problems: list[Problem], path: Path, options: list[str]) -> UserError:
+    """Make one error of all problems, each with the place where it was written."""
+    files = config_files(path)
+    lines = []
+    for problem in problems:
+        key = '.'.join(problem.path)
+        overridden = [o for o in options if (o.split('=')[0] + '.').startswith(key + '.')]
+        place = (f"--cfg-options {overridden[-1]}" if overridden
+                 else locate(problem.path, files) or str(path))
+        hint = f"; did you mean '{problem.nearest}'?" if problem.nearest else ''
+        lines.append(f'{place}: {key}: {problem.what}{hint}')
+    if len(lines) == 1:
+        return UserError(lines[0])
+    return UserError(f'{len(lines)} mistakes in this config:\n  ' + '\n  '.join(lines),
+                     where=str(path))
 
 
 def split_option(option: str) -> tuple[list[str], Any]:
@@ -127,31 +168,23 @@ def split_option(option: str) -> tuple[list[str], Any]:
         return key.split('.'), text
 
 
-def _override(cfg: Config, option: str) -> None:
+def _override(cfg: Config, option: str) -> Problem | None:
+    """Set one field; a path that the config lacks is left to the check of its class."""
     keys, value = split_option(option)
     place: Any = cfg._cfg_dict
-    for depth, key in enumerate(keys[:-1]):
-        place = _child(place, key, '.'.join(keys[:depth + 1]))
-    last, full = keys[-1], '.'.join(keys)
-    if isinstance(place, list):
-        _child(place, last, full)
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = ConfigDict(value) if isinstance(value, dict) else value
-    else:
-        raise UserError(f"'{full}' leads into {place!r}, which has no fields",
-                        where='--cfg-options')
-
-
-def _child(place: Any, key: str, path: str) -> Any:
-    if isinstance(place, list):
-        if key.isdigit() and int(key) < len(place):
-            return place[int(key)]
-        raise UserError(f"'{path}' is no position in a list of {len(place)}",
-                        where='--cfg-options', expected=f'0 to {len(place) - 1}')
-    if isinstance(place, dict) and key in place:
-        return place[key]
-    choices = list(place) if isinstance(place, dict) else []
-    raise UserError(f"nothing is called '{path}' in this config", where='--cfg-options',
-                    expected='one of ' + ', '.join(choices) if choices else None,
-                    nearest=nearest(key, choices))
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(place, list):
+            if not key.isdigit() or int(key) >= len(place):
+                return Problem(tuple(keys[:depth + 1]),
+                               f"'{key}' is no position in a list of {len(place)}")
+            key = int(key)
+        elif not isinstance(place, dict):
+            return Problem(tuple(keys[:depth + 1]), f'leads into {place!r}, which has no fields')
+        if last:
+            place[key] = ConfigDict(value) if isinstance(value, dict) else value
+        else:
+            if isinstance(place, dict) and place.get(key) is None:
+                place[key] = ConfigDict()
+            place = place[key]
+    return None

@@ -1,0 +1,152 @@
+"""Finding every mistake of a config at once, before anything is built.
+
+Each dict with a ``type`` is compared with the signature of the class registered under
+that name. What is unknown is reported with file, line, key path and the nearest valid name.
+"""
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .. import registry
+from ..errors import UserError, nearest
+
+# Which registry describes the dict that stands under an argument of this name.
+REGISTRY_OF = dict(
+    model=registry.ALGORITHMS, algorithm=registry.ALGORITHMS, backbone=registry.BACKBONES,
+    neck=registry.NECKS, matching_neck=registry.NECKS, head=registry.HEADS,
+    dataset=registry.DATASETS, source=registry.SOURCES, recipe=registry.RECIPES,
+    steps=registry.STEPS, preprocessor=registry.PREPROCESSORS,
+    optimizer=registry.OPTIMIZERS, schedule=registry.SCHEDULES, hooks=registry.HOOKS)
+# Arguments that the engine fills in itself, and fields that it takes out before it builds.
+FILLED_IN = dict(optimizer={'params'}, schedule={'base_lr', 'epochs', 'steps_per_epoch'})
+TAKEN_OUT = dict(optimizer={'decay_norm_and_bias'})
+
+
+@dataclasses.dataclass
+class Problem:
+    """One mistake: where it stands (key path), what it is, and the nearest valid choice."""
+
+    path: tuple[str, ...]
+    what: str
+    nearest: str | None = None
+
+
+def find_problems(cfg: Config, settings: type) -> list[Problem]:
+    """Return every unknown, misspelt or missing field of a config.
+
+    Args:
+        cfg: a loaded config.
+        settings: dataclass whose fields are the valid top-level fields.
+    """
+    known = {field.name for field in dataclasses.fields(settings)}
+    problems = [Problem((key,), f"unknown field '{key}'", nearest(key, known))
+                for key in cfg if key not in known]
+    for field in dataclasses.fields(settings):
+        if field.name not in cfg:
+            problems.append(Problem((field.name,), f"the field '{field.name}' is missing"))
+        elif field.name in REGISTRY_OF:
+            problems += _check_value((field.name,), field.name, cfg[field.name])
+    return problems
+
+
+def _check_value(path: tuple[str, ...], name: str, value: Any) -> Iterator[Problem]:
+    """Check what stands under an argument ``name``: one described object or several."""
+    if value is None:
+        return
+    if isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _check_value((*path, str(i)), name, item)
+    elif isinstance(value, dict) and name == 'steps' and 'type' not in value:
+        for key, item in value.items():
+            yield from _check_value((*path, key), name, item)
+    elif isinstance(value, dict):
+        yield from _check_object(path, name, value)
+    elif isinstance(value, (str, int, float, bool)):
+        yield Problem(path, f"'{path[-1]}' must be a dict with 'type', not {value!r}")
+
+
+def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Problem]:
+    table = REGISTRY_OF[name]
+    if 'type' not in value:
+        yield Problem(path, f"this {table.name} has no 'type'")
+        return
+    try:
+        cls = table.get(value['type'])
+    except UserError as error:
+        yield Problem((*path, 'type'), f'{error.what} (known: {error.expected[7:]})',
+                      error.nearest)
+        return
+    parameters = inspect.signature(cls).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    names = {n for n, p in parameters.items()
+             if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    valid = (names | TAKEN_OUT.get(name, set())) - FILLED_IN.get(name, set())
+    for key in value:
+        if key != 'type' and key not in valid and not takes_all:
+            yield Problem((*path, key), f"{value['type']} takes no argument '{key}'",
+                          nearest(key, valid))
+    for key, parameter in parameters.items():
+        if (parameter.default is parameter.empty and key in valid and key not in value):
+            yield Problem(path, f"{value['type']} needs the argument '{key}'")
+    for key, child in value.items():
+        if key in REGISTRY_OF and key in valid:
+            yield from _check_value((*path, key), key, child)
+
+
+def config_files(path: str | Path) -> list[Path]:
+    """Return a config file and all its bases, the nearest first."""
+    files, waiting = [], [Path(path)]
+    while waiting:
+        current = waiting.pop(0)
+        files.append(current)
+        for node in ast.parse(current.read_text(encoding='utf-8')).body:
+            if (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+                    and node.targets[0].id == '_base_'):
+                bases = ast.literal_eval(node.value)
+                bases = [bases] if isinstance(bases, str) else bases
+                waiting += [(current.parent / base).resolve() for base in bases]
+    return files
+
+
+def locate(path: tuple[str, ...], files: Iterable[Path]) -> str | None:
+    """Return 'file:line' of the deepest part of a key path that a config file spells out."""
+    best: tuple[int, str] | None = None
+    for file in files:
+        for node in ast.parse(file.read_text(encoding='utf-8')).body:
+            if (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+                    and node.targets[0].id == path[0]):
+                depth, line = _descend(node.value, path[1:], node.lineno)
+                if best is None or depth > best[0]:
+                    best = (depth, f'{_short(file)}:{line}')
+    return best[1] if best else None
+
+
+def _short(file: Path) -> str:
+    """Show a path relative to the working directory where it lies below it."""
+    file = file.resolve()
+    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
+
+
+def _descend(node: ast.expr, keys: tuple[str, ...], line: int) -> tuple[int, int]:
+    """Follow keys through dict(...) calls, dict literals and lists; return depth and line."""
+    if not keys:
+        return 0, line
+    children: list[tuple[str, ast.expr, int]] = []
+    if isinstance(node, ast.Call):
+        children = [(k.arg, k.value, k.lineno) for k in node.keywords if k.arg]
+    elif isinstance(node, ast.Dict):
+        children = [(k.value, v, k.lineno) for k, v in zip(node.keys, node.values)
+                    if isinstance(k, ast.Constant)]
+    elif isinstance(node, (ast.List, ast.Tuple)):
+        children = [(str(i), item, item.lineno) for i, item in enumerate(node.elts)]
+    for key, child, child_line in children:
+        if key == keys[0]:
+            depth, found = _descend(child, keys[1:], child_line)
+            return depth + 1, found
+    return 0, line
