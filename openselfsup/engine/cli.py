@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from ..errors import UserError
 
+SYSTEM_LIBRARIES = ('libGL', 'libgthread', 'libglib')
+
 
 def run(main: Callable[[], int | None]) -> None:
     """Run ``main`` and leave with its status; a :class:`UserError` is printed, status 2."""
@@ -14,6 +16,13 @@ def run(main: Callable[[], int | None]) -> None:
         status = main()
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
+        status = 2
+    except ImportError as error:
+        if not any(name in str(error) for name in SYSTEM_LIBRARIES):
+            raise
+        print(f'error: OpenCV misses a system library ({error}): on Debian or Ubuntu, '
+              'apt install libgl1 libglib2.0-0; on Fedora, dnf install mesa-libGL glib2',
+              file=sys.stderr)
         status = 2
     except BrokenPipeError:  # `tool | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

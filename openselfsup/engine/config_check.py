@@ -21,8 +21,8 @@ REGISTRY_OF = dict(
     model=registry.ALGORITHMS, algorithm=registry.ALGORITHMS, backbone=registry.BACKBONES,
     neck=registry.NECKS, matching_neck=registry.NECKS, head=registry.HEADS,
     dataset=registry.DATASETS, source=registry.SOURCES, recipe=registry.RECIPES,
-    steps=registry.STEPS, preprocessor=registry.PREPROCESSORS,
-    optimizer=registry.OPTIMIZERS, schedule=registry.SCHEDULES, hooks=registry.HOOKS)
+    steps=registry.STEPS, optimizer=registry.OPTIMIZERS, schedule=registry.SCHEDULES,
+    hooks=registry.HOOKS)
 # Arguments that the engine fills in itself, and fields that it takes out before it builds.
 FILLED_IN = dict(optimizer={'params'}, schedule={'base_lr', 'epochs', 'steps_per_epoch'})
 TAKEN_OUT = dict(optimizer={'decay_norm_and_bias'})

@@ -1,0 +1,6 @@
+# Precision and book-keeping; docs/configuration.md lists every field.
+amp = 'bf16'
+channels_last = True
+log_interval = 50
+checkpoint_interval = 10
+seed = 0

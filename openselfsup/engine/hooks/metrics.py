@@ -1,0 +1,123 @@
+"""Numbers of the run: metrics.jsonl, TensorBoard events, train.log."""
+
+import datetime
+import json
+import time
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from ... import distributed
+
+METRICS = 'metrics.jsonl'
+
+
+class MetricsHook(Hook):
+    """Average what a step returns and write it every ``interval`` optimiser steps.
+
+    Between two writes nothing is fetched from the device: values are summed where they
+    are. A line also ends every epoch. The newest line is ``runner.record``.
+
+    Args:
+        interval: optimiser steps between two lines.
+    """
+
+    def __init__(self, interval: int = 50):
+        self.interval = interval
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.steps = 0
+
+    def before_train(self, runner) -> None:
+        """Open the files; lines of steps that are about to be repeated are dropped."""
+        runner.record = {}
+        self.started = self.since = time.perf_counter()
+        self.wait = self.total_wait = 0.0
+        self.first_step = runner.iter
+        if not distributed.is_main():
+            return
+        from torch.utils.tensorboard import SummaryWriter
+        self.path = Path(runner.work_dir) / METRICS
+        forget_after(self.path, runner.iter)
+        self.events = SummaryWriter(str(Path(runner.work_dir) / 'tensorboard'),
+                                    purge_step=runner.iter + 1)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Add the step's values; write a line where one is due."""
+        for key, value in outputs.items():
+            known = key in self.sums
+            self.sums[key] = self.sums[key] + value if known else value.detach().float()
+            self.counts[key] = self.counts.get(key, 0) + 1
+        self.steps += 1
+        step, loop = runner.iter + 1, runner.loop
+        if step % self.interval == 0 or loop.position[1] == loop.steps_per_epoch:
+            runner.record = self._write(runner, step)
+
+    def after_train(self, runner) -> None:
+        """Close the events and say what the whole run did."""
+        if self.steps:
+            runner.record = self._write(runner, runner.loop.total_steps_done)
+        seconds = time.perf_counter() - self.started
+        steps = runner.loop.total_steps_done - self.first_step
+        if steps:
+            rate = steps * runner.loop.tiles_per_step / seconds
+            share = self.total_wait / seconds
+            runner.logger.info(
+                '%d steps in %.1f min, %.0f tiles/s; %.0f %% of the time waiting for data: %s',
+                steps, seconds / 60, rate, 100 * share,
+                'the loader limits this run, try more workers' if share > 0.2
+                else 'the model limits this run')
+        if distributed.is_main():
+            self.events.close()
+
+    def _write(self, runner, step: int) -> dict:
+        keys = sorted(self.sums)
+        means = torch.stack([self.sums[k] / self.counts[k] for k in keys])
+        values = distributed.all_reduce_mean(means).tolist()
+        now = time.perf_counter()
+        wait = runner.loop.dataloader.take_wait()
+        self.total_wait += wait
+        record = dict(step=step, epoch=runner.epoch + 1, iteration=runner.loop.position[1],
+                      lr=float(runner.learning_rates[step - 1]), **dict(zip(keys, values)),
+                      tiles_per_s=self.steps * runner.loop.tiles_per_step / (now - self.since),
+                      data_wait=min(wait / (now - self.since), 1.0))
+        self.since, self.steps = now, 0
+        self.sums, self.counts = {}, {}
+        if distributed.is_main():
+            with self.path.open('a', encoding='utf-8') as file:
+                file.write(json.dumps({k: _round(v) for k, v in record.items()}) + '\n')
+            for key, value in record.items():
+                if key != 'step':
+                    self.events.add_scalar(key, value, step)
+            runner.logger.info(describe(record, runner.loop), extra=dict(live=True))
+        return record
+
+
+def describe(record: dict, loop) -> str:
+    """Return a record as one line: position, losses, the rest."""
+    losses = '  '.join(f'{k} {v:.4f}' for k, v in record.items() if k.startswith('loss'))
+    left = (loop.max_iters - record['step']) * loop.tiles_per_step / record['tiles_per_s']
+    return (f"epoch {record['epoch']}/{loop.max_epochs} "
+            f"[{record['iteration']}/{loop.steps_per_epoch}]  {losses}  lr {record['lr']:.3g}  "
+            f"{record['tiles_per_s']:.0f} tiles/s  wait {100 * record['data_wait']:.0f} %  "
+            f"ETA {datetime.timedelta(seconds=round(left))}")
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop lines of later steps, and a line that a killed process left half written."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding='utf-8').splitlines():
+        try:
+            if json.loads(line)['step'] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue
+    path.write_text(''.join(line + '\n' for line in kept), encoding='utf-8')
+
+
+def _round(value: float) -> float:
+    return value if isinstance(value, int) else float(f'{value:.7g}')

@@ -1,0 +1,266 @@
+"""mmengine's Runner with the parts replaced that get in the way of pretraining.
+
+Kept: the hook machinery and the properties that hooks rely on. Replaced: environment and
+process group (gloo on CPU), loading and saving (tensors and plain types only, atomic),
+logging (nothing is fetched from the device between two log lines) and schedules (pure
+functions of the optimiser step).
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .. import __version__, checkpoints, distributed
+from ..errors import UserError
+from ..registry import ALGORITHMS, BACKBONES, DATASETS, HOOKS, SCHEDULES
+from .environment import describe_environment
+from .hooks import default_hooks
+from .launch import Launch
+from .loop import PretrainLoop
+from .optimizers import build_optimizer
+from .preprocessor import Preprocessor
+from .seeding import make_deterministic, seed_everything
+from .step import TrainStep
+from .work_dir import build_logger, write_run_files
+
+
+class PretrainRunner(Runner):
+    """Pretrains the algorithm of a config.
+
+    Args:
+        cfg: a config of :func:`openselfsup.engine.config.load_config`.
+        launch: ranks and device.
+        work_dir: where everything is written.
+
+    Raises:
+        UserError: the global batch does not divide, no tiles, wrong weights and the like.
+    """
+
+    def __init__(self, cfg: Config, launch: Launch, work_dir: str | Path):
+        self.launch, self.device = launch, launch.device
+        self.batch_size = batch_size_per_rank(cfg, launch.world_size)
+        dataset = DATASETS.build(cfg.dataset)
+        from ..datasets import ViewLoader
+        loader = ViewLoader(dataset, self.batch_size, seed=cfg.seed, rank=launch.rank,
+                            world_size=launch.world_size, workers=cfg.workers,
+                            drop_last=cfg.drop_last)
+        check_enough_tiles(cfg, len(dataset), len(loader))
+        seed_everything(cfg.seed)
+        algorithm = ALGORITHMS.build(cfg.model)
+        check_geometry(algorithm, dataset)
+        if cfg.pretrained:
+            self.load_report = algorithm.load_backbone(cfg.pretrained)
+        self.lr = scaled_learning_rate(cfg)
+        self.last_checkpoint: str | None = None
+        super().__init__(
+            model=algorithm, work_dir=str(work_dir), train_dataloader=loader,
+            train_cfg=dict(), optim_wrapper=dict(), launcher=launch.launcher, cfg=cfg,
+            randomness=dict(seed=cfg.seed, deterministic=cfg.deterministic),
+            default_scope='openselfsup')
+        self._train_loop = PretrainLoop(self, loader, cfg.epochs, cfg.global_batch_size,
+                                        cfg.accumulate)
+        self.optimizer = build_optimizer(self.algorithm, cfg.optimizer, self.lr)
+        self.preprocessor = Preprocessor(**cfg.normalize, channels_last=cfg.channels_last)
+        self.preprocessor.to(self.device)
+        self.step = TrainStep(self.model, self.preprocessor, self.optimizer, cfg.amp,
+                              cfg.clip_grad)
+        self.learning_rates = SCHEDULES.build({
+            **cfg.schedule, 'base_lr': self.lr, 'epochs': cfg.epochs,
+            'steps_per_epoch': self._train_loop.steps_per_epoch})
+
+    @property
+    def algorithm(self) -> nn.Module:
+        """The algorithm without its distributed wrapper."""
+        return self.model.module if hasattr(self.model, 'module') else self.model
+
+    @property
+    def loop(self) -> PretrainLoop:
+        """The training loop, whose ``epoch`` and ``iteration`` are the position of the run."""
+        return self._train_loop
+
+    def train(self) -> nn.Module:
+        """Run the loop to its end; hooks save, log and draw. Returns the model."""
+        self.call_hook('before_run')
+        try:
+            self.loop.run()
+        finally:
+            self.call_hook('after_run')
+        return self.model
+
+    # ---- what replaces mmengine's own set-up, in the order in which Runner calls it ----
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Take ranks from :mod:`.launch`; no time stamp, so that no folder is named after it."""
+        self._timestamp = ''
+        self._rank, self._world_size = self.launch.rank, self.launch.world_size
+
+    def set_randomness(self, seed: int, deterministic: bool = False, **_) -> None:
+        """Remember the seed; steps are seeded one by one (:mod:`.seeding`)."""
+        self._seed, self._deterministic = seed, deterministic
+        if deterministic:
+            make_deterministic()
+
+    def build_logger(self, log_level: str = 'INFO', **_) -> logging.Logger:
+        """Log to the console and to train.log."""
+        return build_logger(Path(self.work_dir), log_level)
+
+    def build_visualizer(self, visualizer=None) -> dict:
+        """TensorBoard events are written by a hook; there is no second visualizer."""
+        return _NoVisualizer()
+
+    def _log_env(self, env_cfg: dict) -> None:
+        self.environment = describe_environment(self.device, self.world_size)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Move the model to the device and wrap it if several ranks train it."""
+        cfg = self.cfg
+        layout = torch.channels_last if cfg.channels_last else torch.contiguous_format
+        model = model.to(self.device, memory_format=layout)
+        if cfg.compile:
+            for module in model.modules():
+                if type(module) in BACKBONES.module_dict.values():
+                    module.compile()
+        if not distributed.is_distributed():
+            return model
+        check_sync_bn(model, self.device)
+        # Queues are equal on all ranks by construction: broadcasting them each step
+        # (DDP's default for buffers) would cost more than the gradients of a ResNet-18.
+        return DistributedDataParallel(
+            model, device_ids=[self.device.index] if self.device.type == 'cuda' else None,
+            broadcast_buffers=False)
+
+    def register_hooks(self, default=None, custom=None) -> None:
+        """Register our default hooks and those of the config."""
+        for hook in default_hooks(self.cfg) + [HOOKS.build(h) for h in self.cfg.hooks]:
+            self.register_hook(hook)
+
+    def dump_config(self) -> None:
+        """Write what explains this run: config, environment, command line."""
+        if distributed.is_main():
+            write_run_files(Path(self.work_dir), self.cfg, self.environment)
+
+    # ---- checkpoints ----
+
+    def save_checkpoint(self, *names: str) -> None:
+        """Write the whole state of the run under one or several names in the work directory.
+
+        All ranks call it; rank 0 writes. Position, optimiser and scaler state, queues and
+        generators are included: a resumed run equals an uninterrupted one. A full disk in
+        the middle of a run is reported and the run goes on: there may be room next time.
+
+        Raises:
+            UserError: the last checkpoint of the run could not be written.
+        """
+        if not distributed.is_main():
+            return
+        loop, (epoch, iteration) = self.loop, self.loop.position
+        state = dict(
+            state_dict=self.algorithm.state_dict(), optimizer=self.optimizer.state_dict(),
+            scaler=self.step.scaler.state_dict(),
+            meta=dict(version=__version__, epoch=epoch, iteration=iteration,
+                      step=loop.total_steps_done, seed=self.seed, world_size=self.world_size,
+                      global_batch_size=self.cfg.global_batch_size,
+                      accumulate=self.cfg.accumulate, tiles=len(loop.dataloader.dataset),
+                      config=self.cfg.pretty_text, time=time.strftime('%Y-%m-%d %H:%M:%S')))
+        first, *links = [Path(self.work_dir) / name for name in names]
+        try:
+            checkpoints.save(state, first)
+            for link in links:
+                checkpoints.link(first, link)
+            self.last_checkpoint = str(first)
+        except UserError as error:
+            if loop.stopped or epoch == loop.max_epochs:
+                raise
+            self.logger.error('%s; training goes on, the last good checkpoint is %s', error,
+                              self.last_checkpoint)
+
+    def resume(self, path: str | Path) -> None:
+        """Go on from a checkpoint of :meth:`save_checkpoint`.
+
+        Raises:
+            UserError: not a training checkpoint of ours, or one of another model.
+        """
+        checkpoint = checkpoints.load(path)
+        checkpoints.check_training_state(checkpoint, self.algorithm, str(path))
+        self.algorithm.load_state_dict(checkpoint['state_dict'])
+        self.optimizer.load_state_dict(checkpoint['optimizer'])
+        self.step.scaler.load_state_dict(checkpoint['scaler'])
+        meta = checkpoint['meta']
+        for name, now in (('seed', self.seed), ('world_size', self.world_size),
+                          ('global_batch_size', self.cfg.global_batch_size),
+                          ('accumulate', self.cfg.accumulate),
+                          ('tiles', len(self.loop.dataloader.dataset))):
+            if meta[name] != now:
+                self.logger.warning(
+                    '%s was %s and is now %s: the run goes on, but views and shuffling are no '
+                    'longer those of an uninterrupted run', name, meta[name], now)
+        # Count tiles, not steps: the global batch may have changed.
+        done = meta['iteration'] * meta['global_batch_size'] // self.cfg.global_batch_size
+        self.loop.go_to(meta['epoch'], done)
+        self.last_checkpoint = str(path)
+        self.logger.info('resumed %s at epoch %d, step %d', path, meta['epoch'] + 1, meta['step'])
+
+
+class _NoVisualizer:
+    """Stands where mmengine expects a visualizer to hand the config to."""
+
+    def add_config(self, config: Config) -> None:
+        """The config is written by :func:`~openselfsup.engine.work_dir.write_run_files`."""
+
+
+def batch_size_per_rank(cfg: Config, world_size: int) -> int:
+    """Return global_batch_size / (ranks * accumulate).
+
+    Raises:
+        UserError: it does not divide; the numbers of processes that would are listed.
+    """
+    total, parts = cfg.global_batch_size, world_size * cfg.accumulate
+    if total % parts:
+        fits = [n for n in range(1, min(total, 128) + 1) if total % (n * cfg.accumulate) == 0]
+        near = sorted({max(total // parts, 1) * parts, -(-total // parts) * parts})
+        raise UserError(
+            f'{total} tiles cannot be shared equally by {world_size} processes'
+            + (f' with accumulate={cfg.accumulate}' if cfg.accumulate > 1 else ''),
+            where='global_batch_size',
+            expected=f"one of {', '.join(map(str, fits))} processes, or a global_batch_size of "
+                     + ' or '.join(map(str, near)))
+    return total // parts
+
+
+def scaled_learning_rate(cfg: Config) -> float:
+    """Return optimizer.lr, times global_batch_size / base_batch_size where that is given."""
+    scale = cfg.global_batch_size / cfg.base_batch_size if cfg.base_batch_size else 1.0
+    return cfg.optimizer['lr'] * scale
+
+
+def check_enough_tiles(cfg: Config, tiles: int, batches: int) -> None:
+    """Refuse a run whose epochs would be empty."""
+    if batches == 0:
+        raise UserError(f'{tiles} tiles do not fill one global batch of {cfg.global_batch_size}',
+                        where='global_batch_size',
+                        expected=f'at most {tiles}, or drop_last=False')
+
+
+def check_geometry(algorithm: nn.Module, dataset) -> None:
+    """Refuse recipes that lose the geometry which the method matches by."""
+    if not algorithm.needs_geometry or dataset.geometry != 'none':
+        return
+    steps = sorted({name for recipe in dataset.recipes for name in recipe.breaking_steps})
+    raise UserError(
+        f"{type(algorithm).__name__} matches cells by their place in the tile, but "
+        f"{', '.join(steps)} moves pixels in a way that no affine map describes",
+        where='dataset.recipe.steps',
+        expected='crops, flips, quarter turns or affine steps only, or a method without geometry')
+
+
+def check_sync_bn(model: nn.Module, device: torch.device) -> None:
+    """Say early that torch synchronises BatchNorm on GPUs only."""
+    if device.type == 'cpu' and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+        raise UserError("norm 'SyncBN' works on GPUs only when several processes train",
+                        where='model.backbone.norm_cfg', expected="type 'BN' or 'GN' on CPU")

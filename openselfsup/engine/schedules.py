@@ -1,0 +1,88 @@
+"""Learning-rate schedules as flat arrays: one value for every optimiser step of the run.
+
+A schedule is a pure function of the step, so a resumed run needs no schedule state.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import UserError
+from ..registry import SCHEDULES
+
+
+def _warm_up(rates: np.ndarray, base_lr: float, warmup_steps: int, start: float) -> np.ndarray:
+    """Replace the first ``warmup_steps`` rates by a line from start * base_lr upwards."""
+    if warmup_steps > 0:
+        n = min(warmup_steps, len(rates))
+        ramp = start + (1 - start) * np.arange(n) / warmup_steps
+        rates[:n] = base_lr * ramp
+    return rates
+
+
+def _positions(by: str, epochs: int, steps_per_epoch: int) -> np.ndarray:
+    """Return the time of each step in steps, held for a whole epoch if ``by`` is 'epoch'."""
+    if by not in ('iteration', 'epoch'):
+        raise UserError(f"a schedule goes by 'iteration' or 'epoch', not {by!r}",
+                        where='schedule.by')
+    steps = np.arange(epochs * steps_per_epoch)
+    return steps if by == 'iteration' else steps // steps_per_epoch * steps_per_epoch
+
+
+@SCHEDULES.register_module()
+def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: float = 0.0,
+           warmup_epochs: float = 0.0, warmup_start: float = 0.001,
+           by: str = 'iteration') -> np.ndarray:
+    """Half a cosine from ``base_lr`` to ``min_lr`` (Loshchilov & Hutter 2017), after warm-up.
+
+    Args:
+        base_lr: learning rate at the top.
+        epochs: epochs of the run.
+        steps_per_epoch: optimiser steps of an epoch.
+        min_lr: rate that the curve approaches at the end.
+        warmup_epochs: length of the linear warm-up, fractions allowed.
+        warmup_start: first rate as a fraction of ``base_lr``.
+        by: 'iteration', or 'epoch' for a rate that is constant within an epoch.
+
+    Returns:
+        Array of shape (epochs * steps_per_epoch,).
+    """
+    warmup_steps = round(warmup_epochs * steps_per_epoch)
+    total = max(epochs * steps_per_epoch - warmup_steps, 1)
+    time = np.clip(_positions(by, epochs, steps_per_epoch) - warmup_steps, 0, total) / total
+    rates = min_lr + (base_lr - min_lr) * 0.5 * (1 + np.cos(math.pi * time))
+    return _warm_up(rates, base_lr, warmup_steps, warmup_start)
+
+
+@SCHEDULES.register_module()
+def Step(base_lr: float, epochs: int, steps_per_epoch: int, milestones: Sequence[float] = (0.6, 0.8),
+         gamma: float = 0.1, warmup_epochs: float = 0.0,
+         warmup_start: float = 0.001, by: str = 'epoch') -> np.ndarray:
+    """Multiply the rate by ``gamma`` at each milestone (MoCo v1: at 60 % and 80 %).
+
+    Args:
+        base_lr: learning rate at the start.
+        epochs: epochs of the run.
+        steps_per_epoch: optimiser steps of an epoch.
+        milestones: epochs (1 or more), or fractions of the run (below 1).
+        gamma: factor at each milestone.
+        warmup_epochs: length of the linear warm-up.
+        warmup_start: first rate as a fraction of ``base_lr``.
+        by: 'epoch' for drops between epochs, 'iteration' for drops at the very step.
+
+    Returns:
+        Array of shape (epochs * steps_per_epoch,).
+    """
+    time = _positions(by, epochs, steps_per_epoch) / steps_per_epoch
+    drops = sum((time >= (m * epochs if m < 1 else m) - 1e-9).astype(int) for m in milestones)
+    rates = base_lr * gamma ** np.asarray(drops, dtype=float) * np.ones(len(time))
+    return _warm_up(rates, base_lr, round(warmup_epochs * steps_per_epoch), warmup_start)
+
+
+@SCHEDULES.register_module()
+def Constant(base_lr: float, epochs: int, steps_per_epoch: int, warmup_epochs: float = 0.0,
+             warmup_start: float = 0.001) -> np.ndarray:
+    """The same rate throughout, after warm-up; shape (epochs * steps_per_epoch,)."""
+    rates = np.full(epochs * steps_per_epoch, float(base_lr))
+    return _warm_up(rates, base_lr, round(warmup_epochs * steps_per_epoch), warmup_start)

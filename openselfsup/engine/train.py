@@ -1,0 +1,86 @@
+"""What tools/train.py does with a checked config."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from .. import distributed
+from ..errors import UserError
+from .launch import Launch
+from .runner import PretrainRunner
+from .work_dir import CONSOLE, find_checkpoint
+
+
+def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
+    """Pretrain, writing everything into ``cfg.work_dir``.
+
+    Args:
+        cfg: a config of :func:`~openselfsup.engine.config.load_config` with ``work_dir``.
+        launch: ranks and device.
+        resume: None, 'auto' or a checkpoint path.
+
+    Returns:
+        Exit status: 0, or 128 + the number of the signal that stopped the run.
+    """
+    check_precision(cfg, launch)
+    work_dir = Path(cfg.work_dir)
+    checkpoint = find_checkpoint(work_dir, resume)
+    runner = PretrainRunner(cfg, launch, work_dir)
+    if checkpoint is not None:
+        runner.resume(checkpoint)
+    elif resume == 'auto':
+        runner.logger.info('nothing to resume in %s: starting anew', work_dir)
+    for line in describe_run(runner):
+        runner.logger.info(line)
+    if runner.loop.position[0] >= runner.loop.max_epochs:
+        runner.logger.info('all %d epochs are done already', runner.loop.max_epochs)
+        return 0
+    runner.train()
+    return 128 + runner.stop_signal if runner.loop.stopped and runner.stop_signal else 0
+
+
+def dry_run(cfg: Config, launch: Launch, scratch: str) -> None:
+    """Build everything, print what would run, take one step, and leave no trace."""
+    check_precision(cfg, launch)
+    runner = PretrainRunner(cfg, launch, scratch)
+    if distributed.is_main():
+        CONSOLE.print(cfg.pretty_text, markup=False, highlight=False, soft_wrap=True)
+    for line in describe_run(runner):
+        runner.logger.info(line)
+    loader = runner.loop.dataloader
+    loader.set_position(0, 0)
+    batches = iter(loader)
+    count = min(cfg.accumulate, len(loader))
+    outputs = runner.step(batches, count, lr=runner.learning_rates[0])
+    batches.close()
+    runner.logger.info('one step: ' + '  '.join(f'{k} {v.item():.4g}' for k, v in outputs.items()))
+    runner.logger.info('dry run done: nothing was written to %s', cfg.work_dir)
+
+
+def check_precision(cfg: Config, launch: Launch) -> None:
+    """fp16 needs loss scaling on a GPU; a CPU computes in bf16 or float32."""
+    if cfg.amp == 'fp16' and launch.device.type != 'cuda':
+        raise UserError('fp16 needs a GPU', where='amp', expected='bf16 or off', nearest='bf16')
+
+
+def describe_run(runner: PretrainRunner) -> list[str]:
+    """Return the lines that a run begins with: model, tiles, batch, learning rate, device."""
+    cfg, loop = runner.cfg, runner.loop
+    parameters = list(runner.algorithm.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    backbone = sum(p.numel() for p in runner.algorithm.backbone.parameters())
+    scale = (f" = {cfg.optimizer['lr']:g} x {cfg.global_batch_size} / {cfg.base_batch_size}"
+             if cfg.base_batch_size else ' (not scaled by the batch size)')
+    lines = [
+        f"{cfg.model['type']}: {sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, "
+        f'{trainable / 1e6:.2f} M trainable, backbone {backbone / 1e6:.2f} M',
+        f'{len(loop.dataloader.dataset)} tiles, {cfg.epochs} epochs of {loop.steps_per_epoch} '
+        f'steps, {loop.max_iters} steps in all',
+        f'global batch {cfg.global_batch_size} = {runner.world_size} rank(s) x '
+        f'{runner.batch_size} x accumulate {cfg.accumulate}',
+        f'learning rate {runner.lr:g}{scale}',
+        f"device {runner.device}, amp {cfg.amp}, {runner.environment['processor']}",
+        f'work directory {runner.work_dir}']
+    if cfg.pretrained:
+        lines.insert(1, f'{cfg.pretrained}: {runner.load_report}')
+    return lines
