@@ -1,0 +1,88 @@
+"""Loading weights into a backbone, and saying how much of it was filled."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError
+from .names import OURS, architecture_of, backbone_state_dict, shorten
+from .reading import load
+
+
+@dataclass
+class LoadReport:
+    """What became of the weights; ``str()`` says it in one line.
+
+    Attributes:
+        matched: tensors of the module that were filled.
+        expected: tensors the module has. BatchNorm's ``num_batches_tracked`` counts only
+            where the weights have it: older files lack it, and it changes nothing.
+        missing: tensors of the module that the weights lack.
+        unexpected: tensors of the weights that the module lacks.
+        mismatched: tensors of both, of different shapes; none was filled.
+        kind: naming scheme of the weights, see :mod:`.names`.
+        source: path of the file, '' for weights given as a dict.
+    """
+
+    matched: int
+    expected: int
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    kind: str = ''
+    source: str = ''
+
+    def __str__(self) -> str:
+        kind = 'our' if self.kind == OURS else self.kind
+        text = (f'{self.matched}/{self.expected} tensors matched '
+                f'({f"{kind} checkpoint {self.source}".strip()})')
+        for word in ('missing', 'unexpected', 'mismatched'):
+            if names := getattr(self, word):
+                text += f'; {word}: {shorten(names, 3)}'
+        return text
+
+
+def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, Any],
+                          strict_shapes: bool = True, allow_partial: bool = False) -> LoadReport:
+    """Fill a backbone from a checkpoint of any kind we know.
+
+    Args:
+        module: backbone whose parameters have torchvision's names.
+        weights: path of a checkpoint, or what :func:`load` returned.
+        strict_shapes: refuse tensors of other shapes; else they are left as they were.
+        allow_partial: accept that tensors are missing or left over.
+
+    Returns:
+        What matched. The module is changed only if nothing is refused.
+
+    Raises:
+        UserError: the file cannot be read, its naming scheme is unknown, nothing matched, or
+            not everything matched and that was not allowed.
+    """
+    source = '' if isinstance(weights, Mapping) else str(weights)
+    state, kind = backbone_state_dict(weights if isinstance(weights, Mapping) else load(weights))
+    own = module.state_dict()
+    expected = [name for name in own
+                if name in state or not name.endswith('num_batches_tracked')]
+    matching = {name: state[name] for name in expected
+                if name in state and state[name].shape == own[name].shape}
+    report = LoadReport(
+        len(matching), len(expected), [name for name in expected if name not in state],
+        [name for name in state if name not in own and not name.endswith('num_batches_tracked')],
+        [f"{name} ({'x'.join(map(str, state[name].shape))}, the model has "
+         f"{'x'.join(map(str, own[name].shape))})"
+         for name in expected if name in state and name not in matching], kind, source)
+    refused = (not matching or (report.mismatched and strict_shapes)
+               or ((report.missing or report.unexpected) and not allow_partial))
+    if refused:
+        theirs, ours = architecture_of(state), architecture_of(own)
+        different = theirs and ours and theirs != ours
+        what = (f'these weights are of a {theirs}, the model is a {ours}' if different
+                else 'nothing in these weights fits the model' if not matching
+                else 'these weights do not fit the model')
+        raise UserError(f'{what}; {report}', where=source or None)
+    module.load_state_dict(matching, strict=False)
+    return report

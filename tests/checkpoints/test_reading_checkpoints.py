@@ -1,0 +1,186 @@
+import argparse
+import json
+import pickle
+import re
+import struct
+import tarfile
+import zipfile
+
+import pytest
+import torch
+
+from openselfsup.checkpoints import load, save
+from openselfsup.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.save({'state_dict': {'conv1.weight': torch.randn(64, 3, 7, 7)}},
+               tmp_path / 'epoch_3.pth')
+    return tmp_path
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as error:
+        load(path)
+    message = str(error.value)
+    assert str(path) in message and '\n' not in message
+    return message
+
+
+def test_a_saved_checkpoint_comes_back_as_it_was(tmp_path):
+    checkpoint = dict(state_dict={'w': torch.randn(3, 4)}, rng=torch.get_rng_state(),
+                      meta=dict(epoch=3, lr=0.1, name='a', none=None, pair=(1, 2), flags=[True]))
+    save(checkpoint, tmp_path / 'a.pth')
+    loaded = load(tmp_path / 'a.pth')
+    assert loaded['meta'] == checkpoint['meta']
+    assert torch.equal(loaded['state_dict']['w'], checkpoint['state_dict']['w'])
+    assert torch.equal(loaded['rng'], checkpoint['rng'])
+
+
+def test_files_in_the_old_format_of_torch_are_read(tmp_path):
+    torch.save({'a': torch.ones(2)}, tmp_path / 'old.pth.tar',
+               _use_new_zipfile_serialization=False)
+    assert torch.equal(load(tmp_path / 'old.pth.tar')['a'], torch.ones(2))
+
+
+def test_a_missing_file_names_the_nearest_one(folder):
+    assert refusal(folder / 'epoch_2.pth').endswith("no such file; did you mean 'epoch_3.pth'?")
+    assert 'no such file' in refusal(folder / 'missing' / 'x.pth')
+
+
+def test_a_folder_names_the_checkpoint_inside(folder):
+    assert refusal(folder).endswith(f"did you mean '{folder / 'epoch_3.pth'}'?")
+
+
+@pytest.mark.parametrize('content, what', [
+    (b'', 'empty'),
+    (b'<!DOCTYPE html><html><body>404</body></html>', 'web page'),
+    (b'\n <html>', 'web page'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'Git LFS'),
+    (b'just some text that is no checkpoint', 'no PyTorch checkpoint'),
+    (bytes(4096), 'no PyTorch checkpoint'),
+])
+def test_what_is_no_checkpoint_is_said(folder, content, what):
+    (folder / 'latest.pth').write_bytes(content)
+    assert what in refusal(folder / 'latest.pth')
+
+
+@pytest.mark.parametrize('new_format', [True, False])
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.9, 0.9999])
+def test_a_truncated_file_is_said_to_be_cut_short(folder, new_format, share):
+    path = folder / 'latest.pth'
+    torch.save({f'w{i}': torch.randn(50, 50) for i in range(9)}, path,
+               _use_new_zipfile_serialization=new_format)
+    content = path.read_bytes()
+    path.write_bytes(content[:int(share * len(content))])
+    assert 'cut short' in refusal(path) and 'epoch_3.pth' in refusal(path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save({'w': torch.randn(100, 100)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    assert 'damaged: the checksum' in refusal(path)
+
+
+@pytest.mark.parametrize('new_format', [True, False])
+def test_code_in_a_file_is_named_and_not_run(tmp_path, new_format):
+    path = tmp_path / 'theirs.pth'
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'args': argparse.Namespace(lr=1)}, path,
+               _use_new_zipfile_serialization=new_format)
+    message = refusal(path)
+    assert 'argparse.Namespace' in message and 'python -c' in message
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+def test_a_newer_pickle_protocol_is_refused_in_a_sentence(tmp_path):
+    torch.save({'w': torch.ones(1), 'args': argparse.Namespace()}, tmp_path / 'a.pth',
+               pickle_protocol=4)
+    assert 'pickle protocol' in refusal(tmp_path / 'a.pth')
+
+
+def test_the_conversion_that_is_advised_works(tmp_path, monkeypatch):
+    path = tmp_path / 'theirs.pth'
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'args': argparse.Namespace(lr=1)}, path)
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r'python -c "(.*?)"', refusal(path))[1], {})
+    assert torch.equal(load('weights.pth')['w'], torch.ones(1))
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_torchscript_program_is_refused_and_its_conversion_works(tmp_path, monkeypatch):
+    path = tmp_path / 'program.pt'
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r'python -c "(.*?)"', refusal(path))[1], {})
+    assert load('weights.pth')['state_dict']['weight'].shape == (2, 2)
+
+
+class WritesAFile:
+    """What a malicious file would hold: unpickling it runs a command."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+def test_a_malicious_file_does_nothing(tmp_path):
+    torch.save({'state_dict': WritesAFile(tmp_path / 'hacked')}, tmp_path / 'a.pth')
+    (tmp_path / 'b.pth').write_bytes(pickle.dumps({'a': WritesAFile(tmp_path / 'hacked')}))
+    assert 'open' in refusal(tmp_path / 'a.pth')
+    assert 'plain pickle' in refusal(tmp_path / 'b.pth')
+    assert not (tmp_path / 'hacked').exists()
+
+
+def test_other_archives_are_refused(folder):
+    with zipfile.ZipFile(folder / 'a.zip', 'w') as archive:
+        archive.writestr('notes.txt', 'x')
+    with tarfile.open(folder / 'b.tar', 'w') as archive:
+        archive.add(folder / 'epoch_3.pth')
+    assert 'no PyTorch checkpoint' in refusal(folder / 'a.zip')
+    assert 'no PyTorch checkpoint' in refusal(folder / 'b.tar')
+
+
+def test_a_lone_tensor_is_refused(tmp_path):
+    torch.save(torch.ones(3), tmp_path / 'a.pth')
+    assert 'holds a Tensor' in refusal(tmp_path / 'a.pth')
+
+
+def write_safetensors(path, header: dict, data: bytes) -> None:
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack('<Q', len(text)) + text + data)
+
+
+def test_safetensors_are_read(tmp_path):
+    header = {'__metadata__': {'format': 'pt'},
+              'a': dict(dtype='F32', shape=[2, 2], data_offsets=[0, 16]),
+              'b': dict(dtype='I64', shape=[], data_offsets=[16, 24]),
+              'c': dict(dtype='BF16', shape=[2], data_offsets=[24, 28]),
+              'd': dict(dtype='F32', shape=[0], data_offsets=[28, 28])}
+    data = struct.pack('<4fq', 1, 2, 3, 4, 7) + b'\x80\x3f\x00\x40'
+    write_safetensors(tmp_path / 'a.safetensors', header, data)
+    state = load(tmp_path / 'a.safetensors')
+    assert state['a'].tolist() == [[1, 2], [3, 4]] and state['b'].item() == 7
+    assert state['c'].tolist() == [1, 2] and state['c'].dtype == torch.bfloat16
+    assert state['d'].shape == (0,) and '__metadata__' not in state
+
+
+def test_spoilt_safetensors_are_refused(tmp_path):
+    path = tmp_path / 'a.safetensors'
+    write_safetensors(path, {'a': dict(dtype='F32', shape=[4], data_offsets=[0, 16])}, bytes(8))
+    assert 'cut short' in refusal(path)
+    path.write_bytes(b'garbage that is long enough to have a header')
+    assert 'no safetensors' in refusal(path)
+
+
+def test_safetensors_agree_with_their_own_library(tmp_path):
+    library = pytest.importorskip('safetensors.torch', reason='safetensors is not installed')
+    state = {'a': torch.randn(3, 5), 'b': torch.arange(4)}
+    library.save_file(state, tmp_path / 'a.safetensors')
+    loaded = load(tmp_path / 'a.safetensors')
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
