@@ -1,0 +1,245 @@
+"""Sources: where tiles come from. A source gives one RGB tile by its index."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError, nearest
+from ..registry import SOURCES
+from .decode import read_tile
+from .headers import SUFFIXES, Header, TileError
+from .scan import listed, scan_headers
+
+
+class Source:
+    """What every source offers; a new one overrides ``__len__``, ``read`` and ``path``.
+
+    Attributes:
+        classes: names of the labels 0, 1, ...; None without labels or names.
+        labels: int64 array of one label per tile, None without labels.
+    """
+
+    classes: list[str] | None = None
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        raise NotImplementedError
+
+    def read(self, index: int) -> np.ndarray:
+        """Return tile ``index`` as uint8 array of shape (H, W, 3), RGB.
+
+        Called from several threads at once.
+
+        Raises:
+            TileError: the tile cannot be read.
+        """
+        raise NotImplementedError
+
+    def path(self, index: int) -> str:
+        """Return what a message should call tile ``index``."""
+        raise NotImplementedError
+
+    def label(self, index: int) -> int | None:
+        """Return the label of tile ``index``, None if the source has none."""
+        return None if self.labels is None else int(self.labels[index])
+
+    def check(self) -> None:
+        """Raise UserError with all tiles that are known to be unusable; default: none."""
+
+
+class FileSource(Source):
+    """A source of one file per tile.
+
+    Args:
+        paths: the files, in the order of the indices.
+        labels: one whole number per file, or None.
+        classes: names of the labels, or None.
+        name: what messages call this source.
+    """
+
+    def __init__(self, paths: Sequence[str], labels: Iterable[int] | None,
+                 classes: list[str] | None, name: str):
+        self.paths = list(paths)
+        self.labels = None if labels is None else np.array(list(labels), np.int64)
+        self.classes = classes
+        self.name = name
+        if not self.paths:
+            raise UserError('there is not one tile', where=name,
+                            expected='files ending in ' + ', '.join(SUFFIXES))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> np.ndarray:
+        return read_tile(self.paths[index])
+
+    def path(self, index: int) -> str:
+        return self.paths[index]
+
+    def check(self) -> list[Header]:
+        """Check existence and headers of all files, many at a time.
+
+        Returns:
+            The header of every tile, in order.
+
+        Raises:
+            UserError: some files cannot be used: the first ten are listed, all are counted.
+        """
+        found = scan_headers(self.paths)
+        bad = [entry for entry in found if isinstance(entry, TileError)]
+        if bad:
+            raise UserError(listed(f'{len(bad)} of {len(self)} tiles cannot be used', bad),
+                            where=self.name)
+        return found
+
+
+@SOURCES.register_module()
+class ImageList(FileSource):
+    """Tiles named by a text file, one ``path`` or ``path label`` a line.
+
+    This is the published ``meta/train.txt`` form. Paths may contain spaces; empty lines are
+    ignored; either all lines have a label or none. Tile i is the i-th of the lines.
+
+    Args:
+        list_file: the text file (UTF-8).
+        root: folder that the paths start from, or several: each path is taken from the
+            first of them that has it.
+        classes: names of the labels, for reports.
+
+    Raises:
+        UserError: no such file or folder, or lines of another form (all are reported with
+            their line numbers).
+    """
+
+    def __init__(self, list_file: str, root: str | Sequence[str] = '',
+                 classes: Sequence[str] | None = None):
+        roots = _folders(root)
+        classes = None if classes is None else list(classes)
+        entries = _parse_list(list_file, classes)
+        labels = [label for _, label in entries]
+        super().__init__([_first_existing(path, roots) for path, _ in entries],
+                         None if None in labels else labels, classes, str(list_file))
+
+
+@SOURCES.register_module()
+class ImageFolder(FileSource):
+    """All tiles below one or more folders, at any depth, sorted by their relative path.
+
+    If the tiles lie in class folders (``root/{class}/.../tile.png``) they are labelled by
+    class name in alphabetical order, whatever root the class was found under; tiles that lie
+    directly in the root have no label. Names that start with a dot are passed over.
+
+    Args:
+        root: the folder, or several: their tiles follow one another.
+        labels: False to take no labels, whatever the folders are called.
+        classes: the class names in the order of their labels, where that is not the
+            alphabetical one. Classes without a folder are allowed, other folders are not.
+
+    Raises:
+        UserError: no such folder, no tile in it, a folder that is none of ``classes``, or
+            tiles beside class folders.
+    """
+
+    def __init__(self, root: str | Sequence[str], labels: bool = True,
+                 classes: Sequence[str] | None = None):
+        roots = _folders(root)
+        found = [(top, path) for top in roots for path in _walk(top)]
+        paths = [os.path.join(top, path) for top, path in found]
+        folders = [path.split('/')[0] if '/' in path else None for _, path in found]
+        name = ', '.join(roots)
+        if not labels or not any(folders):
+            if classes is not None:
+                raise UserError('classes are given, but no tile is labelled', where=name,
+                                expected='one folder per class, and labels=True')
+            super().__init__(paths, None, None, name)
+            return
+        loose = [path for path, folder in zip(paths, folders) if folder is None]
+        if loose:
+            raise UserError(listed(f'{len(loose)} tiles lie beside the class folders (all must '
+                                   f'lie in one, or none; labels=False ignores them)', loose),
+                            where=name)
+        names = sorted(set(folders)) if classes is None else list(classes)
+        for folder in sorted(set(folders) - set(names)):
+            raise UserError(f"the folder '{folder}' is none of the classes", where=name,
+                            expected=', '.join(names), nearest=nearest(folder, names))
+        label_of = {folder: label for label, folder in enumerate(names)}
+        super().__init__(paths, [label_of[folder] for folder in folders], names, name)
+
+
+def build_source(source: dict | Source) -> Source:
+    """Return the source that a config dict describes; a source is returned as it is."""
+    return SOURCES.build(source) if isinstance(source, dict) else source
+
+
+def _folders(root: str | Sequence[str]) -> list[str]:
+    """Return the roots as a list, all of which exist."""
+    roots = [str(root)] if isinstance(root, (str, Path)) else [str(r) for r in root]
+    if not roots:
+        raise UserError('no root folder is given')
+    for folder in roots:
+        if folder and not os.path.isdir(folder):
+            parent = Path(folder).parent
+            siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+            raise UserError('no such folder', where=folder,
+                            nearest=nearest(Path(folder).name, siblings))
+    return roots
+
+
+def _first_existing(path: str, roots: list[str]) -> str:
+    places = [os.path.join(root, path) for root in roots]
+    return next((place for place in places[:-1] if os.path.exists(place)), places[-1])
+
+
+def _walk(root: str) -> list[str]:
+    """Return the tiles below ``root`` as sorted relative paths with forward slashes."""
+    found = []
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        subfolders[:] = [name for name in subfolders if not name.startswith('.')
+                         and not _leads_back(os.path.join(folder, name), here)]
+        found += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, '/')
+                  for name in files
+                  if not name.startswith('.') and name.lower().endswith(SUFFIXES)]
+    return sorted(found)
+
+
+def _leads_back(folder: str, here: str) -> bool:
+    """Return whether a folder is a link to ``here`` or to a folder that contains it."""
+    return os.path.islink(folder) and f'{here}/'.startswith(f'{os.path.realpath(folder)}/')
+
+
+def _parse_list(list_file: str, classes: list[str] | None) -> list[tuple[str, int | None]]:
+    """Parse a list of tiles into (path, label or None)."""
+    if not os.path.isfile(list_file):
+        raise UserError('no such list of tiles', where=str(list_file))
+    entries, problems = [], []
+    with open(list_file, encoding='utf-8-sig') as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                entries.append(_parse_line(line.strip(), classes))
+                if (entries[-1][1] is None) != (entries[0][1] is None):
+                    raise ValueError('some lines have a label, some have none')
+            except ValueError as error:
+                problems.append(f'{list_file}:{number}: {error}')
+    if problems:
+        raise UserError(listed(f"{len(problems)} lines are not of the form 'path' or 'path label'",
+                               problems), where=str(list_file))
+    return entries
+
+
+def _parse_line(line: str, classes: list[str] | None) -> tuple[str, int | None]:
+    if line.lower().endswith(SUFFIXES):
+        return line, None
+    path, word = line.rsplit(None, 1) if len(line.split()) > 1 else (line, '')
+    if not path.lower().endswith(SUFFIXES):
+        raise ValueError(f"'{line}' names no file ending in {', '.join(SUFFIXES)}")
+    if not word.isdecimal():
+        raise ValueError(f"the label '{word}' is not a whole number of at least 0")
+    if classes is not None and int(word) >= len(classes):
+        raise ValueError(f'the label {word} is not below {len(classes)}, the number of classes')
+    return path, int(word)

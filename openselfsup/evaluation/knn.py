@@ -1,0 +1,161 @@
+"""k nearest neighbours on frozen features: the cheapest look at what a backbone has learnt.
+
+Nothing is trained. Similarities and votes are summed in float64, so that a result depends
+neither on the batch size nor on the order of the sums.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..datasets.labeled import LabeledTileDataset
+from ..datasets.scan import default_workers
+from ..errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_ROWS = 1024  # queries compared at a time: bounds the memory of the similarity matrix
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode; afterwards each submodule has its former mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@torch.no_grad()
+def extract_features(backbone: nn.Module, tiles: LabeledTileDataset | Tensor,
+                     batch_size: int = 64, mean: Sequence[float] = IMAGENET_MEAN,
+                     std: Sequence[float] = IMAGENET_STD,
+                     autocast: torch.dtype | None = None) -> Tensor:
+    """Return globally averaged features of the last feature map.
+
+    Args:
+        backbone: maps images (B, 3, H, W) to a list of feature maps (B, C, h, w). It runs
+            in eval mode where its parameters are, and keeps its mode.
+        tiles: N tiles, as a dataset or as uint8 tensor of shape (N, 3, H, W).
+        batch_size: tiles of one forward pass.
+        mean: mean of each channel, for values in [0, 1].
+        std: standard deviation of each channel, for values in [0, 1].
+        autocast: lower precision of the forward pass, None for float32.
+
+    Returns:
+        float32 tensor of shape (N, C) on the CPU.
+    """
+    device = next(backbone.parameters()).device
+    centre = torch.tensor(mean, device=device).view(3, 1, 1) * 255
+    scale = torch.tensor(std, device=device).view(3, 1, 1) * 255
+    features = []
+    with evaluating(backbone):
+        for batch in _batches(tiles, batch_size):
+            images = (batch.to(device).float() - centre) / scale
+            with torch.autocast(device.type, autocast, enabled=autocast is not None):
+                maps = backbone(images.contiguous(memory_format=torch.channels_last))
+            features.append(maps[-1].float().mean((2, 3)).cpu())
+    return torch.cat(features)
+
+
+def _batches(tiles: LabeledTileDataset | Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Yield uint8 batches; threads read the next batch while this one is used."""
+    if isinstance(tiles, Tensor):
+        yield from tiles.split(batch_size)
+        return
+    with ThreadPoolExecutor(default_workers(), 'tiles') as pool:
+        following: list = []
+        for start in range(0, len(tiles) + batch_size, batch_size):
+            current = following
+            stop = min(start + batch_size, len(tiles))
+            following = [pool.submit(tiles.__getitem__, i) for i in range(start, stop)]
+            if current:
+                yield torch.stack([future.result()[0] for future in current])
+
+
+def knn_predict(train_features: Tensor, train_labels: Tensor, test_features: Tensor, k: int,
+                temperature: float | None = None) -> Tensor:
+    """Classify by the k training tiles of highest cosine similarity.
+
+    Args:
+        train_features: tensor of shape (N, D).
+        train_labels: int64 tensor of shape (N,), any whole numbers.
+        test_features: tensor of shape (M, D).
+        k: number of neighbours, at most N.
+        temperature: None counts votes, and a tie goes to the class whose neighbours are
+            more similar in sum, then to the smaller label. Otherwise a neighbour of
+            similarity s votes with weight exp(s / temperature) (Wu et al. 2018,
+            arXiv:1805.01978, section 3.4).
+
+    Returns:
+        int64 tensor of shape (M,), the predicted labels.
+
+    Raises:
+        UserError: k is not in 1..N, or features are not finite.
+    """
+    bank, queries = _normalised(train_features), _normalised(test_features)
+    _check_k(k, len(bank))
+    classes, label = train_labels.to(bank.device).unique(return_inverse=True)
+    winners = [_vote(*(queries[rows] @ bank.T).topk(k), label, len(classes), temperature)
+               for rows in _row_blocks(len(queries))]
+    return classes[torch.cat(winners)]
+
+
+def leave_one_out_accuracy(features: Tensor, labels: Tensor, k: int = 3,
+                           temperature: float | None = None) -> float:
+    """Return how many tiles their k nearest other tiles classify correctly.
+
+    Args:
+        features: tensor of shape (N, D).
+        labels: int64 tensor of shape (N,).
+        k: number of neighbours, at most N - 1.
+        temperature: as in :func:`knn_predict`.
+
+    Returns:
+        The share of correct tiles in [0, 1].
+    """
+    bank = _normalised(features)
+    _check_k(k, len(bank) - 1)
+    classes, label = labels.to(bank.device).unique(return_inverse=True)
+    correct = 0
+    for rows in _row_blocks(len(bank)):
+        similarity = bank[rows] @ bank.T
+        similarity.diagonal(rows.start).fill_(-torch.inf)  # a tile is no neighbour of itself
+        winners = _vote(*similarity.topk(k), label, len(classes), temperature)
+        correct += int((winners == label[rows]).sum())
+    return correct / len(bank)
+
+
+def _normalised(features: Tensor) -> Tensor:
+    if not features.isfinite().all():
+        raise UserError('the features are not finite', expected='a backbone without NaN or inf')
+    return F.normalize(features.detach().double(), dim=1)
+
+
+def _check_k(k: int, largest: int) -> None:
+    if not 1 <= k <= largest:
+        raise UserError(f'{k} neighbours are asked for', where='k',
+                        expected=f'1 to {largest}, the number of other tiles')
+
+
+def _row_blocks(count: int) -> list[slice]:
+    return [slice(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
+
+
+def _vote(similarity: Tensor, neighbours: Tensor, label: Tensor, n_classes: int,
+          temperature: float | None) -> Tensor:
+    """Return the winning class (M,) from the similarities and indices of neighbours (M, k)."""
+    if temperature is None:
+        # All similarities of a query together are less than one vote: they only break ties.
+        weight = 1 + similarity / (4 * similarity.shape[1])
+    else:  # exp((s - largest s) / T): the same winner, no overflow
+        weight = ((similarity - similarity[:, :1]) / temperature).exp()
+    votes = similarity.new_zeros(len(similarity), n_classes)
+    votes.scatter_add_(1, label[neighbours], weight)
+    return votes.argmax(1)
