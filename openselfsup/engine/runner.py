@@ -27,7 +27,7 @@ from .optimizers import build_optimizer
 from .preprocessor import Preprocessor
 from .seeding import make_deterministic, seed_everything
 from .step import TrainStep
-from .work_dir import build_logger, write_run_files
+from .work_dir import LATEST, build_logger, write_run_files
 
 
 class PretrainRunner(Runner):
@@ -55,7 +55,10 @@ class PretrainRunner(Runner):
         algorithm = ALGORITHMS.build(cfg.model)
         check_geometry(algorithm, dataset)
         if cfg.pretrained:
-            self.load_report = algorithm.load_backbone(cfg.pretrained)
+            self.load_report = checkpoints.load_backbone_weights(algorithm.backbone,
+                                                                 cfg.pretrained)
+            if hasattr(algorithm, 'encoder_k'):
+                algorithm.encoder_k.load_state_dict(algorithm.encoder_q.state_dict())
         self.lr = scaled_learning_rate(cfg)
         self.last_checkpoint: str | None = None
         super().__init__(
@@ -147,8 +150,8 @@ class PretrainRunner(Runner):
 
     # ---- checkpoints ----
 
-    def save_checkpoint(self, *names: str) -> None:
-        """Write the whole state of the run under one or several names in the work directory.
+    def save_checkpoint(self, name: str = LATEST) -> None:
+        """Write the whole state of the run into the work directory; latest.pth is it, too.
 
         All ranks call it; rank 0 writes. Position, optimiser and scaler state, queues and
         generators are included: a resumed run equals an uninterrupted one. A full disk in
@@ -168,11 +171,11 @@ class PretrainRunner(Runner):
                       global_batch_size=self.cfg.global_batch_size,
                       accumulate=self.cfg.accumulate, tiles=len(loop.dataloader.dataset),
                       config=self.cfg.pretty_text, time=time.strftime('%Y-%m-%d %H:%M:%S')))
-        first, *links = [Path(self.work_dir) / name for name in names]
+        first = Path(self.work_dir) / name
         try:
             checkpoints.save(state, first)
-            for link in links:
-                checkpoints.link(first, link)
+            if name != LATEST:
+                checkpoints.link_latest(first, LATEST)
             self.last_checkpoint = str(first)
         except UserError as error:
             if loop.stopped or epoch == loop.max_epochs:
@@ -187,7 +190,7 @@ class PretrainRunner(Runner):
             UserError: not a training checkpoint of ours, or one of another model.
         """
         checkpoint = checkpoints.load(path)
-        checkpoints.check_training_state(checkpoint, self.algorithm, str(path))
+        check_training_state(checkpoint, self.algorithm, str(path))
         self.algorithm.load_state_dict(checkpoint['state_dict'])
         self.optimizer.load_state_dict(checkpoint['optimizer'])
         self.step.scaler.load_state_dict(checkpoint['scaler'])
@@ -212,6 +215,24 @@ class _NoVisualizer:
 
     def add_config(self, config: Config) -> None:
         """The config is written by :func:`~openselfsup.engine.work_dir.write_run_files`."""
+
+
+def check_training_state(checkpoint: dict, algorithm: nn.Module, path: str) -> None:
+    """Refuse a checkpoint that a run of this algorithm cannot go on from."""
+    missing = {'state_dict', 'optimizer', 'scaler', 'meta'} - checkpoint.keys()
+    if missing:
+        raise UserError(f"not a training checkpoint, it lacks {', '.join(sorted(missing))}",
+                        where=path, expected='an epoch_N.pth or latest.pth of a run; '
+                                             '--pretrained takes backbone weights')
+    theirs, ours = checkpoint['state_dict'], algorithm.state_dict()
+    odd = sorted(set(theirs) ^ set(ours)) + [
+        k for k, v in ours.items() if k in theirs and torch.is_tensor(v)
+        and v.shape != theirs[k].shape]
+    if odd:
+        raise UserError(f'a checkpoint of another model: {len(odd)} tensors differ, such as '
+                        f'{odd[0]}', where=path,
+                        expected='the model of this config; config.py beside the checkpoint '
+                                 'describes its own')
 
 
 def batch_size_per_rank(cfg: Config, world_size: int) -> int:

@@ -32,6 +32,7 @@ class TrainStep:
         self.model, self.preprocessor, self.optimizer = model, preprocessor, optimizer
         self.device = preprocessor.scale.device
         self.dtype, self.clip_grad = DTYPES[amp], clip_grad
+        self.algorithm = getattr(model, 'module', model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == 'fp16')
 
     def __call__(self, batches: Iterable[dict], count: int, lr: float) -> dict[str, Tensor]:
@@ -49,6 +50,7 @@ class TrainStep:
         outputs: dict[str, Tensor] = {}
         for i in range(count):
             views, view_to_tile = self.preprocessor(next(batches))
+            self.algorithm.update_keys = i == 0  # a moving average moves once a step
             with self._no_sync(last=i == count - 1):
                 out = self.forward(views, view_to_tile)
                 loss = total_loss(out)

@@ -7,7 +7,6 @@ from pathlib import Path
 from mmengine.hooks import Hook
 
 from ... import distributed
-from ..work_dir import LATEST
 
 
 class CheckpointHook(Hook):
@@ -44,21 +43,21 @@ class CheckpointHook(Hook):
         """Refresh latest.pth where that is due within an epoch."""
         if self.save_every and (runner.iter + 1) % self.save_every == 0:
             runner.loop.check_finite()
-            runner.save_checkpoint(LATEST)
+            runner.save_checkpoint()
 
     def after_train_epoch(self, runner) -> None:
         """Save the finished epoch."""
         epoch = runner.epoch + 1
         if epoch % self.interval == 0 or epoch == runner.loop.max_epochs:
-            runner.save_checkpoint(f'epoch_{epoch}.pth', LATEST)
+            runner.save_checkpoint(f'epoch_{epoch}.pth')
             self._forget_old(Path(runner.work_dir))
         else:
-            runner.save_checkpoint(LATEST)
+            runner.save_checkpoint()
 
     def after_train(self, runner) -> None:
         """Save where a signal stopped the run."""
         if runner.loop.stopped:
-            runner.save_checkpoint(LATEST)
+            runner.save_checkpoint()
             runner.logger.warning('stopped by a signal at epoch %d, step %d; saved %s, go on with '
                                   '--resume', runner.epoch + 1, runner.loop.total_steps_done,
                                   runner.last_checkpoint)

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from ... import distributed
+from ...models.health import effective_rank
 
 METRICS = 'metrics.jsonl'
 
@@ -73,8 +74,11 @@ class MetricsHook(Hook):
             self.events.close()
 
     def _write(self, runner, step: int) -> dict:
-        keys = sorted(self.sums)
-        means = torch.stack([self.sums[k] / self.counts[k] for k in keys])
+        means = {k: self.sums[k] / self.counts[k] for k in sorted(self.sums)}
+        features = getattr(runner.algorithm, 'features', None)
+        if features is not None:  # a decomposition, so at logging steps only
+            means['effective_rank'] = effective_rank(features)
+        keys, means = list(means), torch.stack(list(means.values()))
         values = distributed.all_reduce_mean(means).tolist()
         now = time.perf_counter()
         wait = runner.loop.dataloader.take_wait()

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+
+from openselfsup.engine.config import load_config, split_option
+from openselfsup.errors import UserError
+
+REPO = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(p for p in (REPO / 'configs').rglob('*.py') if '_base_' not in p.parts)
+PLM = REPO / 'configs/PLM_SSL/r18_bs256_ep200.py'
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / 'mine.py'
+    path.write_text(f"_base_ = '{PLM}'\n" + text)
+    return path
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: str(p.relative_to(REPO / 'configs')))
+def test_every_config_passes_its_own_check(path):
+    assert load_config(path).epochs > 0
+
+
+def test_overriding_one_field_changes_that_field_only(tmp_path):
+    base = load_config(PLM)
+    child = load_config(write(tmp_path, 'dataset = dict(recipe=dict(steps=dict(jitter=dict(p=0.1))))'))
+    assert child.dataset.recipe.steps.jitter.p == 0.1
+    assert child.dataset.recipe.steps.jitter.hue == base.dataset.recipe.steps.jitter.hue
+    assert list(child.dataset.recipe.steps) == list(base.dataset.recipe.steps)
+
+
+@pytest.mark.parametrize('value', [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_published_lambda_is_what_the_name_says(value):
+    path = PLM.with_name(f'r18_bs256_ep200_lambda_{value}.py')
+    cfg = load_config(path)
+    assert cfg.model.loss_lambda == value
+    assert (cfg.global_batch_size, cfg.epochs, cfg.optimizer.lr) == (256, 200, 0.03)
+
+
+def test_all_mistakes_come_at_once_with_file_line_and_nearest_name(tmp_path):
+    path = write(tmp_path, '''
+epoch = 5
+model = dict(
+    backbone=dict(deph=50),
+    neck=dict(type='DenseCLNek'))
+optimizer = dict(momentun=0.8)
+''')
+    with pytest.raises(UserError) as caught:
+        load_config(path, ['dataset.recipe.steps.jitter.hu=0.2', 'schedule.typo=1'])
+    text = str(caught.value)
+    assert '6 mistakes' in text
+    for line, key, hint in [(3, 'epoch', 'epochs'), (5, 'model.backbone.deph', 'depth'),
+                            (6, 'model.neck.type', 'DenseCLNeck'),
+                            (7, 'optimizer.momentun', 'momentum')]:
+        found = next(row for row in text.splitlines() if f': {key}:' in row)
+        assert f'mine.py:{line}:' in found and f"did you mean '{hint}'" in found
+    assert '--cfg-options dataset.recipe.steps.jitter.hu=0.2' in text
+    assert '--cfg-options schedule.typo=1' in text
+
+
+def test_an_option_may_name_what_only_the_class_knows():
+    cfg = load_config(PLM, ['model.backbone.norm_cfg.type=GN', 'clip_grad=1.0', 'workers=3'])
+    assert cfg.model.backbone.norm_cfg.type == 'GN'
+    assert (cfg.clip_grad, cfg.workers) == (1.0, 3)
+
+
+@pytest.mark.parametrize('option, words', [
+    ('model.bakbone.depth=18', ["takes no argument 'bakbone'", "did you mean 'backbone'"]),
+    ('epochs.first=1', ['has no fields']),
+    ('hooks.2.interval=1', ['no position in a list of 0']),
+    ('nonsense', ['not of the form KEY=VALUE']),
+    ('amp=bf61', ["did you mean 'bf16'"]),
+    ('global_batch_size=0', ['at least 1']),
+])
+def test_options_that_lead_nowhere(option, words):
+    with pytest.raises(UserError) as caught:
+        load_config(PLM, [option])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_option_values_are_python_literals_or_strings():
+    assert split_option('a.b=1e-3') == (['a', 'b'], 1e-3)
+    assert split_option('a=(1, 2)') == (['a'], (1, 2))
+    assert split_option('a=true') == (['a'], True)
+    assert split_option('a=None') == (['a'], None)
+    assert split_option('a=/data/x y=z') == (['a'], '/data/x y=z')
+
+
+def test_wrong_paths_name_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'r18_bs256_ep200.py'"):
+        load_config(PLM.with_name('r18_bs256_ep20.py'))
+    with pytest.raises(UserError, match='_base_ of this config is missing'):
+        bad = tmp_path / 'bad.py'
+        bad.write_text("_base_ = './nowhere.py'\n")
+        load_config(bad)
+    with pytest.raises(UserError, match='not valid Python'):
+        bad.write_text('model = dict(\n')
+        load_config(bad)
+
+
+def test_a_resolved_config_can_be_read_again(tmp_path):
+    cfg = load_config(PLM, ['epochs=3'])
+    (tmp_path / 'config.py').write_text(cfg.pretty_text)
+    assert load_config(tmp_path / 'config.py').to_dict() == cfg.to_dict()

@@ -1,0 +1,42 @@
+import math
+
+import numpy as np
+import pytest
+
+from openselfsup.errors import UserError
+from openselfsup.registry import SCHEDULES
+
+
+def build(**cfg):
+    return SCHEDULES.build({'base_lr': 0.3, 'epochs': 10, 'steps_per_epoch': 7, **cfg})
+
+
+def test_cosine_follows_the_formula_and_can_hold_for_epochs():
+    rates = build(type='Cosine')
+    assert rates.shape == (70,)
+    assert rates[0] == pytest.approx(0.3) and rates[35] == pytest.approx(0.15)
+    assert rates[-1] == pytest.approx(0.15 * (1 + math.cos(math.pi * 69 / 70)))
+    held = build(type='Cosine', by='epoch')
+    assert len(np.unique(held)) == 10 and (held[:7] == 0.3).all()
+
+
+def test_warm_up_rises_in_a_line_to_the_base_rate():
+    rates = build(type='Cosine', warmup_epochs=2, warmup_start=0.0)
+    np.testing.assert_allclose(rates[:14], 0.3 * np.arange(14) / 14)
+    assert rates[14] == pytest.approx(0.3) == rates.max()
+    assert len(build(type='Constant', warmup_epochs=100)) == 70
+
+
+def test_step_drops_at_fractions_or_epochs():
+    by_fraction, by_epoch = build(type='Step'), build(type='Step', milestones=(6, 8))
+    np.testing.assert_array_equal(by_fraction, by_epoch)
+    np.testing.assert_allclose(by_epoch[[0, 41, 42, 55, 56, 69]], [0.3, 0.3, 0.03, 0.03, 0.003, 0.003])
+
+
+def test_min_lr_is_where_the_cosine_ends():
+    assert build(type='Cosine', min_lr=0.1, epochs=1000)[-1] == pytest.approx(0.1, abs=1e-4)
+
+
+def test_unknown_unit_is_refused():
+    with pytest.raises(UserError, match="'iteration' or 'epoch'"):
+        build(type='Cosine', by='steps')

@@ -1,0 +1,231 @@
+"""Runs of tools/train.py as users start them."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import torchvision
+from conftest import DEMO, REPO, SMALL, assert_same_state, command, start
+
+from openselfsup.engine.train import train
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == status, output
+    return output
+
+
+def wait_for_lines(path, count: int, process: subprocess.Popen) -> None:
+    """Wait until a run has written so many lines of metrics."""
+    deadline = time.monotonic() + 120
+    while not (path.exists() and len(path.read_text().splitlines()) >= count):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope='module')
+def reference(tmp_path_factory):
+    """An uninterrupted run."""
+    work_dir = tmp_path_factory.mktemp('reference') / 'run'
+    output = finish(start(command(DEMO, work_dir)))
+    return work_dir, output
+
+
+def test_the_work_directory_explains_itself(reference):
+    work_dir, output = reference
+    names = {p.name for p in work_dir.iterdir()}
+    assert names >= {'config.py', 'environment.json', 'train.log', 'metrics.jsonl', 'tensorboard',
+                     'epoch_2.pth', 'latest.pth', 'views.png', 'matches.png'}
+    rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row['epoch'] for row in rows] == [1, 1, 1, 2, 2, 2]
+    for row in rows:
+        terms = [v for k, v in row.items() if k.startswith('loss_')]
+        assert row['loss'] == pytest.approx(sum(terms), rel=1e-4) and len(terms) == 2
+        assert 0 <= row['data_wait'] <= 1 and row['tiles_per_s'] > 0
+        assert 0 <= row['acc_contrast'] <= 1 and 0 <= row['matched_fraction'] <= 1
+        assert row['feature_std'] > 0 and row['effective_rank'] >= 1
+    assert rows[-1]['queue_filled'] == 1.0 and rows[0]['queue_filled'] == pytest.approx(0.4)
+    environment = json.loads((work_dir / 'environment.json').read_text())
+    assert environment['versions']['torch'] == torch.__version__.split('+')[0]
+    assert 'global batch 16 = 1 rank(s) x 16' in output and 'learning rate' in output
+    assert list((work_dir / 'tensorboard').glob('events*'))
+    assert 'step' not in output or 'Traceback' not in output
+
+
+def test_the_resolved_config_of_a_run_trains_the_same(reference, tmp_path):
+    work_dir, _ = reference
+    finish(start([sys.executable, 'tools/train.py', str(work_dir / 'config.py'), '--work-dir',
+                  str(tmp_path / 'again')]))
+    assert_same_state(work_dir / 'epoch_2.pth', tmp_path / 'again/epoch_2.pth')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_and_resumed_equals_uninterrupted(reference, tmp_path, number):
+    process = start(command(DEMO, tmp_path, options=('save_every=1',)))
+    wait_for_lines(tmp_path / 'metrics.jsonl', 2, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM, output
+        assert 'go on with --resume' in output
+    position = torch.load(tmp_path / 'latest.pth', weights_only=True)['meta']
+    assert 0 < position['step'] < 6
+    output = finish(start(command(DEMO, tmp_path, '--resume')))
+    assert 'resumed' in output
+    assert_same_state(reference[0] / 'epoch_2.pth', tmp_path / 'epoch_2.pth')
+    rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    whole = [json.loads(line) for line in
+             (reference[0] / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row['loss'] for row in rows] == [row['loss'] for row in whole]
+
+
+def test_views_do_not_depend_on_the_number_of_workers(reference, make_runner):
+    runner = make_runner('workers=0')
+    runner.train()
+    assert_same_state(reference[0] / 'epoch_2.pth', runner.last_checkpoint)
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
+
+
+PUBLISHED = [f'dataset.source={{"type": "ImageFolder", "root": "data/demo/kather2016"}}',
+             'dataset.recipe.size=64', 'global_batch_size=16', 'model.queue_len=64', 'epochs=1',
+             'log_interval=1']
+
+
+@pytest.mark.parametrize('how', ['torch.distributed.launch', 'torchrun'])
+def test_the_published_command_runs_on_two_processes(tmp_path, how):
+    module = dict(torchrun='torch.distributed.run').get(how, how)
+    output = finish(start([
+        sys.executable, '-W', 'ignore', '-m', module, '--nproc_per_node=2',
+        f'--master_port={free_port()}', 'tools/train.py',
+        'configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py', '--work_dir', str(tmp_path / 'out'),
+        '--seed', '0', *(['--launcher', 'pytorch'] if how != 'torchrun' else []),
+        '--cfg-options', *PUBLISHED]))
+    assert 'global batch 16 = 2 rank(s) x 8' in output
+    rows = (tmp_path / 'out/metrics.jsonl').read_text().splitlines()
+    assert len(rows) == 3
+    meta = torch.load(tmp_path / 'out/epoch_1.pth', weights_only=True)['meta']
+    assert meta['world_size'] == 2
+    backbone = tmp_path / 'backbone.pth'
+    finish(start([sys.executable, 'tools/extract_backbone_weights.py',
+                  str(tmp_path / 'out/epoch_1.pth'), str(backbone)]))
+    model = torchvision.models.resnet18()
+    model.fc = torch.nn.Identity()
+    model.load_state_dict(torch.load(backbone, weights_only=True)['state_dict'])
+
+
+@pytest.mark.parametrize('launcher, names', [
+    ('slurm', ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS')),
+    ('mpi', ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'))])
+def test_slurm_and_mpi_by_their_environment(tmp_path, launcher, names):
+    port = free_port()
+    ranks = [start([sys.executable, 'tools/train.py',
+                    'configs/PLM_SSL/r18_bs256_ep200_lambda_0.0.py', '--work-dir', str(tmp_path),
+                    '--launcher', launcher, '--cfg-options', *PUBLISHED],
+                   MASTER_PORT=port, MASTER_ADDR='127.0.0.1', OMP_NUM_THREADS='1',
+                   **dict(zip(names, (str(rank), str(rank), '2'))))
+             for rank in range(2)]
+    outputs = [finish(process) for process in ranks]
+    assert '= 2 rank(s) x 8' in outputs[0] and 'rank(s)' not in outputs[1]
+
+
+def test_dry_run_reports_and_leaves_nothing(tmp_path):
+    output = finish(start(command(DEMO, tmp_path / 'never', '--dry-run',
+                                  options=('base_batch_size=32',))))
+    for words in ("type='SplitBN'", 'M trainable', 'global batch 16', '= 0.001 x 16 / 32',
+                  'learning rate 0.0005', 'one step: ', 'dry run done'):
+        assert words in output
+    assert not (tmp_path / 'never').exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path):
+    output = finish(start(command(DEMO, tmp_path, options=(
+        'optimizer.lr=1e30', 'schedule.warmup_epochs=0', 'epochs=4'))), status=2)
+    assert re.search(r'error: epoch \d, step \d+: loss\w* = (nan|inf)', output)
+    assert 'last good checkpoint' in output and 'Traceback' not in output
+
+
+@pytest.mark.parametrize('options, words', [
+    (('global_batch_size=15', 'accumulate=2'), ['15 tiles cannot be shared', '14 or 16']),
+    (('global_batch_size=64',), ['51 tiles do not fill one global batch of 64', 'at most 51']),
+    (('dataset.recipe.steps.warp={"type": "ElasticDistortion"}',),
+     ['ElasticDistortion', 'no affine map describes']),
+    (('dataset.source.root=data/dmo',), ['data/dmo', "did you mean", 'demo']),
+    (('amp=fp16',), ['fp16 needs a GPU', 'bf16']),
+    (('pretrained=README.md',), ['README.md']),
+])
+def test_mistakes_are_one_sentence_before_any_work(tmp_path, options, words):
+    output = finish(start(command(DEMO, tmp_path / 'run', options=options)), status=2)
+    assert output.startswith('error: ') and 'Traceback' not in output
+    for word in words:
+        assert word in output
+
+
+def test_a_directory_with_a_run_is_not_overwritten(reference):
+    work_dir, _ = reference
+    before = (work_dir / 'latest.pth').stat().st_mtime_ns
+    output = finish(start(command(DEMO, work_dir)), status=2)
+    assert 'already holds a run' in output and '--resume' in output
+    assert (work_dir / 'latest.pth').stat().st_mtime_ns == before
+
+
+def test_resuming_another_model_says_so(reference, tmp_path):
+    output = finish(start(command(DEMO, tmp_path, '--resume', str(reference[0] / 'latest.pth'),
+                                  options=('model.backbone.depth=34',))), status=2)
+    assert 'another model' in output and 'Traceback' not in output
+
+
+def test_resuming_in_another_world_says_what_is_no_longer_exact(reference, make_runner, capsys):
+    runner = make_runner('epochs=3', 'global_batch_size=8')
+    runner.resume(reference[0] / 'latest.pth')
+    assert 'global_batch_size was 16 and is now 8' in capsys.readouterr().out
+    assert runner.loop.position == (2, 0)
+
+
+def test_pretrained_weights_are_counted_and_used(tmp_path, make_runner):
+    model = torchvision.models.resnet18()
+    torch.save(model.state_dict(), tmp_path / 'r18.pth')
+    runner = make_runner(f'pretrained={tmp_path / "r18.pth"}')
+    assert '122' in str(runner.load_report) or '120' in str(runner.load_report)
+    for encoder in (runner.algorithm.encoder_q, runner.algorithm.encoder_k):
+        assert encoder.backbone.conv1.weight.equal(model.conv1.weight)
+
+
+def test_accumulation_counts_optimiser_steps(make_runner):
+    runner = make_runner('accumulate=2', 'global_batch_size=16', 'dataset.on_corrupt=raise')
+    assert len(runner.loop.dataloader) == 6 and runner.loop.steps_per_epoch == 3
+    assert len(runner.learning_rates) == 6
+    runner.train()
+    assert runner.loop.total_steps_done == 6
+    steps = {int(s['step']) for s in runner.optimizer.state_dict()['state'].values()}
+    assert steps == {6}
+
+
+def test_keeps_as_many_checkpoints_as_asked(make_runner, tmp_path):
+    runner = make_runner('checkpoint_interval=1', 'epochs=3', 'keep_checkpoints=2')
+    runner.train()
+    names = {p.name for p in (tmp_path / 'run').glob('*.pth')}
+    assert names == {'epoch_2.pth', 'epoch_3.pth', 'latest.pth'}
+
+
+def test_a_finished_run_has_nothing_left_to_do(reference, make_runner, capsys):
+    from openselfsup.engine.config import load_config
+    from openselfsup.engine.launch import Launch
+    cfg = load_config(DEMO, SMALL)
+    cfg.work_dir = str(reference[0])
+    assert train(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), 'auto') == 0
+    assert 'all 2 epochs are done' in capsys.readouterr().out
