@@ -1,0 +1,48 @@
+"""The code of the documentation runs as it is written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def blocks(name: str, language: str = 'python') -> list[str]:
+    text = (REPO / name).read_text()
+    return re.findall(rf'^```{language}\n(.*?)^```', text, flags=re.M | re.S)
+
+
+def test_the_worked_example_of_a_new_method_trains(tmp_path):
+    method, config = blocks('docs/new_method.md')
+    (tmp_path / 'my_methods.py').write_text(method)
+    (tmp_path / 'my_config.py').write_text(config.replace("'configs/", f"'{REPO}/configs/"))
+    answer = subprocess.run(
+        [sys.executable, 'tools/train.py', str(tmp_path / 'my_config.py'), '--work-dir',
+         str(tmp_path / 'run'), '--cfg-options', 'epochs=1', 'dataset.recipe.size=64',
+         'global_batch_size=16', 'dataset.source.root=data/demo/kather2016', 'log_interval=1'],
+        cwd=REPO, env={**os.environ, 'PYTHONPATH': str(tmp_path)}, text=True,
+        capture_output=True, timeout=240)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert 'SimSiam' in answer.stdout and 'loss_cosine' in answer.stdout
+    assert (tmp_path / 'run/epoch_1.pth').exists()
+
+
+def test_the_notebook_example_of_the_data_page_runs():
+    code = next(block for block in blocks('docs/data.md') if 'match_cells' in block)
+    names: dict = {}
+    exec(code, names)
+    assert names['matching'].weight_q.shape == (1, 49)
+
+
+def test_every_field_of_a_config_is_documented():
+    import dataclasses
+
+    from openselfsup.engine.config import Settings
+    text = (REPO / 'docs/configuration.md').read_text()
+    for field in dataclasses.fields(Settings):
+        assert f'| `{field.name}` |' in text
+        default = field.default
+        if isinstance(default, (int, float, str)) and not isinstance(default, bool):
+            assert re.search(rf"\| `{field.name}` \| `?'?{re.escape(str(default))}'?`? \|", text)

@@ -1,0 +1,137 @@
+"""Pretrain PLM on the tiles that come with the project, and show what happened.
+
+    make demo
+
+The commands it runs are printed, so that they can be run again one by one.
+"""
+
+import argparse
+import json
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+
+from openselfsup.engine.cli import run  # noqa: E402
+from openselfsup.errors import UserError  # noqa: E402
+
+CONFIG = 'configs/demo/plm_r18.py'
+LABELED = 'data/demo/kather2016'
+EVALUATION_SIZE = 112
+SEEDS = range(5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--work-dir', default='work_dirs/demo', help='is emptied first')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
+    args = parser.parse_args()
+    work_dir = Path(args.work_dir)
+    empty(work_dir)
+
+    began = time.perf_counter()
+    options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
+    tool('tools/train.py', CONFIG, '--work-dir', work_dir, *options)
+    minutes = (time.perf_counter() - began) / 60
+    tool('tools/extract_backbone_weights.py', work_dir / 'latest.pth', work_dir / 'backbone.pth')
+
+    summary = summarise(work_dir, minutes)
+    summary['knn'] = nearest_neighbours(work_dir / 'backbone.pth')
+    (work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    from openselfsup.visualization import plot_curves, write_run_page
+    plot_curves({'demo': work_dir / 'metrics.jsonl'}, work_dir / 'curves.png')
+    page = write_run_page(work_dir, summary)
+    tell(summary, page, (time.perf_counter() - began) / 60)
+
+
+def empty(work_dir: Path) -> None:
+    """Remove an earlier demo, but nothing else."""
+    if work_dir.exists() and any(work_dir.iterdir()) and not (work_dir / 'config.py').exists():
+        raise UserError('not the folder of an earlier demo', where=str(work_dir),
+                        expected='an empty or a new folder')
+    shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def tool(*words: str | Path) -> None:
+    """Run one of our tools as a user would; its mistakes are its own to explain."""
+    command = [sys.executable, *map(str, words)]
+    print('\n$ python ' + shlex.join(command[1:]), flush=True)
+    if status := subprocess.run(command, cwd=REPO).returncode:
+        sys.exit(status)
+
+
+def summarise(work_dir: Path, minutes: float) -> dict:
+    """Return the facts of the run from its own files."""
+    rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
+    environment = json.loads((work_dir / 'environment.json').read_text())
+    few = max(len(rows) // 10, 1)
+
+    def mean(key: str, part: slice) -> float:
+        return statistics.fmean(row[key] for row in rows[part])
+
+    return dict(title='PLM on bundled tiles', config=CONFIG, method='PLM, ResNet-18',
+                epochs=rows[-1]['epoch'], steps=rows[-1]['step'], minutes=minutes,
+                tiles_per_s=mean('tiles_per_s', slice(None)),
+                loss_start=mean('loss', slice(0, few)), loss_end=mean('loss', slice(-few, None)),
+                device=environment['processor'])
+
+
+def nearest_neighbours(weights: Path) -> dict:
+    """Score the backbone against itself before training and against colour alone."""
+    import torch
+
+    from openselfsup import load_backbone
+    from openselfsup.datasets import ImageFolder, LabeledTileDataset
+    from openselfsup.evaluation.knn import extract_features, leave_one_out_accuracy
+    from openselfsup.models.backbones import ResNet
+
+    tiles = LabeledTileDataset(ImageFolder(LABELED), size=EVALUATION_SIZE)
+    labels = tiles.labels
+
+    def score(backbone) -> float:
+        return leave_one_out_accuracy(extract_features(backbone, tiles), labels, k=3)
+
+    before = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        before.append(score(ResNet(18)))
+    pixels = torch.stack([tiles[i][0] for i in range(len(tiles))]).float() / 255
+    colour = torch.cat([pixels.mean((2, 3)), pixels.std((2, 3))], 1)
+    colour = (colour - colour.mean(0)) / colour.std(0)
+    chance = float(torch.bincount(labels).max() / len(labels))
+    rows = [
+        dict(name='the largest class, always', accuracy=chance),
+        dict(name='mean and deviation of the colours', accuracy=leave_one_out_accuracy(
+            colour, labels, k=3)),
+        dict(name=f'ResNet-18 before training, {len(SEEDS)} seeds',
+             accuracy=statistics.fmean(before), sd=statistics.stdev(before)),
+        dict(name='ResNet-18 after PLM', accuracy=score(load_backbone(weights)), strong=True)]
+    return dict(rows=rows, protocol=(
+        f'Leave-one-out accuracy of the 3 nearest neighbours (cosine) among {len(labels)} tiles '
+        f'of {len(tiles.classes)} classes, which the run saw without their labels. One tile is '
+        f'{100 / len(labels):.1f} points: so few tiles show that features form, not how good a '
+        'method is.'))
+
+
+def tell(summary: dict, page: Path, minutes: float) -> None:
+    """Print the result and where to look."""
+    print(f"\nPLM: {summary['steps']} steps in {summary['minutes']:.1f} min, "
+          f"{summary['tiles_per_s']:.0f} tiles/s, loss {summary['loss_start']:.2f} -> "
+          f"{summary['loss_end']:.2f}")
+    for row in summary['knn']['rows']:
+        spread = f" ± {100 * row['sd']:.1f}" if 'sd' in row else ''
+        print(f"  3-NN accuracy, {row['name']}: {100 * row['accuracy']:.1f}{spread} %")
+    print(f"\nDone in {minutes:.1f} min. Open {page.resolve()}\n"
+          f"  views.png, matches.png, curves.png, train.log and backbone.pth lie beside it.\n"
+          f"  The config is {CONFIG}; change a line and run tools/train.py on it.")
+
+
+if __name__ == '__main__':
+    run(main)
