@@ -1,13 +1,13 @@
 """Checkpoints: safe reading, atomic writing, naming schemes, and loading into a backbone."""
 
-from .loading import LoadReport, load_backbone_weights
+from .loading import LoadReport, check_training_state, load_backbone_weights
 from .names import (Architecture, architecture_of, backbone_state_dict, detect, from_detectron2,
                     to_detectron2, weights_of)
 from .published import training_state_from_published, training_state_to_published
 from .reading import load
-from .writing import atomic_file, link_latest, save
+from .writing import atomic_file, link, save
 
 __all__ = ['Architecture', 'LoadReport', 'architecture_of', 'atomic_file', 'backbone_state_dict',
-           'detect', 'from_detectron2', 'link_latest', 'load', 'load_backbone_weights', 'save',
-           'to_detectron2', 'training_state_from_published', 'training_state_to_published',
-           'weights_of']
+           'check_training_state', 'detect', 'from_detectron2', 'link', 'load',
+           'load_backbone_weights', 'save', 'to_detectron2', 'training_state_from_published',
+           'training_state_to_published', 'weights_of']

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
-from .names import OURS, architecture_of, backbone_state_dict, shorten
+from .names import OURS, architecture_of, backbone_state_dict, shorten, summary
 from .reading import load
+
+# What a checkpoint needs for a run to go on from it.
+TRAINING_KEYS = ('state_dict', 'optimizer', 'scaler', 'meta')
 
 
 @dataclass
@@ -65,24 +68,65 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
     source = '' if isinstance(weights, Mapping) else str(weights)
     state, kind = backbone_state_dict(weights if isinstance(weights, Mapping) else load(weights))
     own = module.state_dict()
-    expected = [name for name in own
-                if name in state or not name.endswith('num_batches_tracked')]
+    expected = [name for name in own if name in state or not _is_batch_count(name)]
     matching = {name: state[name] for name in expected
                 if name in state and state[name].shape == own[name].shape}
     report = LoadReport(
         len(matching), len(expected), [name for name in expected if name not in state],
-        [name for name in state if name not in own and not name.endswith('num_batches_tracked')],
-        [f"{name} ({'x'.join(map(str, state[name].shape))}, the model has "
-         f"{'x'.join(map(str, own[name].shape))})"
-         for name in expected if name in state and name not in matching], kind, source)
-    refused = (not matching or (report.mismatched and strict_shapes)
-               or ((report.missing or report.unexpected) and not allow_partial))
-    if refused:
+        [name for name in state if name not in own and not _is_batch_count(name)
+         and not _is_of_a_left_out_layer(name, own)],
+        _mismatches(state, own), kind, source)
+    if (not matching or (report.mismatched and strict_shapes)
+            or ((report.missing or report.unexpected) and not allow_partial)):
         theirs, ours = architecture_of(state), architecture_of(own)
-        different = theirs and ours and theirs != ours
-        what = (f'these weights are of a {theirs}, the model is a {ours}' if different
+        what = (f'these weights are of a {theirs}, the model is a {ours}'
+                if theirs and ours and theirs != ours
                 else 'nothing in these weights fits the model' if not matching
                 else 'these weights do not fit the model')
         raise UserError(f'{what}; {report}', where=source or None)
     module.load_state_dict(matching, strict=False)
     return report
+
+
+def _is_batch_count(name: str) -> bool:
+    return name.endswith('num_batches_tracked')
+
+
+def _is_of_a_left_out_layer(name: str, own: Mapping[str, Tensor]) -> bool:
+    """Return whether the model, a shortened ResNet, has nothing of the tensor's layer."""
+    layer = name.split('.')[0] + '.'
+    return layer.startswith('layer') and not any(other.startswith(layer) for other in own)
+
+
+def _mismatches(state: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    return [f"{name} ({'x'.join(map(str, state[name].shape))}, the model has "
+            f"{'x'.join(map(str, own[name].shape))})"
+            for name in own if isinstance(own[name], Tensor) and name in state
+            and state[name].shape != own[name].shape]
+
+
+def check_training_state(checkpoint: Mapping[str, Any], model: nn.Module, where: str) -> None:
+    """Make sure that training can go on from a checkpoint.
+
+    Args:
+        checkpoint: what :func:`load` returned.
+        model: the algorithm that is to go on.
+        where: path of the checkpoint.
+
+    Raises:
+        UserError: it is no training checkpoint of ours, or one of another model.
+    """
+    lacking = [key for key in TRAINING_KEYS if key not in checkpoint]
+    if lacking:
+        raise UserError(f"no run can go on from this file: it lacks {', '.join(lacking)}; found "
+                        f'{summary(checkpoint)}', where=where,
+                        expected='an epoch_N.pth or latest.pth of a work directory (other '
+                                 'weights are for --pretrained)')
+    state, own = checkpoint['state_dict'], model.state_dict()
+    differences = dict(missing=[name for name in own if name not in state],
+                       unexpected=[name for name in state if name not in own],
+                       mismatched=_mismatches(state, own))
+    if any(differences.values()):
+        raise UserError('this is a checkpoint of another model; ' + '; '.join(
+            f'{word}: {shorten(names, 3)}' for word, names in differences.items() if names),
+            where=where)

@@ -18,8 +18,8 @@ def training_state_from_published(state: Mapping[str, Tensor]) -> dict[str, Tens
     """Turn the state of a published PLM, DenseCL or MoCo algorithm into that of ours.
 
     Queues turn from D x K to K x D and count as full: what a published queue still holds
-    from its random start cannot be told. The second copy of the backbone, ``backbone.*``,
-    is dropped; if it is not the same, that is logged as a warning.
+    from its random start cannot be told. The second copy of the backbone, ``backbone.*``, is
+    dropped; if it is not the same, that is logged as a warning.
 
     Args:
         state: tensors named as in published checkpoints (:func:`weights_of`).
@@ -60,6 +60,8 @@ def _warn_if_copies_differ(state: Mapping[str, Tensor]) -> None:
 
 def training_state_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn the state of our PLM, DenseCL or MoCo into the published names and shapes.
+
+    How full the queues are has no place there and is left out.
 
     Args:
         state: ``state_dict()`` of an algorithm of ours.

@@ -97,33 +97,32 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         _remove(temporary)
 
 
-def link_latest(path: str | Path, name: str = 'latest.pth') -> Path:
-    """Let ``name``, in the folder of ``path``, stand for the same checkpoint; atomic.
+def link(path: str | Path, name: str | Path) -> None:
+    """Let ``name``, in the same folder, stand for the checkpoint ``path`` too; atomic.
 
     It is a second hard link, which takes no room and outlives the deletion of ``path``; a
     copy where the file system has no hard links.
 
-    Returns:
-        The path of ``name``.
+    Args:
+        path: an existing checkpoint, such as ``epoch_3.pth``.
+        name: its second name, such as ``latest.pth``; an existing file is replaced.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
-    path = Path(path)
-    latest = path.with_name(name)
-    temporary = _temporary_name(latest)
+    path, name = Path(path), Path(name)
+    temporary = _temporary_name(name)
     try:
         os.link(path, temporary)
-        os.replace(temporary, latest)
-        _sync_folder(path.parent)
+        os.replace(temporary, name)
+        _sync_folder(name.parent)
     except OSError as error:
         if error.errno not in _NO_LINKS:
-            raise _not_written(latest, error) from error
-        with open(path, 'rb') as source, atomic_file(latest) as target:
+            raise _not_written(name, error) from error
+        with open(path, 'rb') as source, atomic_file(name) as target:
             shutil.copyfileobj(source, target)
     finally:
         _remove(temporary)  # still there if both names were one file already
-    return latest
 
 
 def _temporary_name(path: Path) -> Path:

@@ -2,7 +2,8 @@ import pytest
 import torch
 import torchvision
 
-from openselfsup.checkpoints import backbone_state_dict, load_backbone_weights, save
+from openselfsup.checkpoints import (backbone_state_dict, check_training_state,
+                                     load_backbone_weights, save)
 from openselfsup.errors import UserError
 
 
@@ -98,3 +99,38 @@ def test_other_shapes_have_to_be_allowed():
 def test_what_torch_loads_strictly_is_what_is_extracted(plm_state):
     state, _ = backbone_state_dict(dict(state_dict=plm_state))
     body().load_state_dict(state, strict=True)
+
+
+def test_a_shortened_model_takes_the_layers_it_has():
+    model = body()
+    del model.layer4
+    assert str(load_backbone_weights(model, body().state_dict())).startswith('90/90 tensors')
+    with pytest.raises(UserError, match='unexpected: layer1.2.conv1.weight'):
+        load_backbone_weights(model, body('resnet34').state_dict())
+
+
+def training_checkpoint(model: torch.nn.Module) -> dict:
+    return dict(state_dict=model.state_dict(), optimizer={}, scaler={}, meta={})
+
+
+def test_a_training_checkpoint_of_the_same_model_passes():
+    check_training_state(training_checkpoint(torch.nn.Linear(2, 3)), torch.nn.Linear(2, 3), 'a')
+
+
+@pytest.mark.parametrize('other, words', [
+    (torch.nn.Linear(2, 4), ['mismatched: weight (4x2, the model has 3x2)']),
+    (torch.nn.Linear(2, 3, bias=False), ['missing: bias']),
+    (torch.nn.Bilinear(2, 2, 3), ['mismatched: weight (3x2x2, the model has 3x2)']),
+    (torch.nn.BatchNorm1d(3), ['unexpected: running_mean, running_var']),
+])
+def test_one_of_another_model_is_refused(other, words):
+    with pytest.raises(UserError) as error:
+        check_training_state(training_checkpoint(other), torch.nn.Linear(2, 3), 'a.pth')
+    assert str(error.value).startswith('a.pth: this is a checkpoint of another model; ')
+    assert all(word in str(error.value) for word in words)
+
+
+def test_weights_that_no_run_can_go_on_from_are_refused(plm_state):
+    with pytest.raises(UserError, match='lacks optimizer, scaler; found top-level keys: '
+                                        'state_dict, meta; first tensors: queue '):
+        check_training_state(dict(state_dict=plm_state, meta={}), torch.nn.Linear(1, 1), 'a.pth')

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from openselfsup.checkpoints import training_state_from_published, training_state_to_published
 from openselfsup.errors import UserError
+from openselfsup.registry import ALGORITHMS
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -45,6 +46,25 @@ def test_both_directions_are_inverse(parts, length, dim, dense):
     theirs = training_state_to_published(ours)
     assert theirs['queue'].shape == (dim, length)
     assert equal(training_state_from_published(theirs), ours)
+
+
+@pytest.mark.parametrize('attention', [False, True])
+def test_it_is_the_state_of_our_plm(plm_state, attention):
+    neck = dict(type='AttentionMatchingNeck', channels=128, mid_channels=64) if attention else \
+        dict(type='MatchingNeck', channels=128)
+    model = ALGORITHMS.build(dict(
+        type='PLM', backbone=dict(type='ResNet', depth=18), matching_neck=neck,
+        neck=dict(type='DenseCLNeck', in_channels=512, hid_channels=512, out_channels=128)))
+    theirs = dict(plm_state)
+    if attention:
+        for side in ('encoder_q', 'encoder_k'):
+            theirs |= {f'{side}.2.attention.0.weight': torch.rand(64, 128, 1),
+                       f'{side}.2.attention.0.bias': torch.rand(64),
+                       f'{side}.2.attention.2.weight': torch.rand(1, 64, 1),
+                       f'{side}.2.attention.2.bias': torch.rand(1)}
+    model.load_state_dict(training_state_from_published(theirs), strict=True)
+    assert equal(training_state_to_published(model.state_dict()), theirs)
+    assert model.queue_dense.filled_fraction() == 1
 
 
 def test_copies_of_the_backbone_that_differ_are_reported(plm_state, caplog):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from openselfsup.checkpoints import atomic_file, link_latest, load, save
+from openselfsup.checkpoints import atomic_file, link, load, save
 from openselfsup.errors import UserError
 
 
@@ -165,7 +165,7 @@ def test_latest_takes_no_room_and_outlives_what_it_stands_for(tmp_path):
     save({'version': 1}, tmp_path / 'epoch_1.pth')
     save({'version': 2}, tmp_path / 'epoch_2.pth')
     for epoch in (1, 1, 2):  # twice the same: both names are one file already
-        assert link_latest(tmp_path / f'epoch_{epoch}.pth') == tmp_path / 'latest.pth'
+        link(tmp_path / f'epoch_{epoch}.pth', tmp_path / 'latest.pth')
         assert load(tmp_path / 'latest.pth') == {'version': epoch}
     assert (tmp_path / 'latest.pth').samefile(tmp_path / 'epoch_2.pth')
     assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth', 'latest.pth']
@@ -175,7 +175,7 @@ def test_latest_takes_no_room_and_outlives_what_it_stands_for(tmp_path):
 
 def test_saving_latest_leaves_the_epoch_it_stood_for(tmp_path):
     save({'version': 1}, tmp_path / 'epoch_1.pth')
-    link_latest(tmp_path / 'epoch_1.pth')
+    link(tmp_path / 'epoch_1.pth', tmp_path / 'latest.pth')
     save({'version': 2}, tmp_path / 'latest.pth')
     assert load(tmp_path / 'epoch_1.pth') == {'version': 1}
     assert load(tmp_path / 'latest.pth') == {'version': 2}
@@ -186,7 +186,7 @@ def test_where_there_are_no_hard_links_latest_is_a_copy(tmp_path, monkeypatch):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
     monkeypatch.setattr(os, 'link', no_links)
     save({'version': 1}, tmp_path / 'epoch_1.pth')
-    link_latest(tmp_path / 'epoch_1.pth')
+    link(tmp_path / 'epoch_1.pth', tmp_path / 'latest.pth')
     assert load(tmp_path / 'latest.pth') == {'version': 1}
     assert not (tmp_path / 'latest.pth').samefile(tmp_path / 'epoch_1.pth')
     assert names(tmp_path) == ['epoch_1.pth', 'latest.pth']
@@ -194,4 +194,4 @@ def test_where_there_are_no_hard_links_latest_is_a_copy(tmp_path, monkeypatch):
 
 def test_linking_what_is_not_there_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match='No such file'):
-        link_latest(tmp_path / 'epoch_1.pth')
+        link(tmp_path / 'epoch_1.pth', tmp_path / 'latest.pth')

@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision
+
+from openselfsup import load_backbone
+from openselfsup.checkpoints import save
+from openselfsup.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def written(path, name: str = 'resnet18', prefix: str = '', **others):
+    """Write a file of random weights and return the network they came from."""
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name).eval()
+    state = {prefix + key: value for key, value in model.state_dict().items()}
+    save(dict(state_dict=state, **others), path)
+    return model
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet34', 'resnet50', 'resnet101',
+                                  'resnext50_32x4d'])
+def test_the_network_is_found_and_computes_the_same(tmp_path, name):
+    theirs = written(tmp_path / 'a.pth', name, prefix='module.')
+    backbone = load_backbone(tmp_path / 'a.pth')
+    assert not backbone.training
+    images = torch.randn(1, 3, 64, 64)
+    maps = backbone(images)
+    assert len(maps) == 1 and maps[0].shape == (1, theirs.fc.in_features, 2, 2)
+    torch.testing.assert_close(theirs.fc(maps[0].mean((2, 3))), theirs(images))
+
+
+def test_our_checkpoints_give_the_query_encoder(tmp_path):
+    written(tmp_path / 'a.pth', prefix='encoder_q.backbone.', meta={}, optimizer={})
+    state = load_backbone(tmp_path / 'a.pth').state_dict()
+    assert len(state) == 120
+
+
+def test_inner_feature_maps(tmp_path):
+    written(tmp_path / 'a.pth')
+    for indices, channels in (((1, 2, 3, 4), [64, 128, 256, 512]), ((2,), [128])):
+        maps = load_backbone(tmp_path / 'a.pth', out_indices=indices)(torch.randn(1, 3, 64, 64))
+        assert [m.shape[1] for m in maps] == channels
+
+
+def test_another_depth_than_asked_for_is_refused(tmp_path):
+    written(tmp_path / 'a.pth')
+    load_backbone(tmp_path / 'a.pth', depth=18)
+    with pytest.raises(UserError, match='a.pth: these weights are of a ResNet-18, not of depth'):
+        load_backbone(tmp_path / 'a.pth', depth=50)
+
+
+def test_what_has_no_known_depth_is_refused(tmp_path):
+    model = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, (1, 1, 1, 1))
+    save(model.state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='no ResNet or ResNeXt of a known depth'):
+        load_backbone(tmp_path / 'a.pth')
+
+
+def test_another_norm_has_to_be_named(tmp_path):
+    model = torchvision.models.resnet18(norm_layer=lambda n: torch.nn.GroupNorm(16, n)).eval()
+    save(model.state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='trained without BatchNorm.*norm_cfg'):
+        load_backbone(tmp_path / 'a.pth')
+    backbone = load_backbone(tmp_path / 'a.pth', norm_cfg=dict(type='GN', num_groups=16))
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model.fc(backbone(images)[0].mean((2, 3))), model(images))
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = ('import sys, openselfsup; print([m for m in ("torch", "mmengine", "cv2", "numpy") '
+            'if m in sys.modules]); openselfsup.load_backbone; openselfsup.nonsense')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip() == '[]'
+    assert "has no attribute 'nonsense'" in done.stderr
