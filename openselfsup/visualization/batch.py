@@ -1,0 +1,49 @@
+"""The pictures of one batch of a dataset, as a run draws them before its first step."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..views.overlap import Matching, match_cells
+from .match_viewer import match_sheet
+from .view_sheet import view_sheet
+
+
+def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path, algorithm: nn.Module) -> None:
+    """Write ``views.png`` and, if the method needs geometry, ``matches.png``.
+
+    Args:
+        batch: a batch of the dataset with its views rendered; see :func:`view_sheet`.
+        dataset: has ``source``, the tiles, and ``geometry``, what its recipes keep track of.
+        out: the folder to write into.
+        algorithm: has ``backbone`` and ``needs_geometry``; neither it nor any generator of
+            random numbers is changed.
+    """
+    view_sheet(batch, Path(out) / 'views.png', source=dataset.source, rows=4)
+    if algorithm.needs_geometry:
+        grid = cell_grid(algorithm.backbone, tuple(batch['views'][0].shape[-2:]))
+        match_sheet(batch, match_views(batch, grid, dataset.geometry), Path(out) / 'matches.png',
+                    source=dataset.source, grid=grid)
+
+
+def match_views(batch: dict[str, Any], grid: tuple[int, int], geometry: str) -> Matching:
+    """Match the cells of the first two views of each tile in a batch."""
+    maps = batch['view_to_tile']
+    return match_cells(maps[:, 0], maps[:, 1], grid, geometry=geometry)
+
+
+def cell_grid(backbone: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of a backbone's last feature map.
+
+    Args:
+        backbone: takes images [B, 3, H, W] and returns a list of feature maps. A copy of it
+            sees one black image, so that its buffers stay as they are.
+        size: height and width of the images.
+    """
+    twin = copy.deepcopy(backbone).eval()
+    device = next(twin.parameters()).device
+    with torch.no_grad():
+        return tuple(twin(torch.zeros(1, 3, *size, device=device))[-1].shape[-2:])

@@ -1,0 +1,45 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for name in ('first', 'second'):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = [json.dumps(dict(step=i, loss=6 - i / 10, lr=0.1)) for i in range(1, 41)]
+        (folder / 'metrics.jsonl').write_text('\n'.join(lines) + '\n{"step": 41, "lo')
+    return tmp_path
+
+
+def analyze(*arguments, cwd):
+    return subprocess.run([sys.executable, str(ROOT / 'tools' / 'analyze_logs.py'), *arguments],
+                          cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_two_runs_are_plotted_and_summed_up(runs):
+    done = analyze('first', 'again=second/metrics.jsonl', '--out', 'out/c.png', '--keys', 'loss',
+                   cwd=runs)
+    assert done.returncode == 0, done.stderr
+    assert 'first: 40 steps  loss 5.9 -> 2' in done.stdout
+    assert 'again: 40 steps' in done.stdout
+    assert cv2.imread(str(runs / 'out' / 'c.png')).shape[1] < 600  # one panel
+
+
+def test_mistakes_are_one_sentence(runs):
+    (runs / 'more' / 'first').mkdir(parents=True)
+    for arguments, sentence in (
+            (('first', 'third'), 'error: third: no such file'),
+            (('first', 'more/first'), "two runs are called 'first'"),
+            (('first', '--keys', 'los'), "did you mean 'loss'?")):
+        done = analyze(*arguments, cwd=runs)
+        assert done.returncode == 2
+        assert sentence in done.stderr and 'Traceback' not in done.stderr
+        assert not (runs / 'curves.png').exists()

@@ -1,0 +1,65 @@
+"""Draw what a config shows the model: views, where they lie on the tile, matched cells.
+
+    python tools/browse_views.py configs/demo/plm_r18.py --out views --n 32
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from openselfsup.datasets.loader import ViewLoader
+from openselfsup.engine.cli import add_config_arguments, run
+from openselfsup.engine.config import load_config
+from openselfsup.registry import ALGORITHMS, BACKBONES, DATASETS
+from openselfsup.visualization import cell_grid, match_sheet, match_views, view_sheet
+
+VIEWS_PER_SHEET, MATCHES_PER_SHEET = 16, 4
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    parser.add_argument('--out', type=Path, default=Path('views'),
+                        help='folder for the sheets (default: %(default)s)')
+    parser.add_argument('--n', type=int, default=16, help='tiles to draw (default: %(default)s)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    cfg = load_config(args.config, args.cfg_options)
+    dataset = DATASETS.build(cfg.dataset)
+    loader = ViewLoader(dataset, min(args.n, len(dataset)), cfg.seed, workers=0,
+                        pin_memory=False)
+    batch = next(iter(loader))
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    for number, part in enumerate(chunks(len(batch['index']), VIEWS_PER_SHEET), 1):
+        print(view_sheet(take(batch, part), args.out / f'views_{number:02d}.png',
+                         source=dataset.source))
+    if not ALGORITHMS.get(cfg.model['type']).needs_geometry:
+        return
+    grid = cell_grid(BACKBONES.build(cfg.model['backbone']),
+                     tuple(batch['views'][0].shape[-2:]))
+    matching = match_views(batch, grid, dataset.geometry)
+    for number, part in enumerate(chunks(len(batch['index']), MATCHES_PER_SHEET), 1):
+        print(match_sheet(batch, matching, args.out / f'matches_{number:02d}.png',
+                          source=dataset.source, grid=grid, samples=list(part)))
+
+
+def chunks(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def take(batch: dict, samples: range) -> dict:
+    rows = slice(samples.start, samples.stop)
+    maps = batch['view_to_tile']
+    return dict(views=[view[rows] for view in batch['views']], index=batch['index'][rows],
+                view_to_tile=None if maps is None else maps[rows])
+
+
+if __name__ == '__main__':
+    run(main)
