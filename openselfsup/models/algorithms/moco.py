@@ -1,0 +1,66 @@
+"""MoCo: momentum contrast (v1 arXiv 1911.05722, v2 arXiv 2003.04297)."""
+
+from torch import Tensor, nn
+
+from ... import distributed
+from ...registry import ALGORITHMS
+from .. import health
+from ..losses import info_nce
+from ..memories import Queue
+from .momentum import MomentumContrast, check_projection, normalize
+
+
+@ALGORITHMS.register_module(name=['MoCo', 'MOCO'])
+class MoCo(MomentumContrast):
+    """Two views of a tile agree, against a queue of views of other tiles.
+
+    Version 1 is a ``LinearNeck`` and temperature 0.07; version 2 a ``NonLinearNeck``, 0.2, and
+    stronger augmentation.
+
+    Args:
+        backbone: config of a backbone, or a module.
+        neck: config of a neck that returns (B, D), or a module.
+        queue_len: number K of keys in the queue.
+        feat_dim: size D of the projection.
+        momentum: m of the key encoder.
+        temperature: T of the loss.
+        shuffle: see :class:`MomentumContrast`.
+    """
+
+    def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, queue_len: int = 16384,
+                 feat_dim: int = 128, momentum: float = 0.999, temperature: float = 0.2,
+                 shuffle: bool | None = None):
+        super().__init__(backbone, neck, momentum, shuffle)
+        check_projection(self.encoder_q['neck'], feat_dim)
+        self.queue = Queue(queue_len, feat_dim)
+        self.temperature = temperature
+
+    def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor]:
+        """Return the normalised projection (B, D) of images (B, 3, S, S)."""
+        return normalize(encoder['neck'](encoder['backbone'](images))),
+
+    def forward(self, views: list[Tensor] | Tensor, view_to_tile: Tensor | None = None,
+                mode: str = 'loss') -> dict[str, Tensor] | list[Tensor]:
+        """Return losses and monitors, or feature maps.
+
+        Args:
+            views: two tensors of shape (B, 3, S, S), queries and keys; one for mode 'tensor'.
+            view_to_tile: not used.
+            mode: 'loss', or 'tensor' for the backbone's feature maps.
+        """
+        if mode == 'tensor':
+            return self.backbone(views)
+        query, = self.encode(self.encoder_q, views[0])
+        key, = self.encode_keys(views[1])
+
+        # -log [exp(q·k⁺/T) / (exp(q·k⁺/T) + Σ_j exp(q·k_j/T))], mean over the batch
+        loss = info_nce(query, key, self.queue.vectors, self.temperature)
+
+        self.features = query.detach()
+        outputs = {'loss_contra': loss,
+                   'acc_contrast': health.contrastive_accuracy(query, key, self.queue.vectors),
+                   'feature_std': health.feature_std(self.features),
+                   'queue_filled': self.queue.filled_fraction()}
+        if self.training:
+            self.queue.enqueue(distributed.all_gather(key))
+        return outputs

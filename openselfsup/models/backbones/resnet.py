@@ -1,0 +1,89 @@
+"""ResNet (arXiv 1512.03385) and ResNeXt (arXiv 1611.05431) that return feature maps."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torchvision.models import resnet
+
+from ...errors import UserError
+from ...registry import BACKBONES
+from ..norm import norm_layer
+
+LAYERS = {18: (resnet.BasicBlock, (2, 2, 2, 2)), 34: (resnet.BasicBlock, (3, 4, 6, 3)),
+          50: (resnet.Bottleneck, (3, 4, 6, 3)), 101: (resnet.Bottleneck, (3, 4, 23, 3))}
+
+
+@BACKBONES.register_module()
+class ResNet(resnet.ResNet):
+    """torchvision's ResNet without pooling and classifier.
+
+    Parameter names are torchvision's, so its weights load as they are. Layers after the last of
+    ``out_indices`` do not exist.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        norm_cfg: norm layer, see :func:`openselfsup.models.norm.norm_layer`.
+        out_indices: which of layer1 ... layer4 to return, as numbers 1 to 4 in rising order;
+            their strides are 4, 8, 16, 32.
+        zero_init_residual: start every residual branch at zero (last norm weight 0).
+        groups: groups of the 3x3 convolutions (bottleneck depths only).
+        width_per_group: their width per group at 64 base channels.
+
+    Attributes:
+        out_channels: channels of each returned feature map.
+
+    Raises:
+        UserError: an unknown depth, norm type or index.
+    """
+
+    def __init__(self, depth: int = 18, norm_cfg: dict | None = None,
+                 out_indices: Sequence[int] = (4,), zero_init_residual: bool = False,
+                 groups: int = 1, width_per_group: int = 64):
+        if depth not in LAYERS:
+            raise UserError(f'no ResNet has depth {depth}', where='backbone.depth',
+                            expected='one of ' + ', '.join(map(str, LAYERS)))
+        indices = tuple(out_indices)
+        if not indices or not set(indices) <= {1, 2, 3, 4} or list(indices) != sorted(indices):
+            raise UserError(f'out_indices is {indices}', where='backbone.out_indices',
+                            expected='numbers from 1 to 4 in rising order')
+        block, layers = LAYERS[depth]
+        super().__init__(block, layers, zero_init_residual=zero_init_residual, groups=groups,
+                         width_per_group=width_per_group,
+                         norm_layer=norm_layer(norm_cfg or {'type': 'BN'}))
+        del self.avgpool, self.fc
+        for index in range(indices[-1] + 1, 5):
+            delattr(self, f'layer{index}')
+        self.out_indices = indices
+        self.out_channels = [64 * 2 ** (index - 1) * block.expansion for index in indices]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map images of shape (B, 3, H, W) to feature maps of shape (B, C, h, w), finest first."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
+        for index in range(1, self.out_indices[-1] + 1):
+            x = getattr(self, f'layer{index}')(x)
+            if index in self.out_indices:
+                maps.append(x)
+        return maps
+
+
+@BACKBONES.register_module()
+class ResNeXt(ResNet):
+    """ResNeXt-50 32x4d (the default), ResNeXt-101 32x8d (depth 101) or other widths.
+
+    Args:
+        depth: 50 or 101.
+        groups: groups of the 3x3 convolutions.
+        width_per_group: width of each group, 4 at depth 50 and 8 at depth 101 if None.
+        norm_cfg, out_indices, zero_init_residual: as for :class:`ResNet`.
+    """
+
+    def __init__(self, depth: int = 50, groups: int = 32, width_per_group: int | None = None,
+                 norm_cfg: dict | None = None, out_indices: Sequence[int] = (4,),
+                 zero_init_residual: bool = False):
+        widths = {50: 4, 101: 8}
+        if depth not in widths:
+            raise UserError(f'no ResNeXt has depth {depth}', where='backbone.depth',
+                            expected='one of 50, 101')
+        super().__init__(depth, norm_cfg, out_indices, zero_init_residual, groups,
+                         width_per_group or widths[depth])

@@ -1,0 +1,62 @@
+"""Is training alive? Monitors of features and contrasts; none of them needs a gradient."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@torch.no_grad()
+def feature_std(features: Tensor) -> Tensor:
+    """Return how widely L2-normalised features spread, a scalar tensor.
+
+    The standard deviation of each dimension over the batch, averaged over dimensions, times √D:
+    1 for directions that fill the sphere evenly, 0 for collapse (SimSiam, arXiv 2011.10566,
+    sec. 4.1).
+
+    Args:
+        features: tensor of shape (B, D); it is normalised here.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    return unit.std(0, correction=0).mean() * features.shape[1] ** 0.5
+
+
+@torch.no_grad()
+def effective_rank(features: Tensor) -> Tensor:
+    """Return the exponential of the entropy of the singular values, a scalar tensor.
+
+    RankMe (arXiv 2210.02885, eq. 1): min(B, D) for singular values that are all equal, 1 for
+    collapse. The decomposition synchronises a GPU with the host: ask at logging steps only.
+
+    Args:
+        features: tensor of shape (B, D).
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        singular = torch.linalg.svdvals(features.float())
+        share = singular / singular.sum().clamp_min(torch.finfo(singular.dtype).tiny)
+        return torch.exp(torch.special.entr(share).sum())
+
+
+@torch.no_grad()
+def contrastive_accuracy(query: Tensor, positive: Tensor, negatives: Tensor,
+                         weights: Tensor | None = None, at_most: int | None = None) -> Tensor:
+    """Return the fraction of queries closer to their positive than to every negative.
+
+    Args:
+        query: L2-normalised tensor of shape (N, D).
+        positive: L2-normalised tensor of shape (N, D).
+        negatives: L2-normalised tensor of shape (K, D).
+        weights: tensor of shape (N,); rows of weight 0 do not count.
+        at_most: look at this many evenly spaced rows only, where there are more.
+
+    Returns:
+        Scalar tensor, 0 if no row counts.
+    """
+    some = slice(None, None, max(1, -(-len(query) // at_most)) if at_most else 1)
+    with torch.autocast(query.device.type, enabled=False):
+        query, positive = query[some].float(), positive[some].float()
+        hardest = (query @ negatives.float().T).amax(1)
+        won = ((query * positive).sum(1) > hardest).float()
+    if weights is None:
+        return won.mean()
+    counts = (weights[some] > 0).float()
+    return (won * counts).sum() / counts.sum().clamp_min(1)

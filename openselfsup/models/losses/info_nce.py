@@ -1,0 +1,190 @@
+"""InfoNCE against a queue without ever forming the N x K logits.
+
+InfoNCE (van den Oord et al. 2018, arXiv 1807.03748; MoCo, arXiv 1911.05722, eq. 1) of a
+query q with positive k⁺ and negatives k_1 ... k_K at temperature T is
+
+    loss = -log [ e^s / (e^s + Σ_j e^(q·k_j/T)) ] = -log σ(s - L),
+    s = q·k⁺/T,    L = log Σ_j e^(q·k_j/T).
+
+L is the log-sum-exp of attention with keys = values = negatives and scale 1/T, and that
+attention's output O = Σ_j softmax_j(q·k_j/T) k_j is T·∂L/∂q. One fused attention call in the
+forward pass therefore gives the loss and all that backward needs: with p = 1 - σ(s - L), the
+total probability of the negatives,
+
+    ∂loss/∂q = p/T (O - k⁺),    ∂loss/∂k⁺ = -p/T q.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+REDUCTIONS = ('mean', 'weighted_mean', 'none')
+
+_CHUNK_ELEMENTS = 1 << 22  # logits of the chunked form that exist at a time
+_BUSY_ROWS = 8192  # fewer query rows than this leave a GPU idle
+
+
+def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float,
+             weights: Tensor | None = None, reduction: str = 'mean') -> Tensor:
+    """Contrast every query with its positive against negatives that all queries share.
+
+    Everything is computed in float32 (float64 for float64 inputs), whatever the autocast
+    state, except that under autocast the product with the negatives is taken in autocast's
+    dtype. Gradients flow to ``query`` and ``positive``, none to ``negatives``, which may be
+    overwritten before backward.
+
+    Args:
+        query: L2-normalised tensor of shape (N, D).
+        positive: L2-normalised tensor of shape (N, D), the positive of each query.
+        negatives: L2-normalised tensor of shape (K, D), K >= 1.
+        temperature: T > 0.
+        weights: tensor of shape (N,) with values >= 0, 1 for all rows if None. A row of
+            weight 0 has gradient 0.
+        reduction: 'mean' is mean(w·CE) over the N rows (as published for PLM), 'weighted_mean'
+            is Σ w·CE / Σ w (0 if all weights are 0), 'none' gives the N values w·CE.
+
+    Returns:
+        Scalar tensor, or shape (N,) for 'none'.
+
+    Raises:
+        ValueError: shapes do not fit, there are no negatives, the temperature is not positive
+            or the reduction is unknown.
+    """
+    _check(query, positive, negatives, temperature, weights, reduction)
+    device = query.device.type
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else _at_least_float32(query).dtype
+    with torch.autocast(device, enabled=False):
+        query, positive = _at_least_float32(query), _at_least_float32(positive)
+        similarity = (query * positive).sum(-1) / temperature
+        negative = _LogSumExp.apply(query, negatives.detach(), temperature, dtype)
+        losses = -F.logsigmoid(similarity - negative)
+        if weights is None:
+            return losses if reduction == 'none' else losses.mean()
+        weights = weights.to(losses.dtype)
+        losses = weights * losses
+        if reduction == 'none':
+            return losses
+        if reduction == 'mean':
+            return losses.mean()
+        return losses.sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+
+
+def _check(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float,
+           weights: Tensor | None, reduction: str) -> None:
+    if query.ndim != 2 or query.shape != positive.shape:
+        raise ValueError('query and positive must have one shape (N, D), not '
+                         f'{tuple(query.shape)} and {tuple(positive.shape)}')
+    if negatives.ndim != 2 or negatives.shape[1] != query.shape[1] or not len(negatives):
+        raise ValueError(f'negatives must have shape (K, {query.shape[1]}) with K >= 1, not '
+                         f'{tuple(negatives.shape)}')
+    if weights is not None and weights.shape != query.shape[:1]:
+        raise ValueError(f'weights must have shape ({len(query)},), not {tuple(weights.shape)}')
+    if not temperature > 0:
+        raise ValueError(f'temperature must be positive, not {temperature}')
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not '{reduction}'")
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _LogSumExp(torch.autograd.Function):
+    """L_i = log Σ_j exp(q_i·k_j/T), shape (N,), with gradient O_i/T to q_i alone."""
+
+    @staticmethod
+    def forward(ctx, query: Tensor, negatives: Tensor, temperature: float, dtype: torch.dtype):
+        output, lse = attend(query.to(dtype), negatives.to(dtype), 1 / temperature)
+        ctx.temperature = temperature
+        ctx.save_for_backward(output)
+        return lse.to(query.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        output, = ctx.saved_tensors
+        return (grad / ctx.temperature)[:, None] * output, None, None, None
+
+
+def attend(query: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Softmax attention whose values are its keys, with its log-sum-exp.
+
+    This is the one place that knows torch's fused operators. They are private (the public
+    ``scaled_dot_product_attention`` does not return the log-sum-exp), so the path is chosen by
+    what this torch, device and dtype offer, with :func:`chunked_attend` where nothing does.
+
+    Args:
+        query: tensor of shape (N, D).
+        keys: tensor of shape (K, D), K >= 1, of the same dtype and device.
+        scale: factor on the similarities.
+
+    Returns:
+        Output of shape (N, D) in the inputs' dtype and log-sum-exp of shape (N,), natural
+        logarithm, in float32 (float64 for float64 inputs).
+    """
+    operator = _fused_operator(query)
+    if operator is None or not len(query):
+        return chunked_attend(query, keys, scale)
+    rows, dim = query.shape
+    heads = _heads(query, keys)
+    if query.is_cuda:  # the kernels want head dimensions that are multiples of 8
+        query, keys = F.pad(query, (0, -dim % 8)), F.pad(keys, (0, -dim % 8))
+    split = keys.contiguous().view(1, heads, len(keys) // heads, -1)
+    repeated = query.expand(1, heads, -1, -1).contiguous()
+    output, lse = operator(repeated, split, scale)  # 1 x H x N x D, 1 x H x (N or more)
+    return _merge(output[0, ..., :dim], lse[0, :, :rows])
+
+
+def _fused_operator(query: Tensor):
+    """Return f(query, keys, scale) -> (output, lse) on 1 x H x N x D tensors, or None."""
+    aten = torch.ops.aten
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    if query.device.type == 'cpu' and hasattr(aten, '_scaled_dot_product_flash_attention_for_cpu'):
+        return lambda q, k, scale: aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, k, scale=scale)
+    if not query.is_cuda:
+        return None
+    if (half and query.shape[1] <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0)
+            and hasattr(aten, '_scaled_dot_product_flash_attention')):
+        return lambda q, k, scale: aten._scaled_dot_product_flash_attention(
+            q, k, k, scale=scale)[:2]
+    if (query.dtype in (torch.float32, torch.float16)
+            and hasattr(aten, '_scaled_dot_product_efficient_attention')):
+        return lambda q, k, scale: aten._scaled_dot_product_efficient_attention(
+            q, k, k, None, compute_log_sumexp=True, scale=scale)[:2]
+    return None
+
+
+def _heads(query: Tensor, keys: Tensor) -> int:
+    """Return into how many heads to split the keys so that few rows occupy a whole GPU."""
+    heads = 1
+    while (query.is_cuda and len(query) * heads < _BUSY_ROWS and len(keys) % (2 * heads) == 0
+           and len(keys) // (2 * heads) >= 256):
+        heads *= 2
+    return heads
+
+
+def _merge(output: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Join attentions over disjoint sets of keys: H x N x D and H x N to N x D and N."""
+    if len(output) == 1:
+        return output[0], lse[0]
+    total = torch.logsumexp(lse, 0)
+    share = torch.exp(lse - total)  # of the probability that each head holds
+    return (share[..., None] * output).sum(0).to(output.dtype), total
+
+
+def chunked_attend(query: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Compute the same as :func:`attend` with plain operators, some rows at a time."""
+    output = torch.empty_like(query)
+    lse = query.new_empty(len(query), dtype=torch.promote_types(query.dtype, torch.float32))
+    rows = max(1, math.ceil(_CHUNK_ELEMENTS / len(keys)))
+    for i in range(0, len(query), rows):
+        part = slice(i, i + rows)
+        logits = (query[part] @ keys.T).to(lse.dtype) * scale  # rows x K
+        lse[part] = torch.logsumexp(logits, 1)
+        output[part] = torch.exp(logits - lse[part, None]).to(keys.dtype) @ keys
+    return output, lse

@@ -1,0 +1,79 @@
+"""Projections of a whole image's features."""
+
+from torch import Tensor, nn
+
+from ...registry import NECKS
+
+
+@NECKS.register_module()
+class LinearNeck(nn.Module):
+    """Global average pooling and one linear layer (MoCo v1, arXiv 1911.05722).
+
+    Args:
+        in_channels: channels C of the backbone's last feature map.
+        out_channels: size D of the projection.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int = 128):
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.fc = nn.Linear(in_channels, out_channels)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Map feature maps, the last of shape (B, C, h, w), to shape (B, D), not normalised."""
+        return self.fc(maps[-1].mean((2, 3)))
+
+
+@NECKS.register_module()
+class NonLinearNeck(nn.Module):
+    """Global average pooling, linear layer, ReLU, linear layer (MoCo v2, arXiv 2003.04297).
+
+    Args:
+        in_channels: channels C of the backbone's last feature map.
+        hid_channels: size of the hidden layer, ``in_channels`` if None.
+        out_channels: size D of the projection.
+    """
+
+    def __init__(self, in_channels: int, hid_channels: int | None = None,
+                 out_channels: int = 128):
+        super().__init__()
+        hid_channels = hid_channels or in_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(inplace=True),
+                                 nn.Linear(hid_channels, out_channels))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Map feature maps, the last of shape (B, C, h, w), to shape (B, D), not normalised."""
+        return self.mlp(maps[-1].mean((2, 3)))
+
+
+@NECKS.register_module()
+class DenseCLNeck(nn.Module):
+    """A global and a dense projection side by side (DenseCL, arXiv 2011.09157, sec. 3.2).
+
+    Args:
+        in_channels: channels C of the backbone's last feature map.
+        hid_channels: size of the hidden layers, ``in_channels`` if None.
+        out_channels: size D of the projections.
+    """
+
+    def __init__(self, in_channels: int, hid_channels: int | None = None,
+                 out_channels: int = 128):
+        super().__init__()
+        hid_channels = hid_channels or in_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(inplace=True),
+                                 nn.Linear(hid_channels, out_channels))
+        self.mlp2 = nn.Sequential(nn.Conv2d(in_channels, hid_channels, 1), nn.ReLU(inplace=True),
+                                  nn.Conv2d(hid_channels, out_channels, 1))
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Project the last feature map, of shape (B, C, h, w).
+
+        Returns:
+            The global projection (B, D), the dense one (B, D, h, w), and the mean of the dense
+            one over its cells (B, D). None is normalised.
+        """
+        x = maps[-1]
+        grid = self.mlp2(x)
+        return self.mlp(x.mean((2, 3))), grid, grid.mean((2, 3))

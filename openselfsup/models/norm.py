@@ -1,0 +1,97 @@
+"""Norm layers by config. The only file that knows mmcv."""
+
+import functools
+import logging
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from torch import Tensor, nn
+
+from ..errors import UserError, nearest
+
+NORMS = ('BN', 'SyncBN', 'GN', 'SplitBN')
+
+
+class SplitBN(nn.BatchNorm2d):
+    """Batch norm over each of ``num_splits`` equal parts of the batch.
+
+    What the single-GPU demo of MoCo uses in place of several GPUs: with one process the
+    statistics of a whole batch tell which images belong together, and the loss falls without
+    better features. The parts are runs of consecutive images. The running statistics follow
+    the mean of the parts' statistics. A batch that ``num_splits`` does not divide is cut into
+    as many parts as its largest divisor up to ``num_splits`` (logged once).
+
+    Args:
+        num_features: number of channels C.
+        num_splits: number of parts.
+        eps, momentum, affine: as in :class:`torch.nn.BatchNorm2d`.
+    """
+
+    def __init__(self, num_features: int, num_splits: int = 8, eps: float = 1e-5,
+                 momentum: float = 0.1, affine: bool = True):
+        super().__init__(num_features, eps, momentum, affine)
+        self.num_splits = num_splits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` of shape (B, C, H, W); in eval mode this is a plain batch norm."""
+        if not self.training:
+            return super().forward(x)
+        splits = largest_divisor(len(x), self.num_splits)
+        means = self.running_mean.repeat(splits, 1)  # S x C
+        variances = self.running_var.repeat(splits, 1)
+        parts = [F.batch_norm(part, mean, variance, self.weight, self.bias, True, self.momentum,
+                              self.eps)
+                 for part, mean, variance in zip(x.chunk(splits), means, variances)]
+        self.running_mean.copy_(means.mean(0))
+        self.running_var.copy_(variances.mean(0))
+        self.num_batches_tracked.add_(1)
+        return torch.cat(parts)
+
+
+@functools.lru_cache
+def largest_divisor(batch: int, at_most: int) -> int:
+    """Return the largest divisor of ``batch`` up to ``at_most``; the cache logs each case once."""
+    divisor = next(d for d in range(min(at_most, batch), 0, -1) if batch % d == 0)
+    if divisor != at_most:
+        logging.getLogger(__name__).warning(
+            'SplitBN: a batch of %d does not divide into %d parts; using %d',
+            batch, at_most, divisor)
+    return divisor
+
+
+def norm_layer(norm_cfg: dict) -> Callable[[int], nn.Module]:
+    """Return the function from a channel count to a norm layer that ``norm_cfg`` describes.
+
+    Args:
+        norm_cfg: dict with ``type`` ('BN', 'SyncBN', 'GN' or 'SplitBN'), ``num_groups`` for GN
+            (32 if left out), and arguments of the layer.
+
+    Raises:
+        UserError: the type is none of these.
+    """
+    kind = norm_cfg.get('type')
+    if kind not in NORMS:
+        raise UserError(f"no norm layer is called '{kind}'", where='norm_cfg.type',
+                        expected='one of ' + ', '.join(NORMS), nearest=nearest(str(kind), NORMS))
+    if kind == 'SplitBN':
+        arguments = {key: value for key, value in norm_cfg.items() if key != 'type'}
+        return functools.partial(SplitBN, **arguments)
+    if kind == 'GN':
+        norm_cfg = {'num_groups': 32, **norm_cfg}
+    return lambda channels: build_norm_layer(norm_cfg, channels)[1]
+
+
+def has_partial_statistics(module: nn.Module, world_size: int) -> bool:
+    """Return whether training statistics of ``module`` come from parts of the global batch.
+
+    Only then does shuffling the keys hide from batch norm which images belong together.
+    """
+    for layer in module.modules():
+        if isinstance(layer, SplitBN):
+            return True
+        if (world_size > 1 and isinstance(layer, nn.modules.batchnorm._BatchNorm)
+                and not isinstance(layer, nn.SyncBatchNorm)):
+            return True
+    return False

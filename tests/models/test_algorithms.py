@@ -1,0 +1,191 @@
+"""What holds for every method, and what only some of them do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toy_model import random_batch, toy_algorithm, train_step
+from torch._subclasses import FakeTensorMode
+
+from openselfsup.errors import UserError
+from openselfsup.models.algorithms import PLM, DenseCL, MoCo
+from openselfsup.models.algorithms.densecl import closest
+from openselfsup.models.norm import SplitBN
+from openselfsup.registry import ALGORITHMS
+from openselfsup.views.overlap import match_cells
+
+METHODS = ('MoCo', 'DenseCL', 'PLM')
+
+
+@pytest.mark.parametrize('name, cls', [('MoCo', MoCo), ('MOCO', MoCo), ('DenseCL', DenseCL),
+                                       ('PLM', PLM), ('LocMatCL', PLM)])
+def test_names(name, cls):
+    assert ALGORITHMS.get(name) is cls
+
+
+def test_builds_from_a_config():
+    algorithm = ALGORITHMS.build(dict(
+        type='PLM', backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='SplitBN')),
+        neck=dict(type='DenseCLNeck', in_channels=512, hid_channels=64, out_channels=32),
+        matching_neck=dict(type='AttentionMatchingNeck', channels=32, mid_channels=8),
+        queue_len=40, feat_dim=32))
+    views, maps = random_batch(8, size=64)
+    outputs, gradients = train_step(algorithm, views, maps)
+    assert outputs['loss_contra_dense'].isfinite() and outputs['queue_filled'] == 8 * 0 / 40
+    assert 'encoder_q.backbone.layer4.1.conv2.weight' in gradients
+    assert {key.split('.')[0] for key in algorithm.state_dict()} == {
+        'encoder_q', 'encoder_k', 'queue', 'queue_dense'}
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_monitors_are_plain_numbers_and_losses_are_not(name):
+    algorithm, (views, maps) = toy_algorithm(name), random_batch(4)
+    algorithm(views, maps)
+    outputs = algorithm(views, maps)
+    for key, value in outputs.items():
+        assert value.shape == () and value.dtype == torch.float32
+        assert value.requires_grad == key.startswith('loss'), key
+    assert outputs['queue_filled'] == 4 / 64
+    assert 0 < outputs['feature_std'] < 1.1 and 0 <= outputs['acc_contrast'] <= 1
+    assert algorithm.features.shape == (4, 16) and not algorithm.features.requires_grad
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_mode_tensor_gives_the_query_backbones_maps(name):
+    algorithm, (views, _) = toy_algorithm(name), random_batch(2)
+    torch.testing.assert_close(algorithm(views[0], mode='tensor'), algorithm.backbone(views[0]))
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_any_batch_size_and_a_queue_shorter_than_the_batch(name):
+    algorithm = toy_algorithm(name, queue_len=5)
+    for rows in (3, 7, 1, 11):
+        views, maps = random_batch(rows, seed=rows)
+        outputs, _ = train_step(algorithm, views, maps)
+        assert all(value.isfinite() for value in outputs.values())
+    assert algorithm.queue.pointer == (3 + 7 + 1 + 11) % 5
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_losses_stay_in_float32_under_autocast(name):
+    views, maps = random_batch(8)
+    exact, half = toy_algorithm(name), toy_algorithm(name)
+    half.load_state_dict(exact.state_dict())
+    expected, gradients = train_step(exact, views, maps)
+    with torch.autocast('cpu', torch.bfloat16):
+        outputs, half_gradients = train_step(half, views, maps)
+    for key, value in outputs.items():
+        assert value.dtype == torch.float32
+        if key.startswith('loss'):
+            torch.testing.assert_close(value, expected[key], rtol=0.03, atol=0)
+    for key, gradient in half_gradients.items():
+        assert (gradient - gradients[key]).norm() < 0.15 * gradients[key].norm() + 1e-4, key
+    assert half.queue.vectors.dtype == torch.float32
+
+
+@pytest.mark.parametrize('name, arguments', [
+    ('MoCo', {}), ('DenseCL', {}), ('PLM', {}), ('PLM', dict(attention=True)),
+    ('PLM', dict(dense_reduction='weighted_mean', loss_lambda=1.)), ('PLM', dict(loss_lambda=0.)),
+    ('PLM', dict(norm=SplitBN(16, 2)))])
+def test_nothing_waits_for_the_device(name, arguments):
+    """Fake tensors have no values: fetching one, or indexing by a mask, would raise."""
+    (views, maps), mode = random_batch(4), FakeTensorMode()
+    algorithm = toy_algorithm(name, **arguments)
+    for module in algorithm.modules():
+        for table in (module._parameters, module._buffers):
+            table.update({key: mode.from_tensor(value) for key, value in table.items()
+                          if value is not None})
+    with mode:
+        train_step(algorithm, [mode.from_tensor(view) for view in views], mode.from_tensor(maps))
+
+
+LAMBDAS = [dict(loss_lambda=value, linear=linear) for value in (0., 0.5, 1.)
+           for linear in (True, False)]
+
+
+@pytest.mark.parametrize('name, arguments',
+                         [('PLM', arguments) for arguments in LAMBDAS]
+                         + [('PLM', dict(loss_lambda=value, attention=True)) for value in (0., 1.)]
+                         + [('DenseCL', dict(loss_lambda=value)) for value in (0., 0.5, 1.)])
+def test_every_parameter_has_a_gradient_whatever_lambda(name, arguments):
+    algorithm, (views, maps) = toy_algorithm(name, **arguments), random_batch(4)
+    outputs, gradients = train_step(algorithm, views, maps)
+    assert gradients.keys() == {'encoder_q.' + key
+                                for key, _ in algorithm.encoder_q.named_parameters()}
+    used = {key for key, gradient in gradients.items() if gradient.any()}
+    off = {0.: ('mlp2', 'matching_neck', 'dense'), 1.: ('mlp.', 'single')}.get(
+        arguments['loss_lambda'], ())
+    exempt = 'attention.2.bias'  # zero but for rounding
+    assert {key for key in gradients if not any(part in key for part in off)
+            and not key.endswith(exempt)} == {key for key in used if not key.endswith(exempt)}
+    for term in ('single', 'dense'):
+        assert (outputs[f'loss_contra_{term}'] == 0) == (term in off)
+
+
+def test_lambda_zero_is_moco():
+    (views, maps), plm, moco = random_batch(4), toy_algorithm('PLM', loss_lambda=0.), toy_algorithm(
+        'MoCo')
+    state = moco.state_dict()
+    moco.load_state_dict({key: value for key, value in plm.state_dict().items() if key in state})
+    ours, theirs = plm(views, maps), moco(views)
+    torch.testing.assert_close(ours['loss_contra_single'], theirs['loss_contra'])
+    torch.testing.assert_close(ours['acc_contrast'], theirs['acc_contrast'])
+
+
+def test_plm_monitors_say_how_much_overlaps():
+    algorithm, (views, maps) = toy_algorithm('PLM'), random_batch(5)
+    outputs = algorithm(views, maps)
+    matching = match_cells(maps[:, 0], maps[:, 1], 7)
+    weights = torch.cat([matching.weight_q, matching.weight_k])
+    torch.testing.assert_close(outputs['mean_coverage'], weights.mean())
+    torch.testing.assert_close(outputs['matched_fraction'], (weights > 0).float().mean())
+    assert 0 < outputs['mean_coverage'] < outputs['matched_fraction'] < 1
+
+
+def test_plm_at_identical_views_matches_each_cell_with_itself():
+    (views, maps), algorithm = random_batch(4), toy_algorithm('PLM', linear=False, loss_lambda=1.)
+    views[1], maps[:, 1] = views[0], maps[:, 0]
+    outputs = algorithm(views, maps)
+    assert outputs['mean_coverage'] == pytest.approx(1, abs=1e-5)
+    assert outputs['acc_dense'] == 1
+
+
+def test_plm_weighted_mean_divides_by_the_weights():
+    (views, maps), mean = random_batch(4), toy_algorithm('PLM', loss_lambda=1.)
+    weighted = toy_algorithm('PLM', loss_lambda=1., dense_reduction='weighted_mean')
+    weighted.load_state_dict(mean.state_dict())
+    first, second = mean(views, maps), weighted(views, maps)
+    torch.testing.assert_close(second['loss_contra_dense'] * first['mean_coverage'],
+                               first['loss_contra_dense'])
+
+
+def test_plm_views_that_share_nothing_contribute_nothing():
+    (views, maps), algorithm = random_batch(2), toy_algorithm('PLM', loss_lambda=1.)
+    maps[:, :, :, :2] = torch.eye(2) / 4
+    maps[:, 0, :, 2], maps[:, 1, :, 2] = 0, 0.5
+    for reduction in ('mean', 'weighted_mean'):
+        algorithm.dense_reduction = reduction
+        outputs, gradients = train_step(algorithm, views, maps)
+        assert outputs['loss_contra_dense'] == outputs['matched_fraction'] == 0
+        assert not any(gradient.any() for gradient in gradients.values())
+
+
+def test_plm_without_geometry_is_refused():
+    algorithm, (views, _) = toy_algorithm('PLM'), random_batch(2)
+    assert PLM.needs_geometry and not DenseCL.needs_geometry
+    with pytest.raises(UserError, match='view_to_tile'):
+        algorithm(views, None)
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (dict(loss_lambda=1.5), 'model.loss_lambda'),
+    (dict(dense_reduction='sum'), 'model.dense_reduction.*mean, weighted_mean')])
+def test_plm_impossible_settings(arguments, words):
+    with pytest.raises(UserError, match=words):
+        toy_algorithm('PLM', **arguments)
+
+
+def test_densecl_pairs_cells_by_cosine_similarity():
+    query, key = torch.randn(2, 5, 3, 3), 7 * torch.randn(2, 5, 2, 4)
+    expected = F.cosine_similarity(query.flatten(2)[..., None], key.flatten(2)[:, :, None], dim=1)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(closest(query, key), expected.argmax(2))

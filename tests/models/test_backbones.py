@@ -1,0 +1,60 @@
+import pytest
+import torch
+import torchvision
+
+from openselfsup.errors import UserError
+from openselfsup.models.backbones import ResNet, ResNeXt
+from openselfsup.registry import BACKBONES
+
+THEIRS = {'resnet18': dict(type='ResNet', depth=18), 'resnet34': dict(type='ResNet', depth=34),
+          'resnet50': dict(type='ResNet', depth=50), 'resnet101': dict(type='ResNet', depth=101),
+          'resnext50_32x4d': dict(type='ResNeXt', depth=50),
+          'resnext101_32x8d': dict(type='ResNeXt', depth=101)}
+
+
+@pytest.mark.parametrize('name', THEIRS)
+def test_names_and_shapes_are_torchvisions_without_the_classifier(name):
+    with torch.device('meta'):
+        theirs = getattr(torchvision.models, name)().state_dict()
+        ours = BACKBONES.build(THEIRS[name]).state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {
+        key: value.shape for key, value in theirs.items() if not key.startswith('fc.')}
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnext50_32x4d'])
+def test_same_weights_same_features(name):
+    theirs = getattr(torchvision.models, name)().eval()
+    theirs.fc = torch.nn.Identity()
+    ours = BACKBONES.build({**THEIRS[name], 'out_indices': (1, 2, 3, 4)}).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        maps = ours(x)
+        torch.testing.assert_close(maps[-1].mean((2, 3)), theirs(x))
+    assert [m.shape[1] for m in maps] == ours.out_channels
+    assert [m.shape[-1] for m in maps] == [16, 8, 4, 2]
+
+
+def test_layers_that_nothing_returns_do_not_exist():
+    backbone = ResNet(18, out_indices=(2,))
+    assert backbone.out_channels == [128] and not hasattr(backbone, 'layer3')
+    feature_map, = backbone(torch.randn(2, 3, 32, 32))
+    feature_map.sum().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+def test_norm_layers_and_zero_init():
+    backbone = ResNet(18, norm_cfg=dict(type='GN', num_groups=8), zero_init_residual=True)
+    assert backbone.bn1.num_groups == 8 and not backbone.layer1[0].bn2.weight.any()
+    assert ResNeXt(groups=64, width_per_group=2).layer1[0].conv2.groups == 64
+
+
+@pytest.mark.parametrize('build, words', [
+    (lambda: ResNet(19), 'backbone.depth: no ResNet has depth 19; expected one of 18, 34, 50, 101'),
+    (lambda: ResNeXt(18), 'no ResNeXt has depth 18'),
+    (lambda: ResNet(18, norm_cfg=dict(type='BM')), "no norm layer is called 'BM'"),
+    (lambda: ResNet(18, out_indices=(5,)), 'out_indices'),
+    (lambda: ResNet(18, out_indices=(4, 3)), 'rising order')])
+def test_impossible_settings(build, words):
+    with pytest.raises(UserError, match=words):
+        build()

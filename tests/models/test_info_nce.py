@@ -1,0 +1,171 @@
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openselfsup.models.losses import info_nce
+
+module = importlib.import_module('openselfsup.models.losses.info_nce')
+GOLDEN = Path(__file__).parents[1] / 'data/golden'
+
+
+def oracle(query, positive, negatives, temperature, weights=None, reduction='mean'):
+    """Concatenate all logits and take the cross-entropy of class 0, as published."""
+    logits = torch.cat([(query * positive).sum(1, keepdim=True), query @ negatives.T], 1)
+    target = torch.zeros(len(query), dtype=torch.long)
+    losses = F.cross_entropy(logits / temperature, target, reduction='none')
+    weights = torch.ones_like(losses) if weights is None else weights
+    total = (weights * losses).sum()
+    return {'mean': total / len(losses), 'weighted_mean': total / weights.sum(),
+            'none': weights * losses}[reduction]
+
+
+def unit(*shape, dtype=torch.float64):
+    return F.normalize(torch.randn(*shape, dtype=dtype), dim=-1)
+
+
+def loss_and_gradients(function, query, positive, *arguments):
+    query, positive = query.clone().requires_grad_(), positive.clone().requires_grad_()
+    loss = function(query, positive, *arguments)
+    return loss, *torch.autograd.grad(loss.sum(), [query, positive])
+
+
+@pytest.fixture(params=['fused', 'split', 'chunked'])
+def path(request, monkeypatch):
+    if request.param == 'split':  # the keys in heads, merged again, as on a GPU
+        monkeypatch.setattr(module, '_heads', lambda query, keys: 2 if len(keys) % 2 == 0 else 1)
+    if request.param == 'chunked':  # as where torch has no fused operator
+        monkeypatch.setattr(module, '_fused_operator', lambda query: None)
+        monkeypatch.setattr(module, '_CHUNK_ELEMENTS', 64)
+    return request.param
+
+
+def test_golden_heads(path):
+    golden = np.load(GOLDEN / 'contrastive_heads.npz')
+    # Similarities to chosen keys: let the keys be unit vectors and the queries the similarities.
+    query = torch.from_numpy(np.concatenate([golden['pos'], golden['neg']], 1))
+    keys = torch.eye(query.shape[1])
+    arguments = query, keys[:1].expand_as(query), keys[1:], float(golden['temperature'])
+    weights = torch.from_numpy(golden['weights'])
+    for loss, name in ((info_nce(*arguments, weights), 'weighted'),
+                       (info_nce(*arguments), 'unweighted')):
+        np.testing.assert_allclose(loss, golden[name], rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 70), st.integers(1, 20), st.floats(0.02, 2),
+       st.sampled_from(['mean', 'weighted_mean', 'none']), st.booleans(),
+       st.sampled_from([torch.float32, torch.float64]))
+def test_equals_cross_entropy_of_all_logits(rows, keys, dim, temperature, reduction, weighted,
+                                            dtype):
+    query, positive, negatives = unit(rows, dim), unit(rows, dim), unit(keys, dim)
+    weights = torch.rand(rows, dtype=torch.float64) + 0.01 if weighted else None
+    expected = loss_and_gradients(oracle, query, positive, negatives, temperature, weights,
+                                  reduction)
+    actual = loss_and_gradients(info_nce, query.to(dtype), positive.to(dtype),
+                                negatives.to(dtype), temperature,
+                                weights if weights is None else weights.to(dtype), reduction)
+    tolerance = dict(rtol=1e-4, atol=1e-5) if dtype == torch.float32 else dict(rtol=1e-7, atol=1e-9)
+    for ours, theirs in zip(actual, expected):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.double(), theirs, **tolerance)
+
+
+def test_every_path_equals_cross_entropy(path):
+    arguments = unit(19, 8), unit(19, 8), unit(30, 8), 0.2, torch.rand(19, dtype=torch.float64)
+    for ours, theirs in zip(loss_and_gradients(info_nce, *arguments),
+                            loss_and_gradients(oracle, *arguments)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_gradcheck(path):
+    query, positive = unit(5, 4).requires_grad_(), unit(5, 4).requires_grad_()
+    negatives, weights = unit(6, 4), torch.tensor([1, 0, .3, .7, 1], dtype=torch.float64)
+    for reduction in module.REDUCTIONS:
+        torch.autograd.gradcheck(
+            lambda q, p, how=reduction: info_nce(q, p, negatives, 0.3, weights, how),
+            (query, positive))
+
+
+def test_rows_of_weight_zero_have_no_gradient(path):
+    query, positive, weights = unit(8, 4), unit(8, 4), torch.ones(8, dtype=torch.float64)
+    query[3] = 0  # even a cell that nothing overlaps, whose vector is zero
+    weights[2:5] = 0
+    _, to_query, to_positive = loss_and_gradients(info_nce, query, positive, unit(9, 4), 0.2,
+                                                  weights)
+    for gradient in (to_query, to_positive):
+        assert not gradient[2:5].any()
+        assert gradient[:2].all() and gradient[5:].all()
+
+
+def test_weights_that_are_all_zero_give_a_loss_of_zero():
+    loss, *gradients = loss_and_gradients(info_nce, unit(4, 3), unit(4, 3), unit(5, 3), 0.2,
+                                          torch.zeros(4), 'weighted_mean')
+    assert loss == 0 and not any(gradient.any() for gradient in gradients)
+
+
+def test_negatives_get_no_gradient_and_may_change_before_backward():
+    query, positive, negatives = unit(4, 3).requires_grad_(), unit(4, 3), unit(5, 3)
+    before = torch.autograd.grad(info_nce(query, positive, negatives, 0.2), query)[0]
+    leaf = negatives.clone().requires_grad_()
+    loss = info_nce(query, positive, leaf, 0.2)
+    leaf.data.copy_(unit(5, 3))
+    loss.backward()
+    assert leaf.grad is None
+    torch.testing.assert_close(query.grad, before)
+
+
+def test_sharp_temperatures_stay_finite(path):
+    query, negatives = unit(6, 4, dtype=torch.float32), unit(7, 4, dtype=torch.float32)
+    arguments = query, -query, negatives, 1e-3
+    ours, *gradients = loss_and_gradients(info_nce, *arguments)
+    torch.testing.assert_close(ours, oracle(*arguments))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_under_autocast_only_the_product_leaves_float32(monkeypatch):
+    query, positive = unit(64, 16, dtype=torch.float32), unit(64, 16, dtype=torch.float32)
+    negatives, seen = unit(96, 16, dtype=torch.float32), []
+    attend = module.attend
+    monkeypatch.setattr(module, 'attend', lambda q, k, scale: (
+        seen.append((q.dtype, k.dtype)), attend(q, k, scale))[1])
+    exact = loss_and_gradients(info_nce, query, positive, negatives, 0.2)
+    with torch.autocast('cpu', torch.bfloat16):
+        # a neck's projection arrives in bfloat16, a positive from normalisation in float32
+        loss, to_query, to_positive = loss_and_gradients(info_nce, query, positive, negatives, 0.2)
+        assert info_nce(query.bfloat16(), positive, negatives, 0.2).dtype == torch.float32
+    assert seen == [(torch.float32,) * 2, (torch.bfloat16,) * 2, (torch.bfloat16,) * 2]
+    assert loss.dtype == to_query.dtype == to_positive.dtype == torch.float32
+    torch.testing.assert_close(loss, exact[0], rtol=1e-3, atol=0)
+    for ours, theirs in zip((to_query, to_positive), exact[1:]):
+        assert (ours - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_backward_keeps_nothing_of_the_size_of_the_logits():
+    saved = []
+    query = unit(50, 4).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (saved.append(x.numel()), x)[1],
+                                                  lambda x: x):
+        info_nce(query, unit(50, 4), unit(300, 4), 0.2, torch.rand(50))
+    assert saved and max(saved) <= query.numel()
+
+
+def test_the_chunked_form_takes_no_rows(path):
+    assert info_nce(unit(0, 4), unit(0, 4), unit(5, 4), 0.2, reduction='none').shape == (0,)
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ((unit(4, 3), unit(5, 3), unit(6, 3), 0.2), 'one shape'),
+    ((unit(4, 3), unit(4, 3), unit(6, 2), 0.2), r'negatives must have shape \(K, 3\)'),
+    ((unit(4, 3), unit(4, 3), unit(0, 3), 0.2), 'K >= 1'),
+    ((unit(4, 3), unit(4, 3), unit(6, 3), 0.), 'temperature'),
+    ((unit(4, 3), unit(4, 3), unit(6, 3), 0.2, torch.ones(3)), r'weights must have shape \(4,\)'),
+    ((unit(4, 3), unit(4, 3), unit(6, 3), 0.2, None, 'sum'), 'reduction')])
+def test_impossible_arguments(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        info_nce(*arguments)

@@ -1,0 +1,36 @@
+from collections import deque
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openselfsup.models.memories import Queue
+
+
+def test_starts_with_random_directions_and_nothing_filled():
+    queue = Queue(50, 8)
+    torch.testing.assert_close(queue.vectors.norm(dim=1), torch.ones(50))
+    assert queue.vectors.unique(dim=0).shape[0] == 50
+    assert queue.pointer.tolist() == queue.filled.tolist() == [0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.lists(st.integers(0, 25), max_size=8))
+def test_holds_the_last_keys_whatever_the_batch_sizes(length, batches):
+    queue, held, count = Queue(length, 1), deque(maxlen=length), 0
+    for batch in batches:
+        keys = torch.arange(count, count + batch).float()[:, None]
+        queue.enqueue(keys)
+        held.extend(range(count, count + batch))
+        count += batch
+        assert queue.pointer.item() == count % length
+        assert queue.filled.item() == len(held)
+        assert queue.filled_fraction() == len(held) / length
+        oldest_first = queue.vectors[:, 0].roll(-queue.pointer.item()).int().tolist()
+        assert oldest_first[length - len(held):] == list(held)
+
+
+def test_keys_are_taken_without_gradient():
+    queue = Queue(4, 2)
+    queue.enqueue(torch.ones(3, 2, requires_grad=True) * 2)
+    assert not queue.vectors.requires_grad
