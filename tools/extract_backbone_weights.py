@@ -1,0 +1,65 @@
+"""Extract the backbone of a training checkpoint of ours or of published PLM.
+
+The result holds the query encoder's backbone under 'state_dict', without any prefix: what
+torchvision's ResNets load strictly once their fc is left out.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from openselfsup.checkpoints import (Architecture, architecture_of, backbone_state_dict, load,
+                                     save)
+from openselfsup.checkpoints.names import OPENSELFSUP, OURS, PLM, shorten, summary
+from openselfsup.engine.cli import run
+from openselfsup.errors import UserError
+
+
+def torchvision_names(network: Architecture | None) -> set[str]:
+    """Return the tensors of the same network in torchvision, fc aside; none if it has none."""
+    if network is None or network.torchvision_name is None:
+        return set()
+    import torch
+    import torchvision
+    with torch.device('meta'):
+        model = torchvision.models.get_model(network.torchvision_name)
+    return {name for name in model.state_dict() if not name.startswith('fc.')}
+
+
+def main() -> None:
+    """Read, refuse or extract, write, and say what was done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('checkpoint', help='e.g. work_dirs/demo/latest.pth')
+    parser.add_argument('out', help='file to write, e.g. work_dirs/demo/backbone.pth; '
+                                    'an existing one is replaced')
+    args = parser.parse_args()
+    source, out = Path(args.checkpoint), Path(args.out)
+    checkpoint = load(source)
+    expected = 'a training checkpoint of ours, or of published PLM'
+    try:
+        state, kind = backbone_state_dict(checkpoint)
+    except UserError as error:
+        raise UserError(error.what, where=str(source), expected=expected) from None
+    if kind not in (OURS, PLM, OPENSELFSUP):
+        raise UserError(f'these are weights of another kind ({kind}); found '
+                        f'{summary(checkpoint)}', where=str(source), expected=expected)
+    if out.exists() and out.samefile(source):
+        raise UserError('this would replace the checkpoint by its own backbone', where=args.out)
+    replaced = out.exists()
+    save(dict(state_dict=state), out)
+
+    network = architecture_of(state)
+    names = torchvision_names(network)
+    print(f'{source}: {"our" if kind == OURS else kind} checkpoint, {network or "no ResNet"}')
+    if names:
+        print(f'{len(names & state.keys())}/{len(names)} tensors of torchvision\'s '
+              f'{network.torchvision_name} (without fc) matched')
+        if missing := sorted(names - state.keys()):
+            print(f'missing: {shorten(missing)}')
+    print(f'{"replaced" if replaced else "wrote"} {out}: {len(state)} tensors')
+
+
+if __name__ == '__main__':
+    run(main)

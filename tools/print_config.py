@@ -1,0 +1,22 @@
+"""Print a config as it will run: bases merged, overrides applied, defaults filled in."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from openselfsup.engine.cli import add_config_arguments, run
+from openselfsup.engine.config import load_config
+
+
+def main() -> None:
+    """Read the config, check it, print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    args = parser.parse_args()
+    print(load_config(args.config, args.cfg_options).pretty_text.rstrip())
+
+
+if __name__ == '__main__':
+    run(main)
