@@ -1,0 +1,126 @@
+"""Protocols on cached features of a frozen backbone: linear-v1 and knn-v1.
+
+Each fits on training features alone and returns what classifies any features. Nothing here
+ever sees a test tile, so nothing can be chosen by one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .logistic import Classifier, principal_axes, solve
+from .neighbours import nearest_tiles, vote_shares
+from .sampling import hold_out
+
+#: Penalties that linear-v1 chooses from (see :func:`~openselfsup.evaluation.logistic.solve`).
+PENALTIES = tuple(10.0 ** e for e in (-5, -4, -3, -2, -1, 0, 1))
+VALIDATION_SHARE = 0.2
+#: Up to so many training tiles the choice rests on several splits; above, on one.
+FEW_TILES, SPLITS = 2000, 5
+#: The penalty is chosen on at most so many tiles; the classifier is then fitted on all.
+SEARCH_TILES = 10_000
+
+
+@dataclass
+class Fitted:
+    """A classifier and how it came about.
+
+    Attributes:
+        probabilities: maps features (M, D) to class probabilities (M, C).
+        settings: everything that defines the protocol, for the results.
+        chosen: what was selected on validation tiles.
+    """
+
+    probabilities: Callable[[Tensor], Tensor]
+    settings: dict[str, Any]
+    chosen: dict[str, Any] = field(default_factory=dict)
+    classifier: Classifier | None = None
+
+
+def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
+               patients: np.ndarray | None = None) -> Fitted:
+    """linear-v1: logistic regression, its penalty chosen on validation tiles inside train.
+
+    Features are standardised by the training tiles. The penalty of lowest cross-entropy on
+    the held-out fifth (mean over five splits where there are at most 2,000 tiles) wins, the
+    larger one among equals; then the classifier is fitted to all training tiles.
+
+    Args:
+        features: float32 tensor of shape (N, D).
+        labels: int64 tensor of shape (N,).
+        classes: C.
+        seed: draws the validation tiles.
+        patients: patient of each tile, or None; whole patients validate where given.
+    """
+    search = _subset(labels, seed)
+    splits = [hold_out(labels[search].numpy(), VALIDATION_SHARE, seed * SPLITS + i,
+                       None if patients is None else patients[search])
+              for i in range(SPLITS if len(labels) <= FEW_TILES else 1)]
+    splits = [(kept, held) for kept, held in splits if len(held)]
+    settings = dict(penalties=list(PENALTIES), validation_share=VALIDATION_SHARE,
+                    splits=len(splits), standardised=True, solver='L-BFGS')
+    axes = principal_axes(features)
+    losses = (_validation_losses(features[search], labels[search], classes, splits)
+              if splits else torch.zeros(len(PENALTIES)))
+    best = max(i for i, loss in enumerate(losses.tolist()) if loss <= losses.min() + 1e-6)
+    theta = solve(axes, labels, classes, torch.tensor([PENALTIES[best]]))[0]
+    classifier = axes.classifier(theta)
+    return Fitted(classifier.probabilities, settings,
+                  dict(penalty=PENALTIES[best], validation_loss=round(float(losses[best]), 6)),
+                  classifier)
+
+
+def fit_knn(features: Tensor, labels: Tensor, classes: int, k: int = 20,
+            temperature: float = 0.07, standardise: bool = False) -> Fitted:
+    """knn-v1: votes of the k most similar training tiles (cosine), weighted by exp(s / T).
+
+    k is at most the mean number of training tiles of a class. Colour baselines are
+    standardised first, because the cosine between raw colours is always near 1.
+
+    Args:
+        features, labels, classes: as in :func:`fit_linear`.
+        k: number of neighbours.
+        temperature: T.
+        standardise: subtract the mean and divide by the deviation of each dimension.
+    """
+    k = max(1, min(k, len(labels) // classes))
+    mean = features.mean(0) if standardise else features.new_zeros(features.shape[1])
+    scale = (features.std(0).clamp(min=1e-6) if standardise
+             else features.new_ones(features.shape[1]))
+    bank = (features - mean) / scale
+
+    def probabilities(queries: Tensor) -> Tensor:
+        similarity, found = nearest_tiles(bank, (queries - mean) / scale, k)
+        return vote_shares(similarity, found, labels, classes, temperature)
+
+    return Fitted(probabilities, dict(k=k, temperature=temperature, similarity='cosine',
+                                      standardised=standardise))
+
+
+def _subset(labels: Tensor, seed: int) -> np.ndarray:
+    """Return the tiles on which the penalty is searched: all, or a random part of many."""
+    if len(labels) <= SEARCH_TILES:
+        return np.arange(len(labels))
+    return np.sort(np.random.default_rng(seed).permutation(len(labels))[:SEARCH_TILES])
+
+
+def _validation_losses(features: Tensor, labels: Tensor, classes: int,
+                       splits: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+    """Return the mean cross-entropy (P,) of each penalty on the tiles held out."""
+    axes = principal_axes(features)
+    held = torch.zeros(len(labels), len(splits), dtype=torch.bool)
+    for i, (_, out) in enumerate(splits):
+        held[out, i] = True
+    # Problem s · P + p is split s with penalty p.
+    weights = (~held).float().repeat_interleave(len(PENALTIES), 1)
+    theta = solve(axes, labels, classes, torch.tensor(PENALTIES).repeat(len(splits)), weights,
+                  tolerance=1e-3)
+    logits = torch.einsum('nr,krc->nkc', axes.features, theta[:, :-1]) + theta[:, -1]
+    loss = -logits.log_softmax(2).gather(
+        2, labels.view(-1, 1, 1).expand(-1, logits.shape[1], 1)).squeeze(2)  # N x (S·P)
+    loss = loss.view(len(labels), len(splits), -1)
+    return (loss * held.unsqueeze(2)).sum((0, 1)) / held.sum()

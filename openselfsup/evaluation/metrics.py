@@ -1,0 +1,153 @@
+"""Scores of a classification, and bootstrap intervals around them.
+
+Every score is computed under weights of the tiles, so that one implementation serves the
+plain value (all weights 1) and a thousand resamples at once (how often each tile was drawn).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..errors import UserError
+
+SCORES = ('accuracy', 'balanced_accuracy', 'macro_f1', 'precision', 'recall', 'auroc',
+          'calibration_error')
+BINS = 15
+_CHUNK = 100  # resamples at a time: bounds the memory at _CHUNK x N weights
+
+
+def score(labels: np.ndarray, probabilities: np.ndarray,
+          weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Return every score of :data:`SCORES` under R weightings of the tiles.
+
+    Precision, recall, F1 and AUROC (one class against the rest, ties count half) are means
+    over the classes that have weight among ``labels``; a class that is never predicted has
+    precision 0. ``recall`` therefore equals ``balanced_accuracy``; both names are given
+    because both are reported. ``calibration_error`` is the expected calibration error over
+    15 equally wide bins of confidence (Guo et al. 2017, arXiv:1706.04599, eq. 3).
+
+    Args:
+        labels: int64 array of shape (N,), the true classes in 0..C-1.
+        probabilities: array of shape (N, C), rows sum to 1.
+        weights: array of shape (R, N), at least 0; ones of shape (1, N) by default.
+
+    Returns:
+        Arrays of shape (R,); NaN for AUROC where only one class has weight.
+
+    Raises:
+        UserError: the classifier knows fewer classes than the labels.
+    """
+    check_head(labels, probabilities)
+    weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, float)
+    matrix = confusion(labels, probabilities, weights)  # R x C x C
+    right, truth, said = (np.einsum('rcc->rc', matrix), matrix.sum(2), matrix.sum(1))
+    present = truth > 0
+    with np.errstate(divide='ignore', invalid='ignore'):
+        recall = np.where(present, right / truth, np.nan)
+        precision = np.where(said > 0, right / said, 0.0)
+        f1 = 2 * right / (truth + said)
+    mean_recall = np.nanmean(recall, 1)
+    return dict(
+        accuracy=right.sum(1) / truth.sum(1), balanced_accuracy=mean_recall,
+        macro_f1=_mean_where(f1, present), precision=_mean_where(precision, present),
+        recall=mean_recall, auroc=_mean_where(_auroc(labels, probabilities, weights), present),
+        calibration_error=_calibration_error(labels, probabilities, weights))
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray,
+              weights: np.ndarray | None = None) -> np.ndarray:
+    """Return confusion matrices (R, C, C), indexed [true class, predicted class]."""
+    weights = np.ones((1, len(labels))) if weights is None else weights
+    classes = probabilities.shape[1]
+    cell = labels * classes + probabilities.argmax(1)
+    # Tiles of one cell are summed without an N x C² matrix: sort by cell, add up the runs.
+    order = np.argsort(cell, kind='stable')
+    filled, starts = np.unique(cell[order], return_index=True)
+    matrix = np.zeros((len(weights), classes * classes))
+    matrix[:, filled] = np.add.reduceat(weights[:, order], starts, axis=1)
+    return matrix.reshape(-1, classes, classes)
+
+
+def per_class_recall(labels: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
+    """Return the recall of each class, None for a class without tiles."""
+    matrix = confusion(labels, probabilities)[0]
+    return [float(row[i] / row.sum()) if row.sum() else None for i, row in enumerate(matrix)]
+
+
+def check_head(labels: np.ndarray, probabilities: np.ndarray) -> None:
+    """Refuse probabilities of a head that has fewer classes than the data."""
+    needed = int(labels.max()) + 1
+    if probabilities.shape[1] < needed:
+        raise UserError(f'the head knows {probabilities.shape[1]} classes, the data has {needed}',
+                        expected='a head that was trained on the classes of this data')
+
+
+def resamples(tiles: int, groups: np.ndarray | None = None, count: int = 1000,
+              seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield bootstrap weights, blocks of shape (R, N) that sum up to ``count`` resamples.
+
+    Args:
+        tiles: N.
+        groups: patient of each tile, shape (N,): whole patients are drawn then, because
+            tiles of one patient are not independent.
+        count: number of resamples.
+        seed: the same seed draws the same resamples.
+    """
+    rng = np.random.default_rng(seed)
+    _, unit = (None, np.arange(tiles)) if groups is None else np.unique(groups,
+                                                                        return_inverse=True)
+    units = int(unit.max()) + 1
+    for start in range(0, count, _CHUNK):
+        size = min(_CHUNK, count - start)
+        drawn = rng.multinomial(units, np.full(units, 1 / units), size=size)
+        yield drawn[:, unit].astype(np.float64)
+
+
+def bootstrap(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None = None,
+              count: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return every score of ``count`` resamples of the tiles (or patients), shape (count,)."""
+    blocks = [score(labels, probabilities, weights)
+              for weights in resamples(len(labels), groups, count, seed)]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in SCORES}
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap values; (NaN, NaN) if all are NaN."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float('nan'), float('nan')
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _mean_where(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Mean over the classes of (R, C) that are ``where``; NaN values are left out too."""
+    where = where & np.isfinite(values)
+    with np.errstate(invalid='ignore'):
+        return np.where(where, values, 0).sum(1) / where.sum(1)
+
+
+def _auroc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return one-against-the-rest AUROC, (R, C): P(positive above negative) + ½ P(tie)."""
+    columns = []
+    for c in range(probabilities.shape[1]):
+        order = np.argsort(probabilities[:, c], kind='stable')
+        _, starts = np.unique(probabilities[order, c], return_index=True)
+        drawn, positive = weights[:, order], labels[order] == c
+        positives = np.add.reduceat(drawn * positive, starts, axis=1)  # R x distinct scores
+        negatives = np.add.reduceat(drawn * ~positive, starts, axis=1)
+        below = negatives.cumsum(1) - negatives / 2
+        with np.errstate(divide='ignore', invalid='ignore'):
+            columns.append((positives * below).sum(1)
+                           / (positives.sum(1) * negatives.sum(1)))
+    return np.stack(columns, 1)
+
+
+def _calibration_error(labels: np.ndarray, probabilities: np.ndarray,
+                       weights: np.ndarray) -> np.ndarray:
+    confidence = probabilities.max(1)
+    gap = (probabilities.argmax(1) == labels) - confidence
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    per_bin = np.zeros((len(labels), BINS))
+    per_bin[np.arange(len(labels)), bins] = gap
+    return np.abs(weights @ per_bin).sum(1) / weights.sum(1)

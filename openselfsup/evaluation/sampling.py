@@ -1,0 +1,118 @@
+"""Which tiles are labelled, which validate: without replacement, stratified, by patient.
+
+All functions are pure: labels and a seed go in, indices come out, sorted.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+# A TCGA barcode up to the patient, e.g. TCGA-A6-2671; other naming schemes are given as a
+# regular expression.
+TCGA_PATIENT = r'(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})'
+
+
+def labelled_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Return the labelled tiles: ``fraction`` of each class, at least one tile of each.
+
+    Args:
+        labels: int64 array of shape (N,).
+        fraction: share of the tiles, in (0, 1].
+        seed: the same seed takes the same tiles; a larger fraction contains a smaller one.
+
+    Returns:
+        int64 array of the chosen indices, sorted, none twice.
+    """
+    chosen = []
+    for label in np.unique(labels):
+        own = _shuffled(np.flatnonzero(labels == label), seed, label)
+        chosen.append(own[:max(1, round(fraction * len(own)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def too_small_for(labels: np.ndarray, fraction: float) -> list[int]:
+    """Return the classes of which ``fraction`` would be less than half a tile."""
+    found, counts = np.unique(labels, return_counts=True)
+    return [int(c) for c, n in zip(found, counts) if round(fraction * n) < 1]
+
+
+def hold_out(labels: np.ndarray, share: float, seed: int,
+             groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Split tiles into those that stay and those held out.
+
+    Without groups each class gives ``share`` of its tiles, at least one, and keeps at least
+    one; a class of one tile keeps it. With groups whole patients are held out, chosen so that
+    every class comes as close to its share as it can.
+
+    Args:
+        labels: int64 array of shape (N,).
+        share: what part is held out, in (0, 1).
+        seed: draws the split.
+        groups: patient of each tile, shape (N,), or None.
+
+    Returns:
+        Indices that stay and indices held out, both sorted.
+    """
+    out = (_whole_groups(labels, share, seed, groups) if groups is not None
+           else _of_each_class(labels, share, seed))
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def with_replacement(tiles: int, fraction: float, seed: int) -> np.ndarray:
+    """Return the published sample: ``fraction * tiles`` draws with replacement, unstratified.
+
+    Some tiles come several times, others never: at fraction 1 about 63 % of the tiles are
+    seen. For ``paper-compat`` only.
+    """
+    return np.random.default_rng(seed).integers(0, tiles, max(1, int(fraction * tiles)))
+
+
+def patients_of(paths: Sequence[str], pattern: str | None = None) -> np.ndarray | None:
+    """Return the patient of each tile, told from its path; None unless every path tells it.
+
+    Args:
+        paths: the tiles.
+        pattern: regular expression whose first group is the patient; TCGA barcodes if None.
+    """
+    compiled = re.compile(pattern or TCGA_PATIENT)
+    found = [compiled.search(path) for path in paths]
+    if not all(found):
+        return None
+    return np.unique([m.group(1) if compiled.groups else m.group(0) for m in found],
+                     return_inverse=True)[1]
+
+
+def _of_each_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        own = _shuffled(np.flatnonzero(labels == label), seed, label)
+        count = min(max(1, round(share * len(own))), len(own) - 1)
+        out[own[:count]] = True
+    return out
+
+
+def _whole_groups(labels: np.ndarray, share: float, seed: int, groups: np.ndarray) -> np.ndarray:
+    """Hold out a group whenever that brings the counts of the classes nearer to their share."""
+    classes, label = np.unique(labels, return_inverse=True)
+    counts = np.zeros((int(groups.max()) + 1, len(classes)))
+    np.add.at(counts, (groups, label), 1)
+    total = counts.sum(0)
+    held = np.zeros(len(classes))
+    chosen = []
+    order = _shuffled(np.unique(groups), seed, -1)
+    for group in order:
+        after = held + counts[group]
+        nearer = np.abs(after - share * total).sum() < np.abs(held - share * total).sum()
+        if nearer and (after < total).all():
+            held = after
+            chosen.append(group)
+    if not chosen and len(order) > 1:
+        chosen = [order[0]]
+    return np.isin(groups, chosen)
+
+
+def _shuffled(indices: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    # Each class has a stream of its own: what one class draws does not depend on the others.
+    rng = np.random.default_rng([seed, int(stream) + 1])
+    return indices[rng.permutation(len(indices))]

@@ -1,0 +1,149 @@
+"""linear-v1 and knn-v1 on cached features."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from openselfsup.errors import UserError
+from openselfsup.evaluation import frozen
+from openselfsup.evaluation.frozen import PENALTIES, fit_knn, fit_linear
+from openselfsup.evaluation.knn import knn_predict
+from openselfsup.evaluation.logistic import principal_axes, solve
+from openselfsup.evaluation.neighbours import nearest_tiles, vote_shares
+
+
+def problem(count=300, dimensions=40, classes=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    centres = torch.randn(classes, dimensions, generator=torch.Generator().manual_seed(5))
+    noise = torch.randn(count, dimensions, generator=generator)
+    features = (centres[labels] + 2 * noise) * torch.logspace(0, -2, dimensions) + 1
+    return features, labels
+
+
+@pytest.mark.parametrize('count, dimensions, penalty', [
+    (300, 40, 1e-3), (300, 40, 1.0), (60, 200, 1e-2), (200, 30, 1e-5)])
+def test_the_solver_converges_to_scikit_learn(count, dimensions, penalty):
+    features, labels = problem(count, dimensions)
+    axes = principal_axes(features, torch.float64)
+    theta = solve(axes, labels, 4, torch.tensor([penalty]), tolerance=1e-8, max_passes=2000)
+    found = axes.classifier(theta[0]).probabilities(features)
+    standard = ((features.double() - axes.mean) / axes.scale).numpy()
+    reference = LogisticRegression(C=1 / (penalty * count), tol=1e-10, max_iter=20_000)
+    expected = reference.fit(standard, labels.numpy()).predict_proba(standard)
+    assert np.abs(found.numpy() - expected).max() < 1e-4
+    weight = (axes.basis @ theta[0, :-1]).numpy()
+    assert np.abs(weight - reference.coef_.T).max() < 1e-3 * max(1, np.abs(weight).max())
+
+
+def test_problems_side_by_side_equal_problems_alone():
+    features, labels = problem()
+    axes = principal_axes(features, torch.float64)
+    held = torch.arange(300) % 5 == 0
+    weights = torch.stack([torch.ones(300), (~held).double()], 1)
+    options = dict(tolerance=1e-8, max_passes=1000)
+    both = solve(axes, labels, 4, torch.tensor([0.1, 0.01]), weights, **options)
+    alone = solve(axes, labels, 4, torch.tensor([0.1]), **options)
+    torch.testing.assert_close(both[:1], alone, atol=1e-5, rtol=1e-4)
+    # Weight 0 is as good as absent.
+    part = axes._replace(features=axes.features[~held])
+    without = solve(part, labels[~held], 4, torch.tensor([0.01]), **options)
+    torch.testing.assert_close(both[1:], without, atol=1e-5, rtol=1e-4)
+
+
+def test_dead_and_constant_features_change_nothing():
+    features, labels = problem()
+    padded = torch.cat([features, torch.zeros(300, 3), torch.full((300, 1), 7.0)], 1)
+    plain = fit_linear(features, labels, 4, 0).probabilities(features)
+    found = fit_linear(padded, labels, 4, 0).probabilities(padded)
+    torch.testing.assert_close(found, plain, atol=1e-3, rtol=1e-2)
+
+
+def test_linear_chooses_a_sensible_penalty_and_generalises():
+    features, labels = problem(400, seed=1)
+    test, truth = problem(400, seed=2)
+    fitted = fit_linear(features, labels, 4, 0)
+    assert fitted.chosen['penalty'] in PENALTIES[1:]
+    accuracies = []
+    for penalty in PENALTIES:
+        axes = principal_axes(features)
+        classifier = axes.classifier(solve(axes, labels, 4, torch.tensor([penalty]))[0])
+        accuracies.append(float((classifier.probabilities(test).argmax(1) == truth).float().mean()))
+    found = float((fitted.probabilities(test).argmax(1) == truth).float().mean())
+    assert found > max(accuracies) - 0.03 and found > min(accuracies)
+    assert fitted.probabilities(test).sum(1) == pytest.approx(1.0)
+
+
+def test_the_choice_depends_on_seed_and_labels_only():
+    features, labels = problem()
+    first, again = fit_linear(features, labels, 4, 3), fit_linear(features, labels, 4, 3)
+    assert torch.equal(first.classifier.weight, again.classifier.weight)
+    assert first.chosen == again.chosen
+    assert fit_linear(features, labels, 4, 4).chosen['validation_loss'] != (
+        first.chosen['validation_loss'])
+
+
+def test_validation_is_by_patient(monkeypatch):
+    features, labels = problem()
+    patients = np.arange(300) // 10
+    seen = []
+    original = frozen.hold_out
+    monkeypatch.setattr(frozen, 'hold_out',
+                        lambda *args: seen.append(original(*args)) or seen[-1])
+    fit_linear(features, labels, 4, 0, patients)
+    assert len(seen) == 5
+    for kept, held in seen:
+        assert not set(patients[kept]) & set(patients[held])
+
+
+def test_one_tile_a_class_can_be_fitted():
+    features, labels = problem(4)
+    assert fit_linear(features, labels, 4, 0).probabilities(features).argmax(1).equal(labels)
+    assert fit_knn(features, labels, 4).probabilities(features).argmax(1).equal(labels)
+
+
+def test_many_tiles_search_on_a_part(monkeypatch):
+    monkeypatch.setattr(frozen, 'SEARCH_TILES', 100)
+    monkeypatch.setattr(frozen, 'FEW_TILES', 100)
+    features, labels = problem()
+    fitted = fit_linear(features, labels, 4, 0)
+    assert fitted.settings['splits'] == 1
+    accuracy = (fitted.probabilities(features).argmax(1) == labels).float().mean()
+    assert accuracy > 0.7
+
+
+@pytest.mark.parametrize('backend', ['faiss', 'torch'])
+def test_neighbours_equal_brute_force(backend):
+    bank, _ = problem(100)
+    queries, _ = problem(30, seed=3)
+    similarity, found = nearest_tiles(bank, queries, 7, backend)
+    every = torch.nn.functional.cosine_similarity(
+        queries.double().unsqueeze(1), bank.double().unsqueeze(0), dim=2)
+    expected = every.topk(7)
+    torch.testing.assert_close(similarity.double(), expected.values, atol=1e-5, rtol=0)
+    assert torch.equal(found, expected.indices)
+
+
+def test_votes_equal_the_reference_classifier():
+    bank, labels = problem(100)
+    queries, _ = problem(50, seed=3)
+    shares = vote_shares(*nearest_tiles(bank, queries, 9), labels, 4, 0.07)
+    assert shares.sum(1) == pytest.approx(1.0)
+    assert shares.argmax(1).equal(knn_predict(bank, labels, queries, 9, 0.07))
+    fitted = fit_knn(bank, labels, 4, k=9)
+    torch.testing.assert_close(fitted.probabilities(queries), shares)
+
+
+def test_k_is_bounded_by_the_tiles_of_a_class():
+    features, labels = problem(12)
+    assert fit_knn(features, labels, 4, k=20).settings['k'] == 3
+
+
+@pytest.mark.parametrize('backend', ['faiss', 'torch'])
+def test_impossible_neighbours(backend):
+    features, _ = problem(10)
+    with pytest.raises(UserError, match='expected 1 to 10'):
+        nearest_tiles(features, features, 11, backend)
+    with pytest.raises(UserError, match='not finite'):
+        nearest_tiles(features, features * torch.nan, 1, backend)
