@@ -1,0 +1,1 @@
+"""From the official archives and folders of public datasets to what we train on."""

@@ -1,0 +1,162 @@
+"""Copying, writing and unpacking files so that an interrupted run can go on, and progress."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from ...checkpoints import atomic_file
+from ...errors import UserError
+
+Item = TypeVar('Item')
+ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz')
+_CONSOLE = Console(stderr=True)
+
+
+def progress(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """Yield the items under a progress bar; four lines in all where there is no terminal."""
+    if _CONSOLE.is_terminal:
+        yield from track(items, what, console=_CONSOLE)
+        return
+    steps = {round(len(items) * k / 4) for k in (1, 2, 3, 4)}
+    for i, item in enumerate(items, 1):
+        yield item
+        if len(items) >= 20 and i in steps:
+            _CONSOLE.print(f'{what}: {i} of {len(items)}', highlight=False)
+
+
+def natural(name: str | Path) -> list:
+    """Sort key under which train_2 comes before train_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', str(name))]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is there completely or not at all."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file that is there completely or not at all."""
+    write_text(path, json.dumps(content))
+
+
+def read_json(path: str | Path) -> dict:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise UserError(error.strerror or str(error), where=str(path)) from None
+    except ValueError as error:
+        raise UserError(f'not valid JSON: {error}', where=str(path)) from None
+
+
+def copy_file(source: Path, target: Path) -> bool:
+    """Copy a file unless the same (size and time of change) is there; return whether copied."""
+    if target.exists():
+        old, new = target.stat(), source.stat()
+        if old.st_size == new.st_size and int(old.st_mtime) == int(new.st_mtime):
+            return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f'.{target.name}.{secrets.token_hex(4)}')
+    try:
+        shutil.copy2(source, part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an RGB image or a grey mask (uint8) as PNG under its name in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = image[..., ::-1] if image.ndim == 3 else image
+    data = cv2.imencode('.png', np.ascontiguousarray(shown))[1]
+    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+    try:
+        part.write_bytes(data.tobytes())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def md5(path: Path) -> str:
+    """Return the MD5 checksum of a file."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'md5').hexdigest() if hasattr(
+            hashlib, 'file_digest') else _md5_in_blocks(file)
+
+
+def _md5_in_blocks(file) -> str:  # Python 3.10
+    digest = hashlib.md5()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def unpack(archive: Path, folder: Path, known_md5: str | None = None) -> Path:
+    """Unpack a zip or tar archive; files that are there already are not written again.
+
+    Args:
+        archive: ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz``.
+        folder: where to.
+        known_md5: checksum the archive must have, None where none was published.
+
+    Raises:
+        UserError: another checksum, a damaged archive, or a member that would leave the folder.
+    """
+    if known_md5 and (found := md5(archive)) != known_md5:
+        raise UserError(f'its MD5 checksum is {found}: the download is damaged or another file',
+                        where=str(archive), expected=known_md5)
+    try:
+        if archive.suffix == '.zip':
+            with zipfile.ZipFile(archive) as file:
+                members = [(m.filename, m.file_size, m) for m in file.infolist()
+                           if not m.is_dir()]
+                _write_members(archive, folder, members, file.open)
+        else:
+            with tarfile.open(archive) as file:
+                members = [(m.name, m.size, m) for m in file.getmembers() if m.isfile()]
+                _write_members(archive, folder, members, file.extractfile)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise UserError(f'this archive is damaged: {error}', where=str(archive)) from None
+    return folder
+
+
+def _write_members(archive: Path, folder: Path, members: list, opened) -> None:
+    root = folder.resolve()
+    for name, size, member in progress(members, f'unpacking {archive.name}'):
+        target = (root / name).resolve()
+        if not target.is_relative_to(root):
+            raise UserError(f"its member '{name}' would be written outside of the folder",
+                            where=str(archive))
+        if target.exists() and target.stat().st_size == size:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f'.{target.name}.part')
+        with opened(member) as source, open(part, 'wb') as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        os.replace(part, target)
+
+
+def files_in(folder: Path, suffixes: Iterable[str], deep: bool = False) -> list[Path]:
+    """Return the files of a folder with one of the suffixes, in natural order."""
+    found = folder.rglob('*') if deep else folder.iterdir()
+    return sorted((p for p in found if p.suffix.lower() in set(suffixes)
+                   and not p.name.startswith('.')), key=natural)

@@ -1,0 +1,95 @@
+"""MoNuSeg: nuclei, as the challenge's polygons (XML) or as images of instance ids."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ...errors import UserError
+from ..headers import read_header
+from .coco import write_split
+from .files import files_in, progress
+from .glands import IMAGES, pair_up
+from .report import Report
+
+
+def prepare_monuseg(src: Path, dst: Path, report: Report, masks: str = 'rle',
+                    val: float = 0.2) -> None:
+    """Prepare MoNuSeg: ``dst/MoNuSeg/{train,test}`` and their JSON.
+
+    Args:
+        src: folder with ``Tissue Images/*.tif`` and ``Annotations/*.xml`` (the challenge's
+            training set), or ``images/`` and ``instances/*.png`` of instance ids.
+        dst: folder of datasets.
+        report: told what was written and what is odd.
+        masks: 'rle' or 'polygon'.
+        val: share of the images that becomes test: every n-th one, in natural order.
+
+    Raises:
+        UserError: there are no such folders.
+    """
+    images = [p for p in files_in(src, IMAGES, deep=True) if p.parent.name.lower() in
+              ('images', 'tissue images', 'tissueimages')]
+    ids = {p.stem: p for p in files_in(src, ('.png', '.tif'), deep=True)
+           if p.parent.name.lower() == 'instances'}
+    polygons = {p.stem: p for p in files_in(src, ('.xml',), deep=True)}
+    if not images or not (ids or polygons):
+        raise UserError('this is not the layout of MoNuSeg', where=str(src),
+                        expected="'Tissue Images' and 'Annotations', or 'images' and 'instances'")
+    if not ids:
+        ids = _draw_all(images, polygons, dst / 'MoNuSeg' / 'instances', report)
+    pairs = pair_up(images, ids, report)
+    every = max(round(1 / val), 2)
+    write_split([p for i, p in enumerate(pairs) if (i + 1) % every], dst / 'MoNuSeg', 'train',
+                'nucleus', report, masks)
+    write_split([p for i, p in enumerate(pairs) if not (i + 1) % every], dst / 'MoNuSeg', 'test',
+                'nucleus', report, masks)
+
+
+def draw_polygons(xml: Path, height: int, width: int) -> np.ndarray:
+    """Fill the polygons of an annotation file of the challenge.
+
+    Args:
+        xml: file of ``Region`` elements with ``Vertex`` elements of attributes X and Y.
+        height: of the image in pixels.
+        width: of the image in pixels.
+
+    Returns:
+        Instance ids, uint16 [height, width]; a later nucleus hides an earlier one.
+
+    Raises:
+        UserError: the file is not XML.
+    """
+    try:
+        regions = ElementTree.parse(xml).getroot().iter('Region')
+    except ElementTree.ParseError as error:
+        raise UserError(f'not valid XML: {error}', where=str(xml)) from None
+    ids = np.zeros((height, width), np.uint16)
+    number = 0
+    for region in regions:
+        points = [(float(v.get('X')), float(v.get('Y'))) for v in region.iter('Vertex')]
+        if len(points) >= 3:
+            number += 1
+            cv2.fillPoly(ids, [np.round(points).astype(np.int32)], number)
+    return ids
+
+
+def _draw_all(images: list[Path], polygons: dict[str, Path], folder: Path,
+              report: Report) -> dict[str, Path]:
+    """Draw the polygons of all images into 16-bit PNG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for image in progress(images, 'drawing nuclei'):
+        if image.stem not in polygons:
+            continue
+        header = read_header(image)
+        target = folder / f'{image.stem}.png'
+        try:
+            ids = draw_polygons(polygons[image.stem], header.height, header.width)
+        except UserError as error:
+            report.problems.append(str(error))
+            continue
+        cv2.imwrite(str(target), ids)
+        drawn[image.stem] = target
+    return drawn

