@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from openselfsup.models.losses import info_nce
 
@@ -155,8 +156,33 @@ def test_backward_keeps_nothing_of_the_size_of_the_logits():
     assert saved and max(saved) <= query.numel()
 
 
-def test_the_chunked_form_takes_no_rows(path):
+def test_no_rows_at_all(path):
     assert info_nce(unit(0, 4), unit(0, 4), unit(5, 4), 0.2, reduction='none').shape == (0,)
+
+
+@pytest.mark.parametrize('rows, keys, dim', [(64, 16384, 128), (6272, 16384, 128), (7, 333, 13)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_operators_of_a_gpu_take_what_they_are_given(rows, keys, dim, dtype, monkeypatch):
+    """Without a GPU only shapes and dtypes can be checked: fake tensors run the operators' own."""
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: (9, 0))
+    with FakeTensorMode():
+        query = torch.empty(rows, dim, device='cuda', dtype=dtype)
+        output, lse = module.attend(query, torch.empty(keys, dim, device='cuda', dtype=dtype), 5.)
+        assert (module._fused_operator(query) is None) == (dtype == torch.float64)
+    assert output.shape == (rows, dim) and output.dtype == dtype
+    assert lse.shape == (rows,) and lse.dtype == torch.promote_types(dtype, torch.float32)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('rows, keys, dim', [(64, 16384, 128), (6272, 16384, 128), (7, 333, 13)])
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-3), (torch.bfloat16, 1e-2),
+                                              (torch.float16, 1e-2)])
+def test_operators_of_a_gpu_compute_the_same(rows, keys, dim, dtype, tolerance):
+    query, negatives = unit(rows, dim).cuda(), unit(keys, dim).cuda()
+    output, lse = module.attend(query.to(dtype), negatives.to(dtype), 5.)
+    expected, expected_lse = module.chunked_attend(query, negatives, 5.)
+    assert (output.double() - expected).norm() < tolerance * expected.norm()
+    torch.testing.assert_close(lse.double(), expected_lse, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize('arguments, words', [

@@ -60,7 +60,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
     with torch.autocast(device, enabled=False):
         query, positive = _at_least_float32(query), _at_least_float32(positive)
         similarity = (query * positive).sum(-1) / temperature
-        negative = _LogSumExp.apply(query, negatives.detach(), temperature, dtype)
+        negative = _LogSumExp.apply(query, negatives, temperature, dtype)
         losses = -F.logsigmoid(similarity - negative)
         if weights is None:
             return losses if reduction == 'none' else losses.mean()

@@ -1,0 +1,30 @@
+"""Two processes with 4 tiles each compute what one process computes with 8."""
+
+import pytest
+import ranks
+import torch
+import torch.multiprocessing as mp
+
+
+@pytest.fixture(scope='module')
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('ranks')
+    mp.spawn(ranks.run, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f'rank{rank}.pt', weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize('case', ranks.CASES)
+def test_losses_gradients_and_state_are_those_of_one_process(found, case):
+    steps, state = ranks.two_steps(case, 0, 1)
+    for rank in range(2):
+        their_steps, their_state = found[rank]['cases'][case]
+        for (losses, gradients), (their_losses, their_gradients) in zip(steps, their_steps):
+            torch.testing.assert_close(their_losses, losses, rtol=1e-8, atol=1e-10)
+            torch.testing.assert_close(their_gradients, gradients, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(their_state, state, rtol=1e-8, atol=1e-10)
+
+
+def test_ranks_share_one_shuffle(found):
+    orders = [found[rank]['order'] for rank in range(2)]
+    assert sorted(orders[0] + orders[1]) == list(range(2 * ranks.ROWS))
+    assert not set(orders[0]) == set(range(ranks.ROWS))  # images changed ranks
