@@ -22,9 +22,11 @@ REGISTRY_OF = dict(
     neck=registry.NECKS, matching_neck=registry.NECKS, head=registry.HEADS,
     dataset=registry.DATASETS, source=registry.SOURCES, recipe=registry.RECIPES,
     steps=registry.STEPS, optimizer=registry.OPTIMIZERS, schedule=registry.SCHEDULES,
-    hooks=registry.HOOKS)
+    hooks=registry.HOOKS, group_neck=registry.NECKS, cluster=registry.HEADS,
+    adversary=registry.HEADS)
 # Arguments that the engine fills in itself, and fields that it takes out before it builds.
-FILLED_IN = dict(optimizer={'params'}, schedule={'base_lr', 'epochs', 'steps_per_epoch'})
+FILLED_IN = dict(optimizer={'params'}, schedule={'base_lr', 'epochs', 'steps_per_epoch'},
+                 adversary={'encoder'})
 TAKEN_OUT = dict(optimizer={'decay_norm_and_bias'})
 
 

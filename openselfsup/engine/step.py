@@ -18,6 +18,10 @@ class TrainStep:
     mmengine's AmpOptimWrapper refuses bf16 on a CPU, where it is worth a factor of two;
     this is the same few lines without that limit.
 
+    An algorithm whose outputs hold ``skip_step`` (a scalar that is equal on all ranks, 1 to skip)
+    leaves the optimiser as it is where that is 1: gradients are dropped and a loss scale backs
+    off. Only such an algorithm makes the step wait for the device.
+
     Args:
         model: the algorithm, possibly wrapped for distributed training.
         preprocessor: brings a batch to the device and normalises it.
@@ -48,6 +52,8 @@ class TrainStep:
             batches, and ``loss``, their sum.
         """
         outputs: dict[str, Tensor] = {}
+        if self.scaler.is_enabled():  # for gradients that an algorithm takes in its forward
+            self.algorithm.loss_scale = self.scaler.scale(torch.ones((), device=self.device))
         for i in range(count):
             views, view_to_tile = self.preprocessor(next(batches))
             self.algorithm.update_keys = i == 0  # a moving average moves once a step
@@ -59,7 +65,10 @@ class TrainStep:
             for key, value in out.items():
                 value = value.detach().float() / count
                 outputs[key] = outputs[key] + value if i else value
-        self._update(lr)
+        if 'skip_step' in outputs and outputs['skip_step'] > 0:  # the same on all ranks
+            self._leave_out()
+        else:
+            self._update(lr)
         return outputs
 
     def forward(self, views: list[Tensor], view_to_tile: Tensor | None) -> dict[str, Tensor]:
@@ -71,6 +80,12 @@ class TrainStep:
         """Let ranks exchange gradients in the last backward pass of a step only."""
         wrapped = isinstance(self.model, DistributedDataParallel)
         return contextlib.nullcontext() if last or not wrapped else self.model.no_sync()
+
+    def _leave_out(self) -> None:
+        """Drop the gradients of a step that an algorithm asked to skip; lower the loss scale."""
+        if self.scaler.is_enabled():
+            self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:

@@ -83,4 +83,6 @@ def describe_run(runner: PretrainRunner) -> list[str]:
         f'work directory {runner.work_dir}']
     if cfg.pretrained:
         lines.insert(1, f'{cfg.pretrained}: {runner.load_report}')
+    elif report := getattr(runner.algorithm.backbone, 'load_report', None):
+        lines.insert(1, f'{report.source}: {report}')
     return lines

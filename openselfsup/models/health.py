@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import distributed
+
 
 @torch.no_grad()
 def feature_std(features: Tensor) -> Tensor:
@@ -60,3 +62,24 @@ def contrastive_accuracy(query: Tensor, positive: Tensor, negatives: Tensor,
         return won.mean()
     counts = (weights[some] > 0).float()
     return (won * counts).sum() / counts.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def label_agreement(first: Tensor, second: Tensor, clusters: int) -> Tensor:
+    """Return how far two clusterings of the same rows agree, whatever their numbering.
+
+    Their mutual information divided by the mean of their entropies: 1 for the same clusters, 0
+    for independent ones (or a single cluster). On several ranks that of all rows together.
+
+    Args:
+        first: int64 tensor of shape (B,) with values in [0, clusters).
+        second: the same for the other clustering.
+        clusters: number K of clusters.
+    """
+    numbers = torch.arange(clusters, device=first.device)
+    table = (first[:, None] == numbers).float().T @ (second[:, None] == numbers).float()
+    table = distributed.all_reduce_sum(table)
+    table = table / table.sum()
+    entropies = torch.special.entr(table.sum(0)).sum(), torch.special.entr(table.sum(1)).sum()
+    shared = sum(entropies) - torch.special.entr(table).sum()
+    return 2 * shared / sum(entropies).clamp_min(torch.finfo(shared.dtype).tiny)

@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 
 from ... import distributed
-from ...registry import ALGORITHMS
+from ...registry import ALGORITHMS, NECKS
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from .momentum import MomentumContrast, check_projection, normalize
+from .momentum import MomentumContrast, built, check_projection, normalize
 
 
 @ALGORITHMS.register_module(name=['MoCo', 'MOCO'])
@@ -24,20 +24,27 @@ class MoCo(MomentumContrast):
         feat_dim: size D of the projection.
         momentum: m of the key encoder.
         temperature: T of the loss.
-        shuffle: see :class:`MomentumContrast`.
+        group_neck: config of a neck for the cluster head, or a module.
+        shuffle, cluster, adversary: see :class:`MomentumContrast`.
     """
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, queue_len: int = 16384,
                  feat_dim: int = 128, momentum: float = 0.999, temperature: float = 0.2,
-                 shuffle: bool | None = None):
-        super().__init__(backbone, neck, momentum, shuffle)
+                 shuffle: bool | None = None, group_neck: dict | nn.Module | None = None,
+                 cluster: dict | nn.Module | None = None, adversary: dict | None = None):
+        super().__init__(backbone, neck, momentum, shuffle, cluster, adversary,
+                         group_neck=built(group_neck, NECKS))
         check_projection(self.encoder_q['neck'], feat_dim)
         self.queue = Queue(queue_len, feat_dim)
         self.temperature = temperature
 
-    def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor]:
-        """Return the normalised projection (B, D) of images (B, 3, S, S)."""
-        return normalize(encoder['neck'](encoder['backbone'](images))),
+    def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the normalised projection (B, D) of images (B, 3, S, S).
+
+        It is followed by the group features (B, D') where there is a cluster head.
+        """
+        maps = encoder['backbone'](images)
+        return normalize(encoder['neck'](maps)), *self.group(encoder, maps)
 
     def forward(self, views: list[Tensor] | Tensor, view_to_tile: Tensor | None = None,
                 mode: str = 'loss') -> dict[str, Tensor] | list[Tensor]:
@@ -50,8 +57,8 @@ class MoCo(MomentumContrast):
         """
         if mode == 'tensor':
             return self.backbone(views)
-        query, = self.encode(self.encoder_q, views[0])
-        key, = self.encode_keys(views[1])
+        query, *group_q = self.encode(self.encoder_q, views[0])
+        key, *group_k = self.encode_keys(views[1])
 
         # -log [exp(q·k⁺/T) / (exp(q·k⁺/T) + Σ_j exp(q·k_j/T))], mean over the batch
         loss = info_nce(query, key, self.queue.vectors, self.temperature)
@@ -61,6 +68,8 @@ class MoCo(MomentumContrast):
                    'acc_contrast': health.contrastive_accuracy(query, key, self.queue.vectors),
                    'feature_std': health.feature_std(self.features),
                    'queue_filled': self.queue.filled_fraction()}
+        self.add_parts(outputs, views[0], (*group_q, *group_k), lambda attacked: info_nce(
+            attacked[0], key, self.queue.vectors, self.temperature))
         if self.training:
             self.queue.enqueue(distributed.all_gather(key))
         return outputs

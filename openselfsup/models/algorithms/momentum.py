@@ -1,6 +1,7 @@
 """What MoCo and its descendants share: two encoders, and the shuffle between them."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from ... import distributed
 from ...checkpoints import LoadReport, load_backbone_weights
 from ...errors import UserError
-from ...registry import BACKBONES, NECKS, Registry
+from ...registry import BACKBONES, HEADS, NECKS, Registry
 from ..norm import has_partial_statistics
 
 
@@ -29,7 +30,10 @@ class MomentumContrast(nn.Module):
         momentum: m of the moving average, in [0, 1].
         shuffle: whether to shuffle keys; None shuffles where batch statistics are taken over
             parts of the global batch (several ranks without SyncBN, or SplitBN).
-        extra_parts: further named parts of both encoders.
+        cluster: config of a :class:`ClusterHead`, or None.
+        adversary: config of a :class:`WeightAdversary` against the query encoder, or None.
+        extra_parts: further named parts of both encoders, of which the cluster head wants
+            ``group_neck``; those that are None are left out.
 
     Attributes:
         momentum: may be changed between steps.
@@ -37,24 +41,34 @@ class MomentumContrast(nn.Module):
             accumulation switches it off for all but the first forward of an optimiser step.
         features: what the last training forward made of its queries, shape (B, D), detached;
             :func:`openselfsup.models.health.effective_rank` wants it.
+        loss_scale: what the losses will be multiplied with before backward; the engine sets it.
     """
 
     needs_geometry = False
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, momentum: float,
-                 shuffle: bool | None, **extra_parts: nn.Module):
+                 shuffle: bool | None, cluster: dict | nn.Module | None = None,
+                 adversary: dict | None = None, **extra_parts: nn.Module | None):
         super().__init__()
         if not 0 <= momentum <= 1:
             raise UserError(f'momentum is {momentum}', where='model.momentum',
                             expected='a number from 0 to 1')
-        parts = {'backbone': built(backbone, BACKBONES), 'neck': built(neck, NECKS), **extra_parts}
-        _check_channels(parts['backbone'], parts['neck'])
+        parts = {'backbone': built(backbone, BACKBONES), 'neck': built(neck, NECKS)}
+        parts.update({name: part for name, part in extra_parts.items() if part is not None})
+        check_channels(parts['backbone'], parts['neck'])
+        if (cluster is None) != ('group_neck' not in parts):
+            raise UserError('a cluster head and its group_neck go together', where='model',
+                            expected='both cluster=dict(...) and group_neck=dict(...), or neither')
         self.encoder_q = nn.ModuleDict(parts)
         self.encoder_k = copy.deepcopy(self.encoder_q).requires_grad_(False)
         self.momentum = momentum
         self.shuffle = shuffle
         self.update_keys = True
         self.features: Tensor | None = None
+        self.loss_scale: Tensor | float = 1.0
+        self.cluster = built(cluster, HEADS)
+        self.adversary = (HEADS.build(adversary, encoder=self.encoder_q)
+                          if adversary is not None else None)
 
     @property
     def backbone(self) -> nn.Module:
@@ -72,7 +86,30 @@ class MomentumContrast(nn.Module):
         """
         report = load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
         self.encoder_k['backbone'].load_state_dict(self.backbone.state_dict())
+        if self.adversary is not None:
+            self.adversary.copy_norms(self.encoder_q)
         return report
+
+    def add_parts(self, outputs: dict[str, Tensor], images: Tensor, groups: tuple[Tensor, ...],
+                  loss_of: Callable[[tuple[Tensor, ...]], Tensor]) -> None:
+        """Add the losses and monitors of the cluster head and the adversary, where there are any.
+
+        Args:
+            outputs: the method's own losses and monitors; more are added.
+            images: the query view, of shape (B, 3, S, S).
+            groups: group features (B, D) of queries and keys, or nothing.
+            loss_of: maps what :meth:`encode` returns for queries to the method's own loss
+                against the keys of this step.
+        """
+        if self.cluster is not None:
+            outputs.update(self.cluster(*groups))
+        if self.adversary is not None and self.training:
+            outputs.update(self.adversary(self.encoder_q, self.encode, images, outputs, loss_of,
+                                          self.loss_scale))
+
+    def group(self, encoder: nn.ModuleDict, maps: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return the group features (B, D) of feature maps as a tuple, empty without clusters."""
+        return (encoder['group_neck'](maps),) if self.cluster is not None else ()
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -102,12 +139,13 @@ class MomentumContrast(nn.Module):
                              1 - self.momentum)
 
 
-def built(part: dict | nn.Module, registry: Registry) -> nn.Module:
-    """Return ``part``, built by ``registry`` if it is a config."""
-    return part if isinstance(part, nn.Module) else registry.build(part)
+def built(part: dict | nn.Module | None, registry: Registry) -> nn.Module | None:
+    """Return ``part``, built by ``registry`` if it is a config; None stays None."""
+    return part if part is None or isinstance(part, nn.Module) else registry.build(part)
 
 
-def _check_channels(backbone: nn.Module, neck: nn.Module) -> None:
+def check_channels(backbone: nn.Module, neck: nn.Module) -> None:
+    """Raise a UserError if ``neck`` does not take the channels that ``backbone`` gives."""
     offered = getattr(backbone, 'out_channels', [None])[-1]
     wanted = getattr(neck, 'in_channels', None)
     if offered and wanted and offered != wanted:
@@ -131,6 +169,11 @@ def normalize(x: Tensor) -> Tensor:
 def cells(grid: Tensor) -> Tensor:
     """List a grid (B, D, h, w) as cells (B, h·w, D), row by row."""
     return grid.flatten(2).transpose(1, 2)
+
+
+def total_loss(outputs: dict[str, Tensor]) -> Tensor:
+    """Sum the terms whose names start with 'loss'."""
+    return sum(value for key, value in outputs.items() if key.startswith('loss'))
 
 
 def zero_loss(grid: Tensor, *modules: nn.Module) -> Tensor:

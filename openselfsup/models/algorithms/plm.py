@@ -10,7 +10,8 @@ from ...views.overlap import Matching, match_cells
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from .momentum import MomentumContrast, built, cells, check_projection, normalize, zero_loss
+from .momentum import (MomentumContrast, built, cells, check_projection, normalize, total_loss,
+                       zero_loss)
 
 DENSE_REDUCTIONS = ('mean', 'weighted_mean')
 
@@ -33,7 +34,9 @@ class PLM(MomentumContrast):
         dense_reduction: 'mean' over all cells of both views (published) or 'weighted_mean',
             by the coverage weights, which keeps λ's meaning where views overlap little.
         geometry: 'axis_aligned' or 'affine', what ``view_to_tile`` may be; a dataset knows.
-        shuffle: see :class:`MomentumContrast`.
+        group_neck: config of a neck for the cluster head, which takes the backbone's maps
+            beside the global branch, or a module.
+        shuffle, cluster, adversary: see :class:`MomentumContrast`.
 
     Raises:
         UserError: λ, reduction or sizes are impossible.
@@ -45,9 +48,11 @@ class PLM(MomentumContrast):
                  matching_neck: dict | nn.Module, queue_len: int = 16384, feat_dim: int = 128,
                  momentum: float = 0.999, temperature: float = 0.2, loss_lambda: float = 1.0,
                  dense_reduction: str = 'mean', geometry: str = 'axis_aligned',
-                 shuffle: bool | None = None):
-        super().__init__(backbone, neck, momentum, shuffle,
-                         matching_neck=built(matching_neck, NECKS))
+                 shuffle: bool | None = None, group_neck: dict | nn.Module | None = None,
+                 cluster: dict | nn.Module | None = None, adversary: dict | None = None):
+        super().__init__(backbone, neck, momentum, shuffle, cluster, adversary,
+                         matching_neck=built(matching_neck, NECKS),
+                         group_neck=built(group_neck, NECKS))
         check_projection(self.encoder_q['neck'], feat_dim)
         if not 0 <= loss_lambda <= 1:
             raise UserError(f'loss_lambda is {loss_lambda}', where='model.loss_lambda',
@@ -65,10 +70,11 @@ class PLM(MomentumContrast):
         """Map images (B, 3, S, S) to what both losses need, not normalised.
 
         Returns:
-            The global projection (B, D), the dense one (B, D, N, N) and the projection pooled
-            over cells (B, D).
+            The global projection (B, D), the dense one (B, D, N, N), the projection pooled
+            over cells (B, D) and, with a cluster head, group features (B, D').
         """
-        return encoder['neck'](encoder['backbone'](images))
+        maps = encoder['backbone'](images)
+        return *encoder['neck'](maps), *self.group(encoder, maps)
 
     def forward(self, views: list[Tensor] | Tensor, view_to_tile: Tensor | None = None,
                 mode: str = 'loss') -> dict[str, Tensor] | list[Tensor]:
@@ -84,14 +90,35 @@ class PLM(MomentumContrast):
         if view_to_tile is None:
             raise UserError('PLM needs to know where each view lies on its tile, but the batch '
                             'has no view_to_tile', expected='a recipe of tracked geometry')
-        q, q_grid, q_pooled = self.encode(self.encoder_q, views[0])
-        k, k_grid, k_pooled = self.encode_keys(views[1])
-        q, k = normalize(q), normalize(k)
+        queries = self.encode(self.encoder_q, views[0])
+        keys = self.encode_keys(views[1])
+        q, q_grid, q_pooled, *group_q = queries
+        k, _, k_pooled, *group_k = keys
         with torch.autocast(q.device.type, enabled=False):
             matching = match_cells(view_to_tile[:, 0], view_to_tile[:, 1],
                                    tuple(q_grid.shape[-2:]), self.geometry)
 
-        outputs = {}
+        outputs = self.contrast(queries, keys, matching)
+        self.add_parts(outputs, views[0], (*group_q, *group_k), lambda attacked: total_loss(
+            self.contrast(attacked, keys, matching)))
+
+        self.features = normalize(q if self.loss_lambda < 1 else q_pooled).detach()
+        coverage = torch.stack([matching.weight_q, matching.weight_k])
+        outputs.update({
+            'feature_std': health.feature_std(self.features),
+            'matched_fraction': (coverage > 0).float().mean(),
+            'mean_coverage': coverage.mean(),
+            'queue_filled': self.queue.filled_fraction()})
+        if self.training:
+            self.queue.enqueue(distributed.all_gather(normalize(k)))
+            self.queue_dense.enqueue(distributed.all_gather(normalize(k_pooled)))
+        return outputs
+
+    def contrast(self, queries: tuple[Tensor, ...], keys: tuple[Tensor, ...],
+                 matching: Matching) -> dict[str, Tensor]:
+        """Return both losses and their accuracies for what :meth:`encode` made of both views."""
+        (q, q_grid), (k, k_grid), outputs = queries[:2], keys[:2], {}
+        q, k = normalize(q), normalize(k)
         loss_single = info_nce(q, k, self.queue.vectors, self.temperature)
         if self.loss_lambda:
             anchors, positives, weights = self.matched_cells(cells(q_grid), cells(k_grid),
@@ -101,21 +128,9 @@ class PLM(MomentumContrast):
                 anchors, positives, self.queue_dense.vectors, weights, at_most=256)
         else:
             loss_dense = zero_loss(q_grid, self.encoder_q['matching_neck'])
-
-        self.features = (q if self.loss_lambda < 1 else normalize(q_pooled)).detach()
-        coverage = torch.stack([matching.weight_q, matching.weight_k])
-        outputs.update({
-            'loss_contra_single': (1 - self.loss_lambda) * loss_single,
-            'loss_contra_dense': self.loss_lambda * loss_dense,
-            'acc_contrast': health.contrastive_accuracy(q, k, self.queue.vectors),
-            'feature_std': health.feature_std(self.features),
-            'matched_fraction': (coverage > 0).float().mean(),
-            'mean_coverage': coverage.mean(),
-            'queue_filled': self.queue.filled_fraction()})
-        if self.training:
-            self.queue.enqueue(distributed.all_gather(k))
-            self.queue_dense.enqueue(distributed.all_gather(normalize(k_pooled)))
-        return outputs
+        return {'loss_contra_single': (1 - self.loss_lambda) * loss_single,
+                'loss_contra_dense': self.loss_lambda * loss_dense,
+                'acc_contrast': health.contrastive_accuracy(q, k, self.queue.vectors), **outputs}
 
     def matched_cells(self, query: Tensor, key: Tensor,
                       matching: Matching) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchvision.models import resnet
 
+from ...checkpoints import LoadReport, load_backbone_weights
 from ...errors import UserError
 from ...registry import BACKBONES
 from ..norm import norm_layer
@@ -28,9 +29,13 @@ class ResNet(resnet.ResNet):
         zero_init_residual: start every residual branch at zero (last norm weight 0).
         groups: groups of the 3x3 convolutions (bottleneck depths only).
         width_per_group: their width per group at 64 base channels.
+        init_cfg: weights to start from, ``dict(type='Pretrained', checkpoint=PATH)``, of any kind
+            that :mod:`openselfsup.checkpoints` reads; with ``allow_partial=True`` also if some
+            tensors are missing.
 
     Attributes:
         out_channels: channels of each returned feature map.
+        load_report: how many tensors ``init_cfg`` filled, None without it.
 
     Raises:
         UserError: an unknown depth, norm type or index.
@@ -38,7 +43,8 @@ class ResNet(resnet.ResNet):
 
     def __init__(self, depth: int = 18, norm_cfg: dict | None = None,
                  out_indices: Sequence[int] = (4,), zero_init_residual: bool = False,
-                 groups: int = 1, width_per_group: int = 64):
+                 groups: int = 1, width_per_group: int = 64,
+                 init_cfg: dict | None = None):
         if depth not in LAYERS:
             raise UserError(f'no ResNet has depth {depth}', where='backbone.depth',
                             expected='one of ' + ', '.join(map(str, LAYERS)))
@@ -55,6 +61,7 @@ class ResNet(resnet.ResNet):
             delattr(self, f'layer{index}')
         self.out_indices = indices
         self.out_channels = [64 * 2 ** (index - 1) * block.expansion for index in indices]
+        self.load_report = load_initial_weights(self, init_cfg) if init_cfg is not None else None
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images of shape (B, 3, H, W) to feature maps of shape (B, C, h, w), finest first."""
@@ -75,15 +82,29 @@ class ResNeXt(ResNet):
         depth: 50 or 101.
         groups: groups of the 3x3 convolutions.
         width_per_group: width of each group, 4 at depth 50 and 8 at depth 101 if None.
-        norm_cfg, out_indices, zero_init_residual: as for :class:`ResNet`.
+        norm_cfg, out_indices, zero_init_residual, init_cfg: as for :class:`ResNet`.
     """
 
     def __init__(self, depth: int = 50, groups: int = 32, width_per_group: int | None = None,
                  norm_cfg: dict | None = None, out_indices: Sequence[int] = (4,),
-                 zero_init_residual: bool = False):
+                 zero_init_residual: bool = False, init_cfg: dict | None = None):
         widths = {50: 4, 101: 8}
         if depth not in widths:
             raise UserError(f'no ResNeXt has depth {depth}', where='backbone.depth',
                             expected='one of 50, 101')
         super().__init__(depth, norm_cfg, out_indices, zero_init_residual, groups,
-                         width_per_group or widths[depth])
+                         width_per_group or widths[depth], init_cfg)
+
+
+def load_initial_weights(backbone: ResNet, init_cfg: dict) -> LoadReport:
+    """Fill a backbone as ``init_cfg`` says.
+
+    Raises:
+        UserError: an ``init_cfg`` of another form, or weights that do not fit.
+    """
+    known = {'type', 'checkpoint', 'allow_partial'}
+    if init_cfg.get('type') != 'Pretrained' or {*init_cfg} - known or 'checkpoint' not in init_cfg:
+        raise UserError(f'init_cfg is {dict(init_cfg)}', where='model.backbone.init_cfg',
+                        expected="dict(type='Pretrained', checkpoint=PATH)")
+    return load_backbone_weights(backbone, init_cfg['checkpoint'],
+                                 allow_partial=init_cfg.get('allow_partial', False))

@@ -1,6 +1,8 @@
 """Losses: pure functions on tensors, without registry, framework or distributed state."""
 
+from .cluster_contrast import cluster_contrast, joint_assignment, negative_mutual_information
 from .info_nce import info_nce
 from .nt_xent import nt_xent
 
-__all__ = ['info_nce', 'nt_xent']
+__all__ = ['cluster_contrast', 'info_nce', 'joint_assignment', 'negative_mutual_information',
+           'nt_xent']

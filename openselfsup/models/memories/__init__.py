@@ -1,5 +1,6 @@
-"""Memories: what a method remembers between steps."""
+"""Memories: what a method remembers between steps or finds in a batch."""
 
+from .kmeans import Clusters, batch_kmeans
 from .queue import Queue
 
-__all__ = ['Queue']
+__all__ = ['Clusters', 'Queue', 'batch_kmeans']

@@ -1,0 +1,108 @@
+"""SimCLR: a simple framework for contrastive learning (arXiv 2002.05709)."""
+
+from torch import Tensor, nn
+
+from ... import distributed
+from ...checkpoints import LoadReport, load_backbone_weights
+from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
+from .. import health
+from ..losses import nt_xent
+from .momentum import built, check_channels, normalize
+
+
+@ALGORITHMS.register_module()
+class SimCLR(nn.Module):
+    """Two views of a tile agree, against all views of all other tiles of the batch.
+
+    Args:
+        backbone: config of a backbone, or a module.
+        neck: config of a neck that returns (B, D), or a module.
+        temperature: T of the loss.
+        adversary: config of a :class:`WeightAdversary`, or None.
+
+    Attributes:
+        encoder_q: the encoder, named as in the methods that have a second one.
+        features: what the last forward made of the first view, shape (B, D), detached.
+        loss_scale: what the losses will be multiplied with before backward; the engine sets it.
+    """
+
+    needs_geometry = False
+
+    def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
+                 temperature: float = 0.2, adversary: dict | None = None, **parts: nn.Module):
+        super().__init__()
+        self.encoder_q = nn.ModuleDict(dict(backbone=built(backbone, BACKBONES),
+                                            neck=built(neck, NECKS), **parts))
+        check_channels(self.encoder_q['backbone'], self.encoder_q['neck'])
+        self.temperature = temperature
+        self.adversary = (HEADS.build(adversary, encoder=self.encoder_q)
+                          if adversary is not None else None)
+        self.features: Tensor | None = None
+        self.loss_scale: Tensor | float = 1.0
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The backbone: what pretraining is for."""
+        return self.encoder_q['backbone']
+
+    def load_backbone(self, path: str, allow_partial: bool = False) -> LoadReport:
+        """Start from the backbone weights in a file.
+
+        Takes and returns what :func:`openselfsup.checkpoints.load_backbone_weights` does.
+        """
+        report = load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
+        if self.adversary is not None:
+            self.adversary.copy_norms(self.encoder_q)
+        return report
+
+    def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the normalised projection (B, D) of images (B, 3, S, S), as a tuple of one."""
+        return normalize(encoder['neck'](encoder['backbone'](images))),
+
+    def forward(self, views: list[Tensor] | Tensor, view_to_tile: Tensor | None = None,
+                mode: str = 'loss') -> dict[str, Tensor] | list[Tensor]:
+        """Return losses and monitors, or feature maps.
+
+        Args:
+            views: two tensors of shape (B, 3, S, S); one for mode 'tensor'. An adversary
+                attacks the first.
+            view_to_tile: not used.
+            mode: 'loss', or 'tensor' for the backbone's feature maps.
+        """
+        if mode == 'tensor':
+            return self.backbone(views)
+        first, second = (self.encode(self.encoder_q, view) for view in views)
+        outputs = self.contrast(first, second)
+        if self.adversary is not None and self.training:
+            # L_adv = NT-Xent(z1, z0 of the attacked encoder)
+            anchor = second[0].detach() if self.adversary.detach_anchor else second[0]
+            outputs.update(self.adversary(
+                self.encoder_q, self.encode, views[0], outputs,
+                lambda attacked: self.instance_loss(anchor, attacked[0]), self.loss_scale))
+        self.features = first[0].detach()
+        outputs['feature_std'] = health.feature_std(self.features)
+        return outputs
+
+    def contrast(self, first: tuple[Tensor, ...],
+                 second: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Return the clean losses and monitors of what :meth:`encode` made of both views."""
+        return {'loss_instance': self.instance_loss(first[0], second[0]),
+                'acc_contrast': retrieval_accuracy(first[0].detach(), second[0].detach())}
+
+    def instance_loss(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return NT-Xent of this rank's anchors (B, D) against the tiles of all ranks."""
+        everyone = (distributed.all_gather_with_grad(first),
+                    distributed.all_gather_with_grad(second))
+        return nt_xent(first, second, self.temperature, everyone,
+                       offset=distributed.rank() * len(first))
+
+
+def retrieval_accuracy(first: Tensor, second: Tensor) -> Tensor:
+    """Return the share of tiles whose first view is closest to its own second view.
+
+    Args:
+        first: L2-normalised tensor of shape (B, D).
+        second: the same for the other view; candidates are those of this rank.
+    """
+    similarity = first.float() @ second.float().T
+    return (similarity.diagonal() >= similarity.amax(1)).float().mean()
