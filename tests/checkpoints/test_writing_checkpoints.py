@@ -113,7 +113,9 @@ KILLED = '''
         for tensor in tensors:
             tensor.numpy()[:] = version
         save({'version': version, 'tensors': tensors}, folder / 'latest.pth')
+    start = time.monotonic()
     write(0)
+    duration = time.monotonic() - start
     last, left, random = 0, 0, random.Random(0)
     for attempt in range(12):
         child = os.fork()
@@ -121,7 +123,7 @@ KILLED = '''
             while True:
                 last += 1
                 write(last)
-        time.sleep(random.uniform(0.01, 0.15))
+        time.sleep(random.uniform(0.2, 4) * duration)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         left += len(list(folder.glob('.*')))
