@@ -1,1 +1,11 @@
 """Tiles: sources, datasets of views, and the loader that prepares batches in threads."""
+
+from .headers import TileError
+from .labeled import LabeledTileDataset
+from .loader import ViewLoader
+from .recipes import build_recipe
+from .sources import FileSource, ImageFolder, ImageList, Source, build_source
+from .tiles import TileDataset
+
+__all__ = ['FileSource', 'ImageFolder', 'ImageList', 'LabeledTileDataset', 'Source',
+           'TileDataset', 'TileError', 'ViewLoader', 'build_recipe', 'build_source']

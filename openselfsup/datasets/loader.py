@@ -1,0 +1,155 @@
+"""The loader of views: background threads, exact order, constant-time resume.
+
+Threads, not processes: OpenCV releases the interpreter lock, so threads decode and augment
+in parallel without a copy of the dataset per worker and without moving batches between
+processes. A worker makes one whole batch; which worker it is changes nothing, because all
+randomness of a batch comes from (seed, rank, epoch, iteration).
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from .scan import default_workers
+from .tiles import TileDataset
+
+PREFETCH = 2  # finished batches that may wait, beyond the one that each worker makes
+_ORDER, _VIEWS = 0, 1  # keep the random streams of order and views apart
+
+
+class ViewLoader:
+    """Iterates over the batches of one epoch, as one rank sees them.
+
+    The tiles are permuted by (seed, epoch) alone. Of the global batch i, tiles
+    [i·W·B, (i+1)·W·B) of that permutation, rank r gets the r-th B. Iterating starts at the
+    position that :meth:`set_position` set and does not move it: whoever trains sets the
+    position of each epoch.
+
+    Args:
+        dataset: what makes the batches.
+        batch_size: B, tiles per rank.
+        seed: seed of order and views, at least 0.
+        rank: r, this process.
+        world_size: W, the number of processes.
+        workers: threads; 0 makes the batches in the calling thread; None chooses as many as
+            there are cores, 8 at most.
+        drop_last: drop the tiles that do not fill the last global batch. Otherwise that
+            batch is short, filled up from the start of the permutation only to a multiple
+            of W, so that all ranks have as many.
+        render: 'cpu' for views, 'device' for raw tiles with their draws.
+        pin_memory: page-locked buffers; None means where CUDA is available.
+
+    Attributes:
+        data_wait: seconds that the consumer waited for batches since :meth:`take_wait`.
+
+    Raises:
+        UserError: the dataset does not fill one global batch and ``drop_last`` is set.
+    """
+
+    def __init__(self, dataset: TileDataset, batch_size: int, seed: int = 0, rank: int = 0,
+                 world_size: int = 1, workers: int | None = None, drop_last: bool = True,
+                 render: str = 'cpu', pin_memory: bool | None = None):
+        if render not in ('cpu', 'device'):
+            raise UserError(f'{render!r} is unknown', where='render', expected="'cpu' or 'device'")
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.workers = default_workers() if workers is None else workers
+        self.drop_last, self.render = drop_last, render
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.epoch = self.iteration = 0
+        self.data_wait = 0.0
+        self._known_order: tuple[int, np.ndarray | None] = (-1, None)
+        if len(self) == 0:
+            raise UserError(f'{len(dataset)} tiles do not fill one batch of {world_size} ranks x '
+                            f'{batch_size}', where='global_batch_size',
+                            expected=f'at most {len(dataset)}, or drop_last=False')
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch."""
+        full, rest = divmod(len(self.dataset), self.world_size * self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def set_position(self, epoch: int, iteration: int = 0) -> None:
+        """Let the next iteration start at batch ``iteration`` of ``epoch``, without a replay."""
+        self.epoch, self.iteration = epoch, iteration
+
+    @property
+    def corrupt_count(self) -> int:
+        """Number of different tiles that could not be read and were replaced so far."""
+        return len(self.dataset.corrupt)
+
+    def take_wait(self) -> float:
+        """Return ``data_wait`` and start it again from zero."""
+        waited, self.data_wait = self.data_wait, 0.0
+        return waited
+
+    def __iter__(self) -> Iterator[dict]:
+        todo = range(self.iteration, len(self))
+        return (self._in_threads if self.workers else self._in_place)(self.epoch, todo)
+
+    def indices(self, epoch: int, iteration: int) -> np.ndarray:
+        """Return the tiles of this rank's batch as int64 array of shape (B,)."""
+        order = self._order(epoch)
+        per_step = self.world_size * self.batch_size
+        start = iteration * per_step
+        size = min(per_step, len(order) - start)
+        share = -(-size // self.world_size)  # rounded up
+        start += self.rank * share
+        return np.take(order, range(start, start + share), mode='wrap')
+
+    def make_batch(self, epoch: int, iteration: int) -> dict:
+        """Make one batch in the calling thread; see :meth:`TileDataset.batch`."""
+        generator = _generator(self.seed, _VIEWS, self.rank, epoch, iteration)
+        return self.dataset.batch(self.indices(epoch, iteration), generator, self.render,
+                                  self.pin_memory)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return the permutation of an epoch; the last one asked for is kept."""
+        known, order = self._known_order
+        if known != epoch:
+            generator = _generator(self.seed, _ORDER, epoch)
+            order = torch.randperm(len(self.dataset), generator=generator).numpy()
+            self._known_order = epoch, order
+        return order
+
+    def _in_place(self, epoch: int, todo: range) -> Iterator[dict]:
+        for iteration in todo:
+            yield self._wait_for(partial(self.make_batch, epoch, iteration))
+
+    def _in_threads(self, epoch: int, todo: range) -> Iterator[dict]:
+        pool = ThreadPoolExecutor(self.workers, 'views', self._enter_thread())
+        waiting: deque[Future] = deque()
+        try:
+            for iteration in todo:
+                waiting.append(pool.submit(self.make_batch, epoch, iteration))
+                if len(waiting) == self.workers + PREFETCH:
+                    yield self._wait_for(waiting.popleft().result)
+            while waiting:
+                yield self._wait_for(waiting.popleft().result)
+        finally:  # also when the iterator is dropped or the consumer is interrupted
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _enter_thread(self) -> Callable[[], None] | None:
+        """Return what each thread does first: its pinned memory belongs to our GPU."""
+        if not self.pin_memory:
+            return None
+        device = torch.cuda.current_device()
+        return lambda: torch.cuda.set_device(device)
+
+    def _wait_for(self, result: Callable[[], dict]) -> dict:
+        start = time.perf_counter()
+        batch = result()
+        self.data_wait += time.perf_counter() - start
+        return batch
+
+
+def _generator(*entropy: int) -> torch.Generator:
+    """Return a generator whose stream depends on all of the given numbers."""
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))

@@ -1,0 +1,167 @@
+"""The training dataset: tiles and the views drawn from them."""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..registry import DATASETS
+from ..views import ViewRecipe, render_cpu
+from ..views.recipe import unbind
+from .headers import TileError
+from .recipes import build_recipe
+from .sources import Source, build_source
+
+logger = logging.getLogger(__name__)
+
+
+@DATASETS.register_module()
+class TileDataset:
+    """Tiles of which every batch gets V views with known geometry.
+
+    Args:
+        source: where the tiles come from (``type`` in SOURCES).
+        recipe: what the views undergo (``type`` in RECIPES): one for all views, or a list
+            of one per view.
+        n_views: views per tile; 2 by default. A list of recipes sets it.
+        on_corrupt: what happens when a tile turns out to be unreadable during training:
+            'skip' takes the next readable tile in its place and logs its path once, 'raise'
+            stops.
+        check: check existence and headers of all tiles now (seconds for 100,000).
+
+    Attributes:
+        recipes: the V recipes.
+        geometry: 'axis_aligned', 'affine' or 'none', whatever all views are at most.
+        corrupt: path and error of every unreadable tile met so far.
+
+    Raises:
+        UserError: unusable tiles (all are reported together), or a recipe that cannot be
+            built (the step is named).
+    """
+
+    def __init__(self, source: dict | Source, recipe: dict | Sequence[dict],
+                 n_views: int | None = None, on_corrupt: str = 'skip', check: bool = True):
+        if on_corrupt not in ('skip', 'raise'):
+            raise UserError(f'{on_corrupt!r} is unknown', where='dataset.on_corrupt',
+                            expected="'skip' or 'raise'")
+        self.recipes = _build_recipes(recipe, n_views)
+        self.geometry = _weakest([recipe.geometry for recipe in self.recipes])
+        self.source = build_source(source)
+        self.on_corrupt = on_corrupt
+        self.corrupt: dict[str, str] = {}
+        self._lock = threading.Lock()
+        if check:
+            self.source.check()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Read tile ``index``, or the next readable one if tiles may be skipped.
+
+        Returns:
+            uint8 array of shape (H, W, 3) and the index of the tile that it is.
+
+        Raises:
+            TileError: the tile is unreadable and ``on_corrupt`` is 'raise'.
+            UserError: no tile at all can be read.
+        """
+        for step in range(len(self)):
+            place = (index + step) % len(self)
+            try:
+                return self.source.read(place), place
+            except TileError as error:
+                if self.on_corrupt == 'raise':
+                    raise
+                self._report(self.source.path(place), error)
+        raise UserError('not one tile of this source can be read any more',
+                        where=self.source.path(index))
+
+    def _report(self, path: str, error: TileError) -> None:
+        with self._lock:
+            new = path not in self.corrupt
+            self.corrupt[path] = str(error)
+        if new:
+            logger.warning('tile skipped: %s', error)
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator,
+              render: str = 'cpu', pin_memory: bool = False) -> dict:
+        """Make one batch: read the tiles, draw all views, render them.
+
+        Args:
+            indices: B tiles.
+            generator: the source of all randomness of this batch.
+            render: 'cpu' for views; 'device' for raw tiles with the same draws, to be
+                rendered where the model is. That needs tiles of one size.
+            pin_memory: allocate images in page-locked memory.
+
+        Returns:
+            ``views``: V uint8 tensors of shape (B, 3, S, S), channels_last in memory, and
+            ``view_to_tile``: float32 (B, V, 2, 3), None if the recipes' geometry is 'none';
+            or, for 'device', ``tiles``: uint8 (B, 3, H, W) and ``draw``: V dicts of
+            parameters. Always ``index``: int64 (B,), the tiles that were read, and
+            ``label``: int64 (B,) if the source has labels.
+        """
+        tiles, read = zip(*(self.read(int(index)) for index in indices))
+        sizes = torch.tensor([tile.shape[:2] for tile in tiles])  # B x 2
+        draws = [recipe.draw(sizes, generator) for recipe in self.recipes]
+        batch: dict = dict(index=torch.tensor(read))
+        if self.source.labels is not None:
+            batch['label'] = torch.from_numpy(self.source.labels[list(read)])
+        if render == 'device':
+            return dict(tiles=self._stack(tiles, read, pin_memory), draw=draws, **batch)
+        views = [_render(tiles, recipe, draw, pin_memory)
+                 for recipe, draw in zip(self.recipes, draws)]
+        maps = (None if self.geometry == 'none'
+                else torch.stack([draw['view_to_tile'] for draw in draws], 1))
+        return dict(views=views, view_to_tile=maps, **batch)
+
+    def _stack(self, tiles: Sequence[np.ndarray], read: Sequence[int], pin_memory: bool) -> Tensor:
+        for tile, index in zip(tiles, read):
+            if tile.shape != tiles[0].shape:
+                raise UserError(
+                    f'this tile has {tile.shape[1]} x {tile.shape[0]} px, others have '
+                    f'{tiles[0].shape[1]} x {tiles[0].shape[0]}', where=self.source.path(index),
+                    expected="tiles of one size for render='device'")
+        out, array = _image_buffer(len(tiles), *tiles[0].shape[:2], pin_memory)
+        for slot, tile in zip(array, tiles):
+            slot[:] = tile
+        return out
+
+
+def _build_recipes(recipe: dict | Sequence[dict], n_views: int | None) -> list[ViewRecipe]:
+    if not isinstance(recipe, (list, tuple)):
+        return [build_recipe(recipe, 'dataset.recipe')] * (n_views or 2)
+    if n_views not in (None, len(recipe)):
+        raise UserError(f'{len(recipe)} recipes are given for {n_views} views',
+                        where='dataset.recipe', expected='one recipe, or one per view')
+    return [build_recipe(one, f'dataset.recipe.{i}') for i, one in enumerate(recipe)]
+
+
+def _weakest(geometries: list[str]) -> str:
+    return max(geometries, key=('axis_aligned', 'affine', 'none').index)
+
+
+def _image_buffer(count: int, height: int, width: int,
+                  pin_memory: bool) -> tuple[Tensor, np.ndarray]:
+    """Return a uint8 image batch (B, 3, H, W) and its memory as an array (B, H, W, 3).
+
+    Buffers are fresh: a batch stays valid for as long as anybody holds it. Page-locked
+    memory comes from torch's caching allocator, which does not hand out a block again
+    before the copies from it are done.
+    """
+    memory = torch.empty(count, height, width, 3, dtype=torch.uint8, pin_memory=pin_memory)
+    return memory.permute(0, 3, 1, 2), memory.numpy()
+
+
+def _render(tiles: Sequence[np.ndarray], recipe: ViewRecipe, draw: dict[str, Tensor],
+            pin_memory: bool) -> Tensor:
+    """Render one view of every tile as (B, 3, S, S)."""
+    out, array = _image_buffer(len(tiles), *recipe.size, pin_memory)
+    for tile, parameters, slot in zip(tiles, unbind(draw), array):
+        render_cpu.render(tile, recipe, parameters, slot)
+    return out

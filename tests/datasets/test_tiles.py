@@ -1,0 +1,184 @@
+"""Batches of views, recipes from configs, and unreadable tiles."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from openselfsup.datasets import TileDataset, TileError, build_recipe
+from openselfsup.errors import UserError
+from openselfsup.registry import DATASETS
+from openselfsup.views import ViewRecipe, render_cpu
+
+DEMO = Path(__file__).parents[2] / 'data/demo'
+KATHER = dict(type='ImageFolder', root=str(DEMO / 'kather2016'))
+CMU = dict(type='ImageFolder', root=str(DEMO / 'cmu1'))
+CROP = dict(type='RandomResizedCrop', scale=(0.2, 1.0))
+FLIP = dict(type='HorizontalFlip', p=0.5)
+RECIPE = dict(type='ViewRecipe', size=64, steps=dict(crop=CROP, flip=FLIP))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_batch_of_views():
+    dataset = TileDataset(KATHER, RECIPE)
+    batch = dataset.batch([5, 0, 50], generator())
+    assert set(batch) == {'views', 'view_to_tile', 'index', 'label'}
+    assert len(batch['views']) == 2 and dataset.geometry == 'axis_aligned'
+    for view in batch['views']:
+        assert view.dtype == torch.uint8 and view.shape == (3, 3, 64, 64)
+        assert view.is_contiguous(memory_format=torch.channels_last)
+    assert not torch.equal(*batch['views'])
+    maps = batch['view_to_tile']
+    assert maps.dtype == torch.float32 and maps.shape == (3, 2, 2, 3)
+    assert batch['index'].tolist() == [5, 0, 50] and batch['index'].dtype == torch.int64
+    assert batch['label'].tolist() == [0, 0, 7] and batch['label'].dtype == torch.int64
+
+
+def test_views_are_what_the_renderer_makes_of_the_draws():
+    dataset = TileDataset(CMU, RECIPE)
+    batch = dataset.batch([3, 60], generator(1))
+    g = generator(1)
+    for v in range(2):
+        draw = dataset.recipes[v].draw(torch.tensor([[224, 224], [224, 224]]), g)
+        assert torch.equal(batch['view_to_tile'][:, v], draw['view_to_tile'])
+        for b, index in enumerate((3, 60)):
+            out = np.empty((64, 64, 3), np.uint8)
+            one = {name: values[b] for name, values in draw.items()}
+            render_cpu.render(dataset.source.read(index), dataset.recipes[v], one, out)
+            assert np.array_equal(batch['views'][v][b].permute(1, 2, 0).numpy(), out)
+    assert 'label' not in batch
+
+
+def test_one_recipe_per_view():
+    small = dict(RECIPE, size=32)
+    dataset = TileDataset(CMU, [RECIPE, small, RECIPE])
+    batch = dataset.batch([0, 1], generator())
+    assert [tuple(view.shape[2:]) for view in batch['views']] == [(64, 64), (32, 32), (64, 64)]
+    assert batch['view_to_tile'].shape == (2, 3, 2, 3)
+    assert len(TileDataset(CMU, RECIPE, n_views=3).recipes) == 3
+    with pytest.raises(UserError, match='2 recipes are given for 3 views'):
+        TileDataset(CMU, [RECIPE, small], n_views=3)
+
+
+def test_tiles_of_several_sizes(tmp_path):
+    for i, size in enumerate([(40, 64), (100, 32), (64, 64)]):
+        Image.new('RGB', size, (i, i, i)).save(tmp_path / f'{i}.png')
+    dataset = TileDataset(dict(type='ImageFolder', root=str(tmp_path)), RECIPE)
+    batch = dataset.batch([0, 1, 2], generator())
+    assert [int(view.max()) for view in batch['views'][0]] == [0, 1, 2]
+    with pytest.raises(UserError, match=r"1.png: this tile has 100 x 32 px, others have 40 x 64"):
+        dataset.batch([0, 1, 2], generator(), render='device')
+
+
+def test_raw_tiles_come_with_the_same_draws():
+    dataset = TileDataset(KATHER, RECIPE)
+    views = dataset.batch([5, 0], generator())
+    raw = dataset.batch([5, 0], generator(), render='device')
+    assert set(raw) == {'tiles', 'draw', 'index', 'label'} and len(raw['draw']) == 2
+    assert raw['tiles'].shape == (2, 3, 224, 224) and raw['tiles'].dtype == torch.uint8
+    for b, index in enumerate((5, 0)):
+        tile = raw['tiles'][b].permute(1, 2, 0).numpy()
+        assert np.array_equal(tile, dataset.source.read(index))
+    for v, draw in enumerate(raw['draw']):
+        assert torch.equal(draw['view_to_tile'], views['view_to_tile'][:, v])
+
+
+def test_recipes_without_geometry_give_no_maps():
+    bent = dict(RECIPE, steps=dict(crop=CROP, bend=dict(type='ElasticDistortion')))
+    dataset = TileDataset(CMU, [RECIPE, bent])
+    assert dataset.geometry == 'none'
+    assert dataset.batch([0], generator())['view_to_tile'] is None
+
+
+# --- recipes from configs ---
+
+def test_recipes_are_built_from_dicts_and_lists():
+    by_name = build_recipe(RECIPE)
+    in_a_row = build_recipe(dict(RECIPE, steps=[CROP, FLIP]))
+    assert isinstance(by_name, ViewRecipe) and by_name.size == (64, 64)
+    assert [type(step).__name__ for step in by_name.steps] == ['RandomResizedCrop',
+                                                               'HorizontalFlip']
+    assert [type(step) for step in in_a_row.steps] == [type(step) for step in by_name.steps]
+    assert build_recipe(by_name) is by_name
+
+
+@pytest.mark.parametrize('step, key, what', [
+    (dict(type='HorizontalFlop'), 'flip', "no recipe step is called 'HorizontalFlop'.*did you "
+                                          "mean 'HorizontalFlip'"),
+    (dict(type='HorizontalFlip', prob=1), 'flip', "HorizontalFlip: .*'prob'"),
+    (dict(p=0.5), 'flip', "dict with 'type'")])
+def test_wrong_steps_are_named(step, key, what):
+    with pytest.raises(UserError, match=rf'(?s)dataset\.recipe\.steps\.{key}: .*{what}'):
+        TileDataset(CMU, dict(RECIPE, steps=dict(crop=CROP, **{key: step})))
+    with pytest.raises(UserError, match=rf'(?s)dataset\.recipe\.1\.steps\.1: .*{what}'):
+        TileDataset(CMU, [RECIPE, dict(RECIPE, steps=[CROP, step])])
+
+
+def test_all_wrong_steps_at_once_and_refused_values():
+    steps = dict(crop=dict(CROP, scale=(1.0, 0.2)), flip=dict(type='Flip'))
+    with pytest.raises(UserError, match=r'(?s)recipe\.steps\.crop: .*recipe\.steps\.flip: no'):
+        build_recipe(dict(RECIPE, steps=steps))
+    with pytest.raises(UserError, match="recipe ViewRecipe: .*'size'"):
+        build_recipe(dict(type='ViewRecipe', sise=64, steps=[CROP]))
+
+
+def test_built_by_name():
+    dataset = DATASETS.build(dict(type='TileDataset', source=KATHER, recipe=RECIPE, n_views=2))
+    assert len(dataset) == 51
+
+
+# --- unreadable tiles ---
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Six tiles of which 2, 3 and 5 are cut off behind their headers."""
+    for i in range(6):
+        path = tmp_path / f'{i}.png'
+        noise = np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+        if i in (2, 3, 5):
+            path.write_bytes(path.read_bytes()[:5000])
+    return dict(type='ImageFolder', root=str(tmp_path))
+
+
+def test_unreadable_tiles_are_replaced_by_the_next_readable_one(damaged, caplog):
+    dataset = TileDataset(damaged, RECIPE)
+    with caplog.at_level(logging.WARNING, 'openselfsup'):
+        batch = dataset.batch(range(6), generator())
+        again = dataset.batch(range(6), generator())
+    assert batch['index'].tolist() == [0, 1, 4, 4, 4, 0]
+    assert torch.equal(batch['views'][1], again['views'][1])
+    assert sorted(Path(path).name for path in dataset.corrupt) == ['2.png', '3.png', '5.png']
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3 and '2.png: cannot be decoded' in said[0]
+
+
+def test_unreadable_tiles_may_be_fatal(damaged):
+    dataset = TileDataset(damaged, RECIPE, on_corrupt='raise')
+    dataset.batch([0, 1], generator())
+    with pytest.raises(TileError, match='3.png: cannot be decoded'):
+        dataset.batch([0, 3], generator())
+    with pytest.raises(UserError, match="dataset.on_corrupt: 'stop' is unknown"):
+        TileDataset(damaged, RECIPE, on_corrupt='stop')
+
+
+def test_when_nothing_can_be_read(damaged, tmp_path):
+    dataset = TileDataset(damaged, RECIPE)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match='not one tile of this source can be read'):
+        dataset.batch([0], generator())
+
+
+def test_headers_are_checked_at_the_start(damaged, tmp_path):
+    (tmp_path / '1.png').write_bytes(b'')
+    with pytest.raises(UserError, match='1 of 6 tiles cannot be used'):
+        TileDataset(damaged, RECIPE)
+    dataset = TileDataset(damaged, RECIPE, check=False)
+    assert dataset.batch([1], generator())['index'].tolist() == [4]
