@@ -1,0 +1,1 @@
+"""What a pretrained backbone is fine-tuned into: instance and semantic segmentation."""

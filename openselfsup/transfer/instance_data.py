@@ -1,0 +1,128 @@
+"""Images and objects of a COCO data set for training, reproducible wherever a run goes on."""
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from ..datasets.decode import read_tile
+from ..datasets.prepare.instances import decode
+from ..errors import UserError
+
+_PREFETCH = 4  # batches prepared ahead
+
+
+class InstanceDataset:
+    """A COCO data set of instance masks.
+
+    Args:
+        folder: of the images.
+        truth: content of the JSON.
+        with_empty: keep images without objects.
+
+    Attributes:
+        images: entries of the JSON, in its order.
+        categories: COCO category ids; label k of a model (k >= 1) is ``categories[k - 1]``.
+
+    Raises:
+        UserError: no image is left.
+    """
+
+    def __init__(self, folder: Path, truth: dict, with_empty: bool = True):
+        self.folder = folder
+        self.annotations: dict[int, list[dict]] = defaultdict(list)
+        for annotation in truth['annotations']:
+            if not annotation.get('iscrowd'):
+                self.annotations[annotation['image_id']].append(annotation)
+        self.categories = sorted(c['id'] for c in truth['categories'])
+        self.images = [i for i in truth['images'] if with_empty or self.annotations[i['id']]]
+        if not self.images:
+            raise UserError('there is not one image with objects', where=str(folder))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int, flip: bool = False) -> Tensor:
+        """Return an image as float32 [3, H, W], RGB, in [0, 255]."""
+        pixels = read_tile(self.folder / self.images[index]['file_name'])
+        if flip:
+            pixels = pixels[:, ::-1]
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()
+
+    def target(self, index: int, flip: bool = False) -> dict[str, Tensor]:
+        """Return the objects of an image as torchvision's models take them.
+
+        Boxes (x0, y0, x1, y1) float32 [N, 4] around the masks, labels int64 [N] from 1, masks
+        uint8 [N, H, W].
+        """
+        entry = self.images[index]
+        height, width = entry['height'], entry['width']
+        masks, boxes, labels = [], [], []
+        for annotation in self.annotations[entry['id']]:
+            mask = decode(annotation['segmentation'], height, width)
+            if not mask.any():
+                continue
+            mask = mask[:, ::-1] if flip else mask
+            x, y, w, h = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
+            masks.append(mask)
+            boxes.append((x, y, x + w, y + h))
+            labels.append(self.categories.index(annotation['category_id']) + 1)
+        return dict(boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+                    labels=torch.tensor(labels, dtype=torch.int64),
+                    masks=torch.from_numpy(np.stack(masks).astype(np.uint8)) if masks
+                    else torch.zeros((0, height, width), dtype=torch.uint8))
+
+
+def batch_indices(count: int, batch: int, iteration: int, seed: int) -> list[int]:
+    """Return the images of a global batch.
+
+    The data set is shuffled anew for each pass; passes follow one another without a gap, so
+    that any batch size works. A function of its arguments only: a run goes on anywhere.
+    """
+    places = range(iteration * batch, (iteration + 1) * batch)
+    return [int(_order(count, seed, place // count)[place % count]) for place in places]
+
+
+@functools.lru_cache(maxsize=8)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def training_batches(dataset: InstanceDataset, batch: int, start: int, stop: int, seed: int,
+                     rank: int = 0, world_size: int = 1, flip: bool = True,
+                     workers: int = 2) -> Iterator[tuple[list[Tensor], list[dict]]]:
+    """Yield this rank's images and targets of the global batches start ... stop - 1.
+
+    Args:
+        dataset: where they come from.
+        batch: images of a global batch; ``world_size`` must divide it.
+        start: first iteration.
+        stop: iteration to stop before.
+        seed: of the order and the flips.
+        rank: which share of a batch is ours.
+        world_size: how many shares there are.
+        flip: mirror each image with probability 1/2.
+        workers: threads that prepare batches.
+    """
+    share = batch // world_size
+
+    def prepared(iteration: int) -> tuple[list[Tensor], list[dict]]:
+        indices = batch_indices(len(dataset), batch, iteration, seed)
+        flips = np.random.default_rng((seed, 1, iteration)).random(batch) < 0.5 * flip
+        own = range(rank * share, (rank + 1) * share)
+        return ([dataset.image(indices[i], bool(flips[i])) for i in own],
+                [dataset.target(indices[i], bool(flips[i])) for i in own])
+
+    with ThreadPoolExecutor(max(workers, 1), 'images') as pool:
+        waiting = [pool.submit(prepared, i) for i in range(start, min(start + _PREFETCH, stop))]
+        for iteration in range(start, stop):
+            current = waiting.pop(0).result()
+            if iteration + _PREFETCH < stop:
+                waiting.append(pool.submit(prepared, iteration + _PREFETCH))
+            yield current

@@ -1,0 +1,85 @@
+"""After training: score a backend on its test sets, write the results and the page."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import distributed
+from ..datasets.decode import read_tile
+from ..datasets.prepare.files import write_json, write_text
+from ..evaluation.segmentation import evaluate_instances, result_map, truth_map
+from ..visualization.overlays import draw_overlay, read_outcomes, write_overlay_page
+from .protocol import Backend, locate, subsets_of
+
+
+def evaluate(backend: Backend, datasets_folder: str, compare: Sequence[str] = ()) -> dict:
+    """Predict, score and show every test set of a backend.
+
+    Writes to its output folder ``coco_instances_results.json``, ``results.json``,
+    ``index.html`` and ``overlays/``; with several test sets each gets a folder of its name.
+
+    Args:
+        backend: a trained one.
+        datasets_folder: where the data sets are.
+        compare: output folders of other runs to show beside this one.
+
+    Returns:
+        Outcome by test set; empty on ranks other than 0.
+    """
+    outcomes = {}
+    for name in backend.test_sets:
+        results = backend.predict(name)
+        if not distributed.is_main():
+            continue
+        several = len(backend.test_sets) > 1
+        folder = backend.output_dir / name if several else backend.output_dir
+        outcomes[name] = write(folder, name, datasets_folder, results, backend.info(), compare)
+    return outcomes
+
+
+def write(folder: Path, name: str, datasets_folder: str, results: list[dict],
+          run: dict[str, Any], compare: Sequence[str] = ()) -> dict[str, Any]:
+    """Score the COCO results of one data set; write them, ``results.json`` and the page.
+
+    Args:
+        folder: where to write.
+        name: of the data set, e.g. ``GlaS_test``.
+        datasets_folder: where it is.
+        results: COCO results of all its images.
+        run: what a reader must know of the run.
+        compare: output folders of other runs.
+
+    Returns:
+        What ``results.json`` holds.
+    """
+    images_folder, truth = locate(datasets_folder, name)
+    outcome = dict(dataset=name, run=run, **evaluate_instances(
+        truth, results, subsets_of(datasets_folder, name)))
+    write_json(folder / 'coco_instances_results.json', results)
+    write_json(folder / 'results.json', outcome)
+    by_name = {image['file_name']: image for image in truth['images']}
+
+    def draw(file_name: str):
+        image = by_name[file_name]
+        return draw_overlay(read_tile(images_folder / file_name), truth_map(truth, image),
+                            result_map(results, image))
+
+    write_overlay_page(folder, outcome, draw, read_outcomes(compare))
+    write_text(folder / 'results.txt', table(outcome))
+    logging.getLogger('openselfsup.transfer').info('%s\n%s', name, table(outcome))
+    return outcome
+
+
+def table(outcome: dict[str, Any]) -> str:
+    """Return the scores as lines of text, a column for each subset."""
+    scores = outcome['scores']
+    lines = [f'{"":<18}' + ''.join(f'{name:>9}' for name in scores)]
+    for kind, word in (('bbox', 'box'), ('segm', 'mask'), ('objects', 'object')):
+        keys = next((s[kind] for s in scores.values() if kind in s), {})
+        for key in keys:
+            cells = [s[kind][key] for s in scores.values()]
+            digits = 0 if key in ('tp', 'fp', 'fn') else 3
+            lines.append(f'{word + " " + key:<18}' + ''.join(
+                f'{"-":>9}' if c is None else f'{c:9.{digits}f}' for c in cells))
+    return '\n'.join(lines) + '\n'

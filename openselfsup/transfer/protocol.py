@@ -1,0 +1,129 @@
+"""What every backend of instance segmentation offers, and how one is chosen."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ..datasets.prepare.files import read_json
+from ..errors import UserError, nearest
+
+BACKENDS = ('auto', 'detectron2', 'torchvision')
+INSTALL = ("python -m pip install --no-build-isolation "
+           "'git+https://github.com/facebookresearch/detectron2.git'")
+
+
+@dataclass
+class Job:
+    """One fine-tuning run, as the command line describes it.
+
+    Attributes:
+        config_file: YAML of the recipe.
+        overrides: 'KEY', 'VALUE', ... on top of it.
+        datasets_folder: holds ``GlaS/train``, ``GlaS/annotations/train.json``, ...
+        device: where to run.
+        resume: go on from the last checkpoint of OUTPUT_DIR.
+        eval_only: MODEL.WEIGHTS is a trained model to be evaluated.
+    """
+
+    config_file: str
+    overrides: Sequence[str] = ()
+    datasets_folder: str = 'datasets'
+    device: torch.device = field(default_factory=lambda: torch.device('cpu'))
+    resume: bool = False
+    eval_only: bool = False
+
+
+class Backend(Protocol):
+    """Trains and applies a model of instance segmentation.
+
+    Attributes:
+        name: 'torchvision' or 'detectron2'.
+        output_dir: OUTPUT_DIR of the recipe.
+        test_sets: names of the data sets to evaluate on.
+    """
+
+    name: str
+    output_dir: Path
+    test_sets: Sequence[str]
+
+    def load_backbone(self) -> str:
+        """Load MODEL.WEIGHTS; return what matched in one line. Nothing matched is an error."""
+        ...
+
+    def fit(self) -> None:
+        """Train, from the last checkpoint where the job resumes."""
+        ...
+
+    def predict(self, dataset: str) -> list[dict]:
+        """Return COCO results of a data set; on rank 0 those of all ranks."""
+        ...
+
+    def info(self) -> dict[str, Any]:
+        """Return what a reader of the results must know, as plain types."""
+        ...
+
+
+def choose(name: str) -> str:
+    """Resolve 'auto': detectron2 where it is installed, torchvision otherwise.
+
+    Raises:
+        UserError: detectron2 is asked for and not installed; the command to install it is given.
+    """
+    if name not in BACKENDS:
+        raise UserError(f"there is no backend '{name}'", where='--backend',
+                        expected='one of ' + ', '.join(BACKENDS), nearest=nearest(name, BACKENDS))
+    installed = importlib.util.find_spec('detectron2') is not None
+    if name == 'detectron2' and not installed:
+        raise UserError('detectron2 is not installed', where='--backend detectron2',
+                        expected=f'--backend torchvision, or first: {INSTALL}')
+    if name != 'auto':
+        return name
+    return 'detectron2' if installed else 'torchvision'
+
+
+def build(name: str, job: Job) -> Backend:
+    """Return the backend of the given name ('torchvision' or 'detectron2'), ready to load."""
+    if name == 'detectron2':
+        from .detectron2_backend import Detectron2Backend
+        return Detectron2Backend(job)
+    from .torchvision_backend import TorchvisionBackend
+    return TorchvisionBackend(job)
+
+
+def locate(folder: str | Path, name: str) -> tuple[Path, dict]:
+    """Find a registered data set such as ``GlaS_train`` or ``GlaS_testA``.
+
+    Args:
+        folder: the datasets folder.
+        name: ``X_split`` stands for ``folder/X/annotations/split.json``.
+
+    Returns:
+        The folder of its images, and the content of its JSON.
+
+    Raises:
+        UserError: there is no such data set; what there is is named.
+    """
+    folder = Path(folder)
+    top, _, split = name.rpartition('_')
+    path = folder / top / 'annotations' / f'{split}.json'
+    if not path.is_file():
+        there = sorted(f'{p.parents[1].name}_{p.stem}' for p in folder.glob('*/annotations/*.json'))
+        raise UserError(f"there is no data set '{name}': {path} does not exist",
+                        where='--datasets-folder', expected='one of ' + ', '.join(there) if there
+                        else "a folder written by tools/prepare_data.py", nearest=nearest(name, there))
+    truth = read_json(path)
+    images = folder / top / truth.get('info', {}).get('image_folder', split)
+    return images, truth
+
+
+def subsets_of(folder: str | Path, name: str) -> dict[str, list[int]]:
+    """Return image ids of the subsets of a data set that have a JSON of their own (testA, testB)."""
+    top, _, split = name.rpartition('_')
+    found = {}
+    for path in sorted((Path(folder) / top / 'annotations').glob(f'{split}?.json')):
+        found[path.stem] = [image['id'] for image in read_json(path)['images']]
+    return found

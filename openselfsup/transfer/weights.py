@@ -1,0 +1,91 @@
+"""Weights in detectron2's pickle: written for it, and read back without running code."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoints import atomic_file, backbone_state_dict, load, to_detectron2
+from ..errors import UserError
+
+AUTHOR = 'OpenSelfSup'
+# All that a pickle of names and numpy arrays needs.
+_ALLOWED = {('collections', 'OrderedDict'), ('_codecs', 'encode'), ('numpy', 'ndarray'),
+            ('numpy', 'dtype')} | {
+    (f'numpy.{core}.{module}', name) for core in ('core', '_core')
+    for module, name in (('multiarray', '_reconstruct'), ('multiarray', 'scalar'),
+                         ('numeric', '_frombuffer'))}
+
+
+def convert(source: str | Path, target: str | Path) -> str:
+    """Write the backbone of a checkpoint as the pickle that detectron2 loads.
+
+    Args:
+        source: any checkpoint :func:`openselfsup.checkpoints.backbone_state_dict` knows: our
+            extracted backbone, ours, published PLM and CA2CL, torchvision.
+        target: ``.pkl`` to write.
+
+    Returns:
+        What was converted, in one line.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or the target is called otherwise.
+    """
+    if Path(target).suffix != '.pkl':
+        raise UserError('detectron2 tells the format from the suffix', where=str(target),
+                        expected='a name ending in .pkl')
+    state, kind = backbone_state_dict(load(source))
+    renamed = {name: value.detach().cpu().float().numpy()
+               for name, value in to_detectron2(state).items()
+               if not name.endswith('num_batches_tracked')}
+    if not renamed:
+        raise UserError('no backbone weights were found', where=str(source))
+    # With the heuristics on, detectron2 matches names by their ends, below any prefix.
+    with atomic_file(target) as file:
+        pickle.dump(dict(model=renamed, __author__=AUTHOR, matching_heuristics=True), file,
+                    protocol=4)
+    return f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles containers, numbers, text and numpy arrays; anything else is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return an allowed class."""
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f'{module}.{name}')
+        return super().find_class(module, name)
+
+
+def read_pickle(path: str | Path) -> dict[str, Tensor]:
+    """Read a pickle of arrays by name, as written by :func:`convert` or MoCo's script.
+
+    Raises:
+        UserError: it cannot be read, or holds anything else: that could run code.
+    """
+    try:
+        with open(path, 'rb') as file:
+            content = _ArraysOnly(file, encoding='latin1').load()
+    except OSError as error:
+        raise UserError(error.strerror or str(error), where=str(path)) from None
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError) as error:
+        raise UserError(f'this pickle is damaged, or holds more than arrays ({error})',
+                        where=str(path), expected='a file of convert-pretrain-to-detectron2.py'
+                        ) from None
+    model = content.get('model', content) if isinstance(content, Mapping) else {}
+    found = {k: torch.from_numpy(np.array(v)) for k, v in model.items()
+             if isinstance(v, np.ndarray)}
+    if not found:
+        raise UserError('there are no arrays in this pickle', where=str(path))
+    return found
+
+
+def read_backbone(path: str | Path) -> dict[str, Any]:
+    """Read backbone weights from a pickle of detectron2's or from any checkpoint we know."""
+    if Path(path).suffix == '.pkl':
+        return dict(model=read_pickle(path))
+    return load(path)

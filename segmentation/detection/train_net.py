@@ -1,0 +1,124 @@
+"""Fine-tune a pretrained backbone into an instance segmentation model, and evaluate it.
+
+    python train_net.py --config-file configs/GlaS/GlaS_R_18_FPN_1x_moco.yaml --num-gpus 4 \\
+        --datasets-folder DIR MODEL.WEIGHTS backbone.pkl SOLVER.IMS_PER_BATCH 16 OUTPUT_DIR OUT
+    python train_net.py ... --num-gpus 0                                     # on the CPU
+    python train_net.py ... --eval-only MODEL.WEIGHTS OUT/model_final.pth
+
+DIR is what tools/prepare_data.py wrote. OUT/index.html shows the scores and the images.
+"""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+import torch.multiprocessing
+
+from openselfsup.engine import launch
+from openselfsup.engine.cli import run
+from openselfsup.errors import UserError
+from openselfsup.transfer import protocol
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config-file', required=True, metavar='YAML')
+    parser.add_argument('--num-gpus', type=int, default=None,
+                        help='GPUs of this machine; 0 runs on the CPU (default: 1 if there is one)')
+    parser.add_argument('--cpu-processes', type=int, default=1,
+                        help='processes with --num-gpus 0, for tests of several processes')
+    parser.add_argument('--datasets-folder', default='datasets', metavar='DIR')
+    parser.add_argument('--backend', default='auto', metavar='|'.join(protocol.BACKENDS))
+    parser.add_argument('--resume', action='store_true',
+                        help='go on from the last checkpoint in OUTPUT_DIR')
+    parser.add_argument('--eval-only', action='store_true')
+    parser.add_argument('--compare', nargs='+', default=[], metavar='OUT',
+                        help='finished runs to show beside this one')
+    parser.add_argument('opts', nargs=argparse.REMAINDER, metavar='KEY VALUE',
+                        help='override keys of the recipe, as detectron2 does')
+    return parser.parse_args()
+
+
+def work(rank: int, processes: int, port: int, backend_name: str,
+         args: argparse.Namespace) -> None:
+    """Run one process of the job."""
+    if processes > 1:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes),
+                          MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    if args.num_gpus == 0:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    from openselfsup.transfer.outcome import evaluate
+    where = launch.start('pytorch' if processes > 1 else 'none')
+    try:
+        job = protocol.Job(args.config_file, args.opts, args.datasets_folder, where.device,
+                           args.resume, args.eval_only)
+        backend = protocol.build(backend_name, job)
+        log = start_log(backend.output_dir, rank)
+        if backend_name == 'torchvision' and args.backend == 'auto':
+            log.info('detectron2 is not installed: torchvision trains the same recipe. '
+                     'To install detectron2: %s', protocol.INSTALL)
+        log.info('%s', backend.load_backbone())
+        if not args.eval_only:
+            backend.fit()
+        evaluate(backend, args.datasets_folder, args.compare)
+        log.info('scores: %s; pictures: %s', backend.output_dir / 'results.json',
+                 backend.output_dir / 'index.html')
+    finally:
+        launch.stop()
+
+
+def start_log(folder: Path, rank: int) -> logging.Logger:
+    """Log to the console and to ``log.txt``; ranks other than 0 say warnings only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger('openselfsup')
+    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    log.propagate = False
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if rank == 0:
+        handlers.append(logging.FileHandler(folder / 'log.txt', encoding='utf-8'))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter('%(asctime)s  %(message)s', '%H:%M:%S'))
+        log.addHandler(handler)
+    return log
+
+
+def main() -> int:
+    args = parse_arguments()
+    there = torch.cuda.device_count()
+    if args.num_gpus is None:
+        args.num_gpus = min(1, there)
+    if args.num_gpus > there:
+        raise UserError(f'{args.num_gpus} GPUs are asked for, this machine has {there}',
+                        where='--num-gpus', expected=f'at most {there}; 0 runs on the CPU')
+    backend_name = protocol.choose(args.backend)
+    processes = args.num_gpus or args.cpu_processes
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    if processes == 1:
+        work(0, 1, port, backend_name, args)
+    else:
+        torch.multiprocessing.start_processes(entry, (processes, port, backend_name, args),
+                                              processes)
+    return 0
+
+
+def entry(rank: int, *rest: object) -> None:
+    """Start of a spawned process: a user's mistake is told once, without a traceback."""
+    try:
+        work(rank, *rest)
+    except UserError as error:
+        if rank == 0:
+            print(f'error: {error}', file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+if __name__ == '__main__':
+    run(main)
