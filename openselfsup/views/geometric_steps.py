@@ -1,0 +1,179 @@
+"""Steps that choose the part of the tile that a view shows: crop, flips, turns, affine.
+
+Maps are float64 and in pixels, with pixel edges at integers. Crops, flips, quarter turns and
+transposes only ever add, subtract and swap integers: in any order they stay exact.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from .steps import GeometricStep, check_range, uniform
+
+
+def _maps(batch: int, linear: list[list[float]]) -> Tensor:
+    """Return ``batch`` maps of shape (2, 3) with the same linear part and no offset."""
+    maps = torch.zeros(batch, 2, 3, dtype=torch.float64)
+    maps[:, :, :2] = torch.tensor(linear, dtype=torch.float64)
+    return maps
+
+
+@dataclass(kw_only=True)
+class RandomResizedCrop(GeometricStep):
+    """Crop a random part, as torchvision's transform of that name.
+
+    Ten times an area and an aspect ratio are tried; if none fits, the largest central crop
+    whose aspect ratio is in range is taken. The crop is a rectangle of whole pixels.
+
+    Args:
+        scale: range of the crop's share of the area.
+        ratio: range of width / height, drawn uniformly in its logarithm.
+        p: probability with which a view undergoes the step.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    tries: ClassVar[int] = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range('RandomResizedCrop: scale', self.scale, 0, 1)
+        check_range('RandomResizedCrop: ratio', self.ratio, 1e-6)
+
+    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        batch = len(size)
+        height, width = size.double().unbind(-1)
+        crop = self._draw_size(height, width, generator)
+        room = torch.stack([height, width], dim=-1) - crop
+        corner = uniform((batch, 2), 0, 1, generator, torch.float64) * (room + 1)
+        corner = torch.minimum(corner.floor(), room)
+        maps = _maps(batch, [[1, 0], [0, 1]])
+        maps[:, :, 2] = corner.flip(-1)
+        return maps, crop.long()
+
+    def _draw_size(self, height: Tensor, width: Tensor, generator: Generator) -> Tensor:
+        """Draw (height, width) of the crops, (B, 2), in whole numbers."""
+        shape = (len(height), self.tries)
+        area = uniform(shape, *self.scale, generator, torch.float64) * (height * width)[:, None]
+        low, high = (math.log(r) for r in self.ratio)
+        ratio = uniform(shape, low, high, generator, torch.float64).exp()
+        tried = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], dim=-1).round()
+        largest = torch.stack([height, width], dim=-1)[:, None]
+        fits = ((tried > 0) & (tried <= largest)).all(-1)  # B tries
+        first = fits.to(torch.uint8).argmax(1)
+        found = tried[torch.arange(len(height)), first]
+        low, high = self.ratio
+        central = torch.stack([torch.minimum(height, (width / low).round()),
+                               torch.minimum(width, (height * high).round())], dim=-1)
+        return torch.where(fits.any(1, keepdim=True), found, central)
+
+
+@dataclass(kw_only=True)
+class HorizontalFlip(GeometricStep):
+    """Exchange left and right.
+
+    Args:
+        p: probability with which a view undergoes the step.
+    """
+
+    p: float = 0.5
+
+    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        maps = _maps(len(size), [[-1, 0], [0, 1]])
+        maps[:, 0, 2] = size[:, 1]
+        return maps, size
+
+
+@dataclass(kw_only=True)
+class VerticalFlip(GeometricStep):
+    """Exchange top and bottom.
+
+    Args:
+        p: probability with which a view undergoes the step.
+    """
+
+    p: float = 0.5
+
+    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        maps = _maps(len(size), [[1, 0], [0, -1]])
+        maps[:, 1, 2] = size[:, 0]
+        return maps, size
+
+
+@dataclass(kw_only=True)
+class Transpose(GeometricStep):
+    """Exchange rows and columns.
+
+    Args:
+        p: probability with which a view undergoes the step.
+    """
+
+    p: float = 0.5
+
+    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        return _maps(len(size), [[0, 1], [1, 0]]), size.flip(-1)
+
+
+@dataclass(kw_only=True)
+class QuarterTurn(GeometricStep):
+    """Turn by 0, 90, 180 or 270 degrees, each equally likely.
+
+    Args:
+        p: probability with which a view undergoes the step (and may still turn by 0).
+    """
+
+    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        turns = torch.randint(4, (len(size),), generator=generator)
+        # Counter-clockwise: after one turn, the new x runs along the old y.
+        cos = torch.tensor([1., 0., -1., 0.], dtype=torch.float64)[turns]
+        sin = torch.tensor([0., 1., 0., -1.], dtype=torch.float64)[turns]
+        new_size = torch.where((turns % 2 == 1)[:, None], size.flip(-1), size)
+        old, new = size.double(), new_size.double()
+        maps = torch.zeros(len(size), 2, 3, dtype=torch.float64)
+        maps[:, 0, 0], maps[:, 0, 1], maps[:, 1, 0], maps[:, 1, 1] = cos, -sin, sin, cos
+        # The middle stays the middle.
+        middle, new_middle = old.flip(-1) / 2, new.flip(-1) / 2
+        maps[:, :, 2] = middle - (maps[:, :, :2] * new_middle[:, None]).sum(-1)
+        return maps, new_size
+
+
+@dataclass(kw_only=True)
+class ShiftScaleRotate(GeometricStep):
+    """Shift, zoom and rotate about the middle; the frame keeps its size in pixels.
+
+    What the frame then shows beyond the edges of the tile is mirrored tissue. The rotation
+    is one of pixels: on a frame that is not square it is no rotation of its fractions.
+
+    Args:
+        shift: largest shift, as a share of the frame's height and width.
+        scale: the content is zoomed by a factor in [1 - scale, 1 + scale].
+        degrees: largest rotation either way.
+        p: probability with which a view undergoes the step.
+    """
+
+    p: float = 0.5
+    shift: float = 0.1
+    scale: float = 0.1
+    degrees: float = 15.
+    geometry: ClassVar[str] = 'affine'
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.shift < 0 or not 0 <= self.scale < 1 or self.degrees < 0:
+            raise ValueError('ShiftScaleRotate: shift and degrees must not be negative and '
+                             f'scale must be in [0, 1), not {self.shift!r}, {self.degrees!r} '
+                             f'and {self.scale!r}')
+
+    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        shift_x, shift_y, zoom, turn = uniform((4, len(size)), -1, 1, generator, torch.float64)
+        angle, zoom = turn * math.radians(self.degrees), 1 + zoom * self.scale
+        cos, sin = angle.cos() / zoom, angle.sin() / zoom
+        maps = torch.stack([cos, -sin, torch.zeros_like(cos), sin, cos, torch.zeros_like(cos)],
+                           dim=-1).view(-1, 2, 3)
+        extent = size.double().flip(-1)
+        target = (torch.stack([shift_x, shift_y], dim=-1) * self.shift + 0.5) * extent
+        maps[:, :, 2] = extent / 2 - (maps[:, :, :2] * target[:, None]).sum(-1)
+        return maps, size
