@@ -9,11 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.datasets.loader import ViewLoader
 from openselfsup.engine.cli import add_config_arguments, run
-from openselfsup.engine.config import load_config
-from openselfsup.registry import ALGORITHMS, BACKBONES, DATASETS
-from openselfsup.visualization import cell_grid, match_sheet, match_views, view_sheet
+from openselfsup.errors import UserError
 
 VIEWS_PER_SHEET, MATCHES_PER_SHEET = 16, 4
 
@@ -30,6 +27,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if args.n < 1:
+        raise UserError(f'{args.n} tiles cannot be drawn', where='--n', expected='1 or more')
+    # Imported late: a typo in the arguments should not wait for the whole library.
+    from openselfsup.datasets.loader import ViewLoader
+    from openselfsup.engine.config import load_config
+    from openselfsup.registry import ALGORITHMS, BACKBONES, DATASETS
+    from openselfsup.visualization import cell_grid, match_sheet, match_views, view_sheet
+
     cfg = load_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.dataset)
     loader = ViewLoader(dataset, min(args.n, len(dataset)), cfg.seed, workers=0,
@@ -42,6 +47,9 @@ def main() -> None:
                          source=dataset.source))
     if not ALGORITHMS.get(cfg.model['type']).needs_geometry:
         return
+    if batch['view_to_tile'] is None:
+        raise UserError('there is nothing to match: these steps distort the views',
+                        where='dataset.recipe', expected='steps of a known geometry')
     grid = cell_grid(BACKBONES.build(cfg.model['backbone']),
                      tuple(batch['views'][0].shape[-2:]))
     matching = match_views(batch, grid, dataset.geometry)

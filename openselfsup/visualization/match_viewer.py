@@ -17,7 +17,7 @@ from .view_sheet import TileSource, draw_tile, tile_name
 #: Colours of the followed query cells; they stand out from haematoxylin and eosin and from
 #: the colours of the two views.
 CELL_COLORS = ('#00A83B', '#FFD500', '#E3001B', '#00C8F0', '#8A2BE2', '#111111')
-GREY = '#B4B4B4'
+GREY, CROSS = '#B4B4B4', '#8C8C8C'
 
 GREY_OPACITY, PALE_OPACITY = 0.9, 0.75
 LINES_PER_CELL = 4
@@ -152,10 +152,17 @@ def _draw_weights(canvas: Canvas, panel: Panel, squares: np.ndarray,
                   weights: np.ndarray) -> None:
     for square, weight in zip(squares, weights):
         if weight <= 0:
-            canvas.polygon(panel.at(square), fill=GREY, alpha=GREY_OPACITY)
+            _grey_out(canvas, panel.at(square))
         elif weight < 1:
             canvas.polygon(panel.at(square), fill='white',
                            alpha=PALE_OPACITY * (1 - float(weight)))
+
+
+def _grey_out(canvas: Canvas, corners: np.ndarray) -> None:
+    """Veil and cross out a cell: grey alone could be the colour of a view."""
+    canvas.polygon(corners, fill=GREY, alpha=GREY_OPACITY)
+    for a, b in ((0, 2), (1, 3)):
+        canvas.line(corners[[a, b]], CROSS, 0.5)
 
 
 def _draw_grid(canvas: Canvas, panel: Panel, squares: np.ndarray, color: str,
@@ -191,19 +198,16 @@ def _write_header(canvas: Canvas, title: str) -> None:
     canvas.text(MARGIN, MARGIN + 8, title, size=10, bold=True)
     small = dict(size=6.5, color=SOFT_INK)
 
-    def swatch(x: float, y: float, fill: str, alpha: float) -> None:
-        box = Panel(x, y - 6, 8, 8)
-        canvas.polygon(box.at(UNIT_SQUARE), fill='#B5478A')
-        canvas.polygon(box.at(UNIT_SQUARE), fill=fill, alpha=alpha)
-
     x, y = MARGIN, MARGIN + 23
     for weight in (1.0, 0.5, 0.1):
-        swatch(x, y, 'white', PALE_OPACITY * (1 - weight))
+        box = Panel(x, y - 6, 8, 8).at(UNIT_SQUARE)
+        canvas.polygon(box, fill='#B5478A')
+        canvas.polygon(box, fill='white', alpha=PALE_OPACITY * (1 - weight))
         x += 9
     x += 3 + canvas.text(x + 3, y, 'the paler a cell, the less of it the other view covers: '
                          'its weight in the loss', **small) + 16
-    swatch(x, y, GREY, GREY_OPACITY)
-    canvas.text(x + 12, y, 'overlaps nothing: weight 0', **small)
+    _grey_out(canvas, Panel(x, y - 6, 8, 8).at(UNIT_SQUARE))
+    canvas.text(x + 12, y, 'crossed out: overlaps nothing, weight 0', **small)
 
     x, y = MARGIN, MARGIN + 35
     for row, share in enumerate((1.0, 0.4, 0.1)):

@@ -8,7 +8,8 @@ from openselfsup.visualization.canvas import (UNIT_SQUARE, VIEW_COLORS, Canvas, 
 
 def test_a_panel_maps_fractions_to_points():
     panel = Panel(10, 20, 100, 50)
-    np.testing.assert_allclose(panel.at([[0, 0], [1, 1], [0.5, 0.2]]), [[10, 20], [110, 70], [60, 30]])
+    np.testing.assert_allclose(panel.at([[0, 0], [1, 1], [0.5, 0.2]]),
+                               [[10, 20], [110, 70], [60, 30]])
 
 
 @pytest.mark.parametrize('height, width, expected', [

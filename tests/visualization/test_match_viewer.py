@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from openselfsup.visualization import match_sheet, match_views
 from openselfsup.visualization.canvas import Panel
-from openselfsup.visualization.match_viewer import (CELL_COLORS, GREY, GREY_OPACITY, HEADER, LEFTS,
-                                                    MARGIN, PALE_OPACITY, SIDE, choose_cells)
+from openselfsup.visualization.match_viewer import (CELL_COLORS, CROSS, GREY, GREY_OPACITY, HEADER,
+                                                    LEFTS, MARGIN, PALE_OPACITY, SIDE,
+                                                    choose_cells)
 
 TOP = MARGIN + HEADER
 QUERY, KEY, TILE = (Panel(left, TOP, SIDE, SIDE) for left in LEFTS)
@@ -36,9 +37,9 @@ def matching_of(match, weight_q=None, weight_k=None):
 
 
 def middle(panel, cell, n=3):
-    """A place inside a cell of an n x n grid, beside the lines that end in its centre."""
+    """A place inside a cell of an n x n grid, off its diagonals and its centre."""
     row, col = divmod(cell, n)
-    return panel.at(((col + 0.3) / n, (row + 0.25) / n))
+    return panel.at(((col + 0.5) / n, (row + 0.2) / n))
 
 
 def around(seen, place):
@@ -58,6 +59,9 @@ def test_weights_grey_out_and_pale_the_right_cells(sheet, make_batch):
             before, after = (around(s, middle(panel, cell)) for s in (plain, seen))
             veil = (GREY_OPACITY, grey) if weight == 0 else (PALE_OPACITY * (1 - weight), 255)
             np.testing.assert_allclose(after, before * (1 - veil[0]) + veil[0] * veil[1], atol=2)
+            crossed = seen.is_color(*panel.at(((cell % 3 + 0.3) / 3, (cell // 3 + 0.3) / 3)), CROSS,
+                                    tolerance=25)
+            assert crossed == (weight == 0)
 
 
 def test_a_line_leads_from_a_cell_to_its_match(sheet, make_batch, count_color):

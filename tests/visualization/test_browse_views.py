@@ -1,0 +1,53 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEMO = 'configs/demo/plm_r18.py'
+SCALE = 150 / 72  # pixels a point
+
+
+@pytest.fixture
+def browse(tmp_path):
+    def browse(config, *arguments):
+        tool = str(ROOT / 'tools' / 'browse_views.py')
+        return subprocess.run([sys.executable, tool, config, '--out', str(tmp_path / 'sheets'),
+                               *arguments],
+                              cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return browse
+
+
+def test_the_demo_config_is_drawn(browse, tmp_path):
+    done = browse(DEMO, '--n', '5')
+    assert done.returncode == 0, done.stderr
+    names = ['matches_01.png', 'matches_02.png', 'views_01.png']
+    assert sorted(path.name for path in (tmp_path / 'sheets').iterdir()) == names
+    assert [Path(line).name for line in sorted(done.stdout.split())] == names
+    four, one = (cv2.imread(str(tmp_path / 'sheets' / name)) for name in names[:2])
+    assert four.shape[0] > 2 * one.shape[0]
+
+
+def test_without_need_of_geometry_only_views_are_drawn_as_the_config_says(browse, tmp_path):
+    config = tmp_path / 'densecl.py'
+    config.write_text(f"""
+_base_ = ['{ROOT}/{DEMO}']
+model = dict(_delete_=True, type='DenseCL', backbone=dict(type='ResNet', depth=18),
+             neck=dict(type='DenseCLNeck', in_channels=512, hid_channels=512, out_channels=128))
+""")
+    done = browse(str(config), '--n', '2', '--cfg-options', 'dataset.recipe.steps.gray.p=1')
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / 'sheets').iterdir()] == ['views_01.png']
+    sheet = cv2.imread(str(tmp_path / 'sheets' / 'views_01.png')).astype(int)
+    tile, view = (sheet[round(80 * SCALE):round(140 * SCALE),
+                        round(left * SCALE):round((left + 66) * SCALE)] for left in (25, 117))
+    colour = [abs(image[..., 0] - image[..., 2]).mean() for image in (tile, view)]
+    assert colour[0] > 5 and colour[1] < 1  # the tile is not grey, its view is
+
+
+def test_a_mistake_is_one_sentence(browse, tmp_path):
+    done = browse(DEMO, '--cfg-options', 'dataset.recipe.steps.crop.scal=1')
+    assert done.returncode == 2 and "'scale'" in done.stderr
+    assert 'Traceback' not in done.stderr and not (tmp_path / 'sheets').exists()
