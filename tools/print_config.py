@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openselfsup.engine.cli import add_config_arguments, run
 from openselfsup.engine.config import load_config
+from openselfsup.engine.config_text import config_text
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
     args = parser.parse_args()
-    print(load_config(args.config, args.cfg_options).pretty_text.rstrip())
+    print(config_text(load_config(args.config, args.cfg_options)), end='')
 
 
 if __name__ == '__main__':

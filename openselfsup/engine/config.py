@@ -94,13 +94,13 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
             of them are listed with file, line, key path and the nearest valid name.
     """
     cfg = _read(Path(path))
-    options = options or []
-    problems = [problem for option in options if (problem := _override(cfg, option))]
     for field in dataclasses.fields(Settings):
         if field.name not in cfg and field.default is not dataclasses.MISSING:
             cfg[field.name] = field.default
         elif field.name not in cfg and field.default_factory is not dataclasses.MISSING:
             cfg[field.name] = field.default_factory()
+    options = options or []
+    problems = [problem for option in options if (problem := _override(cfg, option))]
     problems += find_problems(cfg, Settings) + _check_values(cfg)
     if problems:
         raise _report(problems, Path(path), options)

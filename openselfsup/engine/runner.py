@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import __version__, checkpoints, distributed
 from ..errors import UserError
 from ..registry import ALGORITHMS, BACKBONES, DATASETS, HOOKS, SCHEDULES
+from .config_text import config_text
 from .environment import describe_environment
 from .hooks import default_hooks
 from .launch import Launch
@@ -50,22 +51,19 @@ class PretrainRunner(Runner):
         loader = ViewLoader(dataset, self.batch_size, seed=cfg.seed, rank=launch.rank,
                             world_size=launch.world_size, workers=cfg.workers,
                             drop_last=cfg.drop_last)
-        check_enough_tiles(cfg, len(dataset), len(loader))
         seed_everything(cfg.seed)
         algorithm = ALGORITHMS.build(cfg.model)
         check_geometry(algorithm, dataset)
         if cfg.pretrained:
-            self.load_report = checkpoints.load_backbone_weights(algorithm.backbone,
-                                                                 cfg.pretrained)
-            if hasattr(algorithm, 'encoder_k'):
-                algorithm.encoder_k.load_state_dict(algorithm.encoder_q.state_dict())
+            self.load_report = load_pretrained(algorithm, cfg.pretrained)
         self.lr = scaled_learning_rate(cfg)
         self.last_checkpoint: str | None = None
         super().__init__(
             model=algorithm, work_dir=str(work_dir), train_dataloader=loader,
             train_cfg=dict(), optim_wrapper=dict(), launcher=launch.launcher, cfg=cfg,
             randomness=dict(seed=cfg.seed, deterministic=cfg.deterministic),
-            default_scope='openselfsup')
+            default_scope=None)
+        self.logger.setLevel('INFO')  # Runner's own lines of set-up are not for users
         self._train_loop = PretrainLoop(self, loader, cfg.epochs, cfg.global_batch_size,
                                         cfg.accumulate)
         self.optimizer = build_optimizer(self.algorithm, cfg.optimizer, self.lr)
@@ -111,7 +109,7 @@ class PretrainRunner(Runner):
 
     def build_logger(self, log_level: str = 'INFO', **_) -> logging.Logger:
         """Log to the console and to train.log."""
-        return build_logger(Path(self.work_dir), log_level)
+        return build_logger(Path(self.work_dir), 'WARNING')
 
     def build_visualizer(self, visualizer=None) -> dict:
         """TensorBoard events are written by a hook; there is no second visualizer."""
@@ -148,6 +146,11 @@ class PretrainRunner(Runner):
         if distributed.is_main():
             write_run_files(Path(self.work_dir), self.cfg, self.environment)
 
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """Call all hooks; what one of them raises is raised as it is."""
+        for hook in self._hooks:
+            getattr(hook, fn_name)(self, **kwargs)
+
     # ---- checkpoints ----
 
     def save_checkpoint(self, name: str = LATEST) -> None:
@@ -170,12 +173,12 @@ class PretrainRunner(Runner):
                       step=loop.total_steps_done, seed=self.seed, world_size=self.world_size,
                       global_batch_size=self.cfg.global_batch_size,
                       accumulate=self.cfg.accumulate, tiles=len(loop.dataloader.dataset),
-                      config=self.cfg.pretty_text, time=time.strftime('%Y-%m-%d %H:%M:%S')))
+                      config=config_text(self.cfg), time=time.strftime('%Y-%m-%d %H:%M:%S')))
         first = Path(self.work_dir) / name
         try:
             checkpoints.save(state, first)
             if name != LATEST:
-                checkpoints.link_latest(first, LATEST)
+                checkpoints.link(first, first.with_name(LATEST))
             self.last_checkpoint = str(first)
         except UserError as error:
             if loop.stopped or epoch == loop.max_epochs:
@@ -190,7 +193,7 @@ class PretrainRunner(Runner):
             UserError: not a training checkpoint of ours, or one of another model.
         """
         checkpoint = checkpoints.load(path)
-        check_training_state(checkpoint, self.algorithm, str(path))
+        checkpoints.check_training_state(checkpoint, self.algorithm, str(path))
         self.algorithm.load_state_dict(checkpoint['state_dict'])
         self.optimizer.load_state_dict(checkpoint['optimizer'])
         self.step.scaler.load_state_dict(checkpoint['scaler'])
@@ -215,24 +218,6 @@ class _NoVisualizer:
 
     def add_config(self, config: Config) -> None:
         """The config is written by :func:`~openselfsup.engine.work_dir.write_run_files`."""
-
-
-def check_training_state(checkpoint: dict, algorithm: nn.Module, path: str) -> None:
-    """Refuse a checkpoint that a run of this algorithm cannot go on from."""
-    missing = {'state_dict', 'optimizer', 'scaler', 'meta'} - checkpoint.keys()
-    if missing:
-        raise UserError(f"not a training checkpoint, it lacks {', '.join(sorted(missing))}",
-                        where=path, expected='an epoch_N.pth or latest.pth of a run; '
-                                             '--pretrained takes backbone weights')
-    theirs, ours = checkpoint['state_dict'], algorithm.state_dict()
-    odd = sorted(set(theirs) ^ set(ours)) + [
-        k for k, v in ours.items() if k in theirs and torch.is_tensor(v)
-        and v.shape != theirs[k].shape]
-    if odd:
-        raise UserError(f'a checkpoint of another model: {len(odd)} tensors differ, such as '
-                        f'{odd[0]}', where=path,
-                        expected='the model of this config; config.py beside the checkpoint '
-                                 'describes its own')
 
 
 def batch_size_per_rank(cfg: Config, world_size: int) -> int:
@@ -260,19 +245,22 @@ def scaled_learning_rate(cfg: Config) -> float:
     return cfg.optimizer['lr'] * scale
 
 
-def check_enough_tiles(cfg: Config, tiles: int, batches: int) -> None:
-    """Refuse a run whose epochs would be empty."""
-    if batches == 0:
-        raise UserError(f'{tiles} tiles do not fill one global batch of {cfg.global_batch_size}',
-                        where='global_batch_size',
-                        expected=f'at most {tiles}, or drop_last=False')
+def load_pretrained(algorithm: nn.Module, path: str) -> checkpoints.LoadReport:
+    """Start a backbone from weights; a method with two encoders knows how to start both."""
+    if hasattr(algorithm, 'load_backbone'):
+        return algorithm.load_backbone(path)
+    return checkpoints.load_backbone_weights(algorithm.backbone, path)
 
 
 def check_geometry(algorithm: nn.Module, dataset) -> None:
-    """Refuse recipes that lose the geometry which the method matches by."""
-    if not algorithm.needs_geometry or dataset.geometry != 'none':
+    """Tell a method what its maps are like; refuse recipes without the maps that it needs."""
+    if not algorithm.needs_geometry:
         return
-    steps = sorted({name for recipe in dataset.recipes for name in recipe.breaking_steps})
+    if dataset.geometry != 'none':
+        algorithm.geometry = dataset.geometry
+        return
+    steps = sorted({f'{name} ({type(recipe.named_steps[name]).__name__})'
+                    for recipe in dataset.recipes for name in recipe.breaking_steps})
     raise UserError(
         f"{type(algorithm).__name__} matches cells by their place in the tile, but "
         f"{', '.join(steps)} moves pixels in a way that no affine map describes",

@@ -89,7 +89,7 @@ class TrainStep:
 
     def _update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
-            group['lr'] = lr
+            group['lr'] = float(lr)  # a numpy number would end up in checkpoints
         if self.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             parameters = [p for g in self.optimizer.param_groups for p in g['params']]

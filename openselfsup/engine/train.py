@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from .. import distributed
 from ..errors import UserError
+from .config_text import config_text
 from .launch import Launch
 from .runner import PretrainRunner
 from .work_dir import CONSOLE, find_checkpoint
@@ -44,7 +45,7 @@ def dry_run(cfg: Config, launch: Launch, scratch: str) -> None:
     check_precision(cfg, launch)
     runner = PretrainRunner(cfg, launch, scratch)
     if distributed.is_main():
-        CONSOLE.print(cfg.pretty_text, markup=False, highlight=False, soft_wrap=True)
+        CONSOLE.print(config_text(cfg), markup=False, highlight=False, soft_wrap=True)
     for line in describe_run(runner):
         runner.logger.info(line)
     loader = runner.loop.dataloader

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from .. import distributed
 from ..errors import UserError
+from .config_text import config_text
 
 LATEST = 'latest.pth'
 CONSOLE = Console()
@@ -49,7 +50,7 @@ def build_logger(work_dir: Path, level: str = 'INFO') -> logging.Logger:
 
 def write_run_files(work_dir: Path, cfg: Config, environment: dict) -> None:
     """Write config.py (resolved, can be trained from as it is) and environment.json."""
-    (work_dir / 'config.py').write_text(cfg.pretty_text, encoding='utf-8')
+    (work_dir / 'config.py').write_text(config_text(cfg), encoding='utf-8')
     (work_dir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n',
                                                encoding='utf-8')
 

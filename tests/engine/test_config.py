@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from openselfsup.engine.config import load_config, split_option
+from openselfsup.engine.config_text import config_text
 from openselfsup.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -101,5 +102,5 @@ def test_wrong_paths_name_the_nearest(tmp_path):
 
 def test_a_resolved_config_can_be_read_again(tmp_path):
     cfg = load_config(PLM, ['epochs=3'])
-    (tmp_path / 'config.py').write_text(cfg.pretty_text)
+    (tmp_path / 'config.py').write_text(config_text(cfg))
     assert load_config(tmp_path / 'config.py').to_dict() == cfg.to_dict()

@@ -74,6 +74,7 @@ class MetricsHook(Hook):
             self.events.close()
 
     def _write(self, runner, step: int) -> dict:
+        runner.loop.check_finite()
         means = {k: self.sums[k] / self.counts[k] for k in sorted(self.sums)}
         features = getattr(runner.algorithm, 'features', None)
         if features is not None:  # a decomposition, so at logging steps only
@@ -81,7 +82,7 @@ class MetricsHook(Hook):
         keys, means = list(means), torch.stack(list(means.values()))
         values = distributed.all_reduce_mean(means).tolist()
         now = time.perf_counter()
-        wait = runner.loop.dataloader.take_wait()
+        wait = runner.loop.dataloader.data_wait
         self.total_wait += wait
         record = dict(step=step, epoch=runner.epoch + 1, iteration=runner.loop.position[1],
                       lr=float(runner.learning_rates[step - 1]), **dict(zip(keys, values)),

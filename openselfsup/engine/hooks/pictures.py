@@ -16,5 +16,8 @@ class PicturesHook(Hook):
         if not distributed.is_main() or (work_dir / 'views.png').exists():
             return
         from ...visualization import draw_batch
-        draw_batch(runner.loop.dataloader.make_batch(0, 0), runner.loop.dataloader.dataset,
-                   work_dir, runner.algorithm)
+        loader = runner.loop.dataloader
+        loader.set_position(0, 0)  # every epoch sets it anew
+        batches = iter(loader)
+        draw_batch(next(batches), loader.dataset, work_dir, runner.algorithm)
+        batches.close()

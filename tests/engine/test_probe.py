@@ -1,0 +1,83 @@
+"""Probes see everything and disturb nothing."""
+
+import json
+
+import pytest
+import torch
+from small_runs import assert_same_state
+
+from openselfsup.engine.hooks import KNNProbeHook, LinearProbeHook
+from openselfsup.errors import UserError
+
+TILES = {'type': 'ImageFolder', 'root': 'data/demo/kather2016'}
+KNN = {'type': 'KNNProbeHook', 'source': TILES, 'interval': 1, 'k': 3, 'size': 32}
+LINEAR = {'type': 'LinearProbeHook', 'source': TILES, 'interval': 2, 'size': 32}
+
+
+def lines_of(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_a_run_with_probes_ends_in_the_same_weights(make_runner, tmp_path):
+    make_runner(name='plain').train()
+    runner = make_runner(f'hooks={[KNN, LINEAR]}', name='probed')
+    runner.train()
+    assert_same_state(tmp_path / 'plain/latest.pth', tmp_path / 'probed/latest.pth')
+    assert all(part.training for part in runner.algorithm.encoder_q.modules())
+
+    rows = lines_of(tmp_path / 'probed')
+    knn = {row['step']: row['probe_knn'] for row in rows if 'probe_knn' in row}
+    linear = {row['step']: row['probe_linear'] for row in rows if 'probe_linear' in row}
+    assert list(knn) == [0, 3, 6] and list(linear) == [0, 6]
+    assert all(0 < value <= 1 for value in [*knn.values(), *linear.values()])
+    kept = [row for row in rows if 'loss' in row]
+    plain = lines_of(tmp_path / 'plain')
+    assert [row['loss'] for row in kept] == [row['loss'] for row in plain]
+
+    best = torch.load(tmp_path / 'probed/best_knn.pth', weights_only=True)['meta']['step']
+    trained = {step: value for step, value in knn.items() if step}
+    beats_start = [step for step in trained if trained[step] > knn[0]]
+    if beats_start:
+        assert best == max(trained, key=lambda step: (trained[step], -step))
+
+
+def test_the_best_so_far_survives_a_resume(make_runner, tmp_path):
+    options = ('epochs=3', f'hooks={[KNN]}')
+    runner = make_runner(*options)
+    hook = next(h for h in runner.hooks if isinstance(h, KNNProbeHook))
+    scores = iter([0.2, 0.9, 0.5])
+    hook.scores = lambda features: {'probe_knn': next(scores)}
+    before = hook.after_train_epoch
+
+    def stop_after_two(runner):
+        before(runner)
+        runner.loop.stopped = runner.epoch == 1
+
+    hook.after_train_epoch = stop_after_two
+    runner.train()
+    saved = torch.load(tmp_path / 'run/best_knn.pth', weights_only=True)['meta']
+    assert saved['step'] == 3  # 0.9, after the first epoch
+
+    runner = make_runner(*options)
+    runner.resume(tmp_path / 'run/latest.pth')
+    hook = next(h for h in runner.hooks if isinstance(h, KNNProbeHook))
+    hook.scores = lambda features: {'probe_knn': 0.7}
+    runner.train()
+    assert hook.best == 0.9
+    saved = torch.load(tmp_path / 'run/best_knn.pth', weights_only=True)['meta']
+    assert saved['step'] == 3
+
+
+def test_scores_of_known_features():
+    labels = LinearProbeHook({**TILES}, size=32).tiles.labels
+    perfect = torch.nn.functional.one_hot(labels).float()
+    noise = torch.randn(51, 8, generator=torch.Generator().manual_seed(0))
+    for hook in (KNNProbeHook({**TILES}, k=3), LinearProbeHook({**TILES})):
+        assert hook.scores(perfect)[hook.key] == 1.0
+        assert hook.scores(noise)[hook.key] < 0.5
+
+
+def test_tiles_without_labels_are_refused(make_runner):
+    hook = {**KNN, 'source': {'type': 'ImageFolder', 'root': 'data/demo/cmu1'}}
+    with pytest.raises(UserError, match='no labels'):
+        make_runner(f'hooks={[hook]}')
