@@ -7,10 +7,14 @@ curvature is nearly diagonal; L-BFGS started from that diagonal needs some tens 
 where plain gradient steps need thousands.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_SMALL = 20_000_000  # multiplications of a pass below which threads cost more than they save
 
 
 class Classifier(NamedTuple):
@@ -119,11 +123,23 @@ def solve(axes: Axes, labels: Tensor, classes: int, penalties: Tensor,
         slope = (z.T @ error.view(len(z), -1)).view(rank, count, classes).permute(1, 0, 2)
         return value, torch.cat([slope + penalty * weight, error.sum(0).unsqueeze(1)], 1)
 
-    # The Hessian of cross-entropy is at most p (1 - p) times the second moments of the inputs.
+    # Cross-entropy curves like p (1 - p) times the second moments of the inputs.
     bound = (classes - 1) / classes ** 2
     curvature = torch.cat([(bound * axes.variance).view(1, -1, 1) + penalty,
                            penalty.new_full((count, 1, 1), bound)], 1)
-    return _lbfgs(value_and_gradient, theta, 1 / curvature, tolerance, max_passes)
+    with _one_thread(len(z) * rank * count * classes < _SMALL):
+        return _lbfgs(value_and_gradient, theta, 1 / curvature, tolerance, max_passes)
+
+
+@contextlib.contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Compute in one thread where that is wanted."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _lbfgs(value_and_gradient, x: Tensor, inverse: Tensor, tolerance: float, max_passes: int,

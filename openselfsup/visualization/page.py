@@ -68,11 +68,17 @@ class Row(NamedTuple):
     strong: bool = False
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """Return a whole document: its title and the HTML of its sections, one after another."""
+def page(title: str, body: Sequence[str], style: str = '') -> str:
+    """Return a whole document: its title and the HTML of its sections, one after another.
+
+    Args:
+        title: of the document.
+        body: HTML of the sections.
+        style: CSS that is added to the style sheet.
+    """
     return ('<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n'
+            f'<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n<main>\n'
             + '\n'.join(part for part in body if part) + '\n</main>\n</body>\n</html>\n')
 
 

@@ -1,0 +1,126 @@
+"""Evaluate a pretrained backbone by linear probing, nearest neighbours or fine-tuning.
+
+    python benchmarks/classification/ft_le.py --dataset_path DATA --model_name resnet18 \\
+        --model_path CKPT --ft_epoch 100 --lr 0.01 --seed 1 --only_linear_eval --labeled_train 0.01
+    python benchmarks/classification/ft_le.py --dataset_path DATA --model_path CKPT \\
+        --ft_epoch 40 --lr 0.0003 --seed 1 --only_fine_tuning --labeled_train 0.01
+    python benchmarks/classification/ft_le.py --train FOLDER --holdout 0.3 --model_path CKPT \\
+        --labeled_train 1.0 --seeds 1 2 3
+
+DATA holds NCT-CRC-HE-100K and CRC-VAL-HE-7K, train and test class folders, or PCam's HDF5 files.
+Writes results.json, arrays.npz and report.html into --out and prints the table.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from openselfsup.engine.cli import run  # noqa: E402
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line: the published flags with their defaults, then ours."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    published = parser.add_argument_group('published flags')
+    add = published.add_argument
+    add('--seed', type=int, default=42)
+    add('--dataset_path', help='folder of a known layout')
+    add('--dataset', default='NCT', help='NCT or PCam: the layout to look for first')
+    add('--only_fine_turning', '--only_fine_tuning', dest='only_fine_tuning', action='store_true',
+        help='finetune-v1')
+    add('--only_linear_eval', action='store_true', help='linear-augmented-v1')
+    add('--debug', action='store_true', help='one epoch')
+    add('--fp16', action='store_true', help='fp16 on a GPU, bf16 on a CPU')
+    add('--ft_epoch', type=int, default=100, help='epochs (default %(default)s)')
+    add('--batch_size', type=int, default=128)
+    add('--lr', type=float, default=0.01)
+    add('--momentum', type=float, default=0.9)
+    add('--weight_decay', type=float, default=0.0)
+    add('--workers', type=int, default=4, help='unused, as published: see the next but four')
+    add('--early_stop', type=int, default=5, help='patience of fine-tuning in epochs')
+    add('--model_name', default='resnet18')
+    add('--image_size', type=int, default=224)
+    add('--labeled_train', type=float, nargs='+', default=[0.01], metavar='SHARE',
+        help='labelled share of the training tiles, or several (default 0.01)')
+    add('--dataloader_num_workers', type=int, default=16, help='threads; no more than cores')
+    add('--model_path', default='', help='checkpoint: ours, PLM, CA2CL, torchvision, timm ...')
+    add('--eval_metrics', default='accuracy,f1,precision,recall',
+        help='columns of the printed table: also balanced_accuracy, auroc, calibration_error')
+    add('--validation_split', type=float, default=0.2)
+    add('--default_device', default='cuda')
+    add('--gpu_index', default='0')
+
+    own = parser.add_argument_group('beyond the published ones')
+    add = own.add_argument
+    add('--train', help='class folders (or a PCam _x.h5) to learn from')
+    add('--test', help='class folders (or a PCam _x.h5) to test on')
+    add('--holdout', type=float, metavar='SHARE', help='hold this share of --train out as test')
+    add('--patient_pattern', metavar='REGEX',
+        help='finds the patient in a path (default: TCGA barcodes)')
+    add('--protocols', nargs='+', help='linear-v1, knn-v1, linear-augmented-v1, finetune-v1')
+    add('--seeds', type=int, nargs='+', help='several seeds in place of --seed')
+    add('--paper-compat', '--paper_compat', action='store_true',
+        help='add the published variants of SGD protocols, labelled as such')
+    add('--imagenet', metavar='CKPT', help='ImageNet weights (default: those in torch\'s cache)')
+    add('--knn_k', type=int, default=20)
+    add('--knn_temperature', type=float, default=0.07)
+    add('--work_dir', help='work directory of the pretraining: its curves go into the report')
+    add('--out', type=Path, help='default work_dirs/evaluation/NAME_OF_CHECKPOINT')
+    return parser.parse_args()
+
+
+def device_of(name: str, index: str, warn) -> str:
+    """Return the device asked for, or the nearest there is, with a warning."""
+    import torch
+    if name != 'cuda':
+        return name
+    if not torch.cuda.is_available():
+        warn('WARNING: there is no GPU: using the CPU')
+        return 'cpu'
+    if int(index) >= torch.cuda.device_count():
+        warn(f'WARNING: there is no GPU {index}: using GPU 0')
+        index = '0'
+    return f'cuda:{index}'
+
+
+def main() -> None:
+    args = parse_arguments()
+    # Imported late: a typo in the arguments should not wait for the whole library.
+    import torch
+
+    from openselfsup.evaluation import evaluate
+    from openselfsup.evaluation.data import find_data
+    from openselfsup.evaluation.finetune import TrainSettings
+    from openselfsup.evaluation.table import columns_of, results_table
+    from openselfsup.visualization.report import write_report
+
+    columns = columns_of(args.eval_metrics)
+    device = device_of(args.default_device, args.gpu_index, print)
+    amp = ('fp16' if device.startswith('cuda') else 'bf16') if args.fp16 else 'off'
+    if amp == 'bf16':
+        print('WARNING: fp16 needs a GPU: using bf16')
+    protocols = args.protocols or [
+        evaluate.LINEAR, evaluate.KNN,
+        *([evaluate.AUGMENTED] if args.only_linear_eval else []),
+        *([evaluate.FINETUNE] if args.only_fine_tuning else [])]
+    out = args.out or Path('work_dirs/evaluation') / (Path(args.model_path).stem or 'baselines')
+    data = find_data(args.dataset_path, args.train, args.test, args.holdout,
+                     patient_pattern=args.patient_pattern, layout=args.dataset)
+    train = TrainSettings(
+        args.ft_epoch, args.lr, args.momentum, args.weight_decay, args.batch_size,
+        args.early_stop, args.validation_split, args.image_size,
+        min(args.dataloader_num_workers, os.cpu_count() or 1), amp, args.debug)
+    results = evaluate.Evaluation(evaluate.Settings(
+        out, args.model_name, args.model_path, tuple(protocols), tuple(args.labeled_train),
+        tuple(args.seeds or [args.seed]), train, args.paper_compat, torch.device(device),
+        args.knn_k, args.knn_temperature, args.imagenet), data).run()
+    print(results_table(results, columns))
+    print(f'report: {write_report(out, args.work_dir)}')
+
+
+if __name__ == '__main__':
+    run(main)

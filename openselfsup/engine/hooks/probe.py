@@ -1,0 +1,167 @@
+"""Probes: what the features are worth while they are being learnt.
+
+A probe looks at the backbone in eval mode, without gradients, with random numbers of its own,
+and leaves everything as it found it: a run with probes ends in the same weights, bit for bit,
+as the run without.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from ... import distributed
+from ...datasets.labeled import LabeledTileDataset
+from ...evaluation.frozen import fit_linear
+from ...evaluation.knn import extract_features, leave_one_out_accuracy
+from ...evaluation.sampling import hold_out
+from ...registry import HOOKS
+from ..step import DTYPES
+from .metrics import METRICS, MetricsHook
+
+
+class ProbeHook(Hook):
+    """What all probes share: when they look, what they write, the best checkpoint.
+
+    After every ``interval`` epochs, the last one, and before the first step, a line with
+    ``step``, ``epoch`` and the probe's scores is added to metrics.jsonl and the scores to
+    TensorBoard. Rank 0 probes; the other ranks wait for it at their next exchange.
+
+    Args:
+        source: labelled tiles (``type`` in SOURCES), e.g. class folders.
+        interval: epochs between two probes.
+        size: side of the input in pixels, by default that of the views.
+        batch_size: tiles of one forward pass.
+        at_start: also probe the untrained backbone, as what to compare with.
+        save_best: keep the best checkpoint so far under :attr:`best_file`.
+    """
+
+    priority = 'ABOVE_NORMAL'  # before the checkpoint of the epoch is written
+    best_file = ''
+    key = ''
+
+    def __init__(self, source: dict, interval: int = 10, size: int | None = None,
+                 batch_size: int = 64, at_start: bool = True, save_best: bool = True):
+        self.interval, self.size, self.batch_size = interval, size, batch_size
+        self.at_start, self.save_best = at_start, save_best
+        # Smaller tiles than views are enlarged by the dataset, so any size will do for now.
+        self.tiles = LabeledTileDataset(source, size or 224)
+        self.best = -1.0
+
+    def scores(self, features: Tensor) -> dict[str, float]:
+        """Return the scores of features (N, C), under names for metrics.jsonl."""
+        raise NotImplementedError
+
+    def before_train(self, runner) -> None:
+        """Take the size from the views, and the best score so far from metrics.jsonl."""
+        if self.size is None:
+            self.tiles.size = self.tiles.resize = min(runner.loop.dataloader.dataset.recipes[0].size)
+        path = Path(runner.work_dir) / METRICS
+        lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
+        self.best = max((_score_of(line, self.key, runner.iter) for line in lines), default=-1.0)
+
+    def before_train_epoch(self, runner) -> None:
+        """Probe the untrained backbone once."""
+        if runner.iter == 0 and self.at_start:
+            self._probe(runner, step=0, epoch=0)
+
+    def after_train_epoch(self, runner) -> None:
+        """Probe where that is due."""
+        epoch = runner.epoch + 1
+        if epoch % self.interval == 0 or epoch == runner.loop.max_epochs:
+            self._probe(runner, runner.loop.total_steps_done, epoch)
+
+    def _probe(self, runner, step: int, epoch: int) -> None:
+        if not distributed.is_main():
+            return
+        start = time.perf_counter()
+        normalize = runner.cfg.normalize
+        features = extract_features(runner.algorithm.backbone, self.tiles, self.batch_size,
+                                    normalize['mean'], normalize['std'],
+                                    DTYPES[runner.cfg.amp])
+        found = self.scores(features)
+        self._write(runner, step, epoch, found)
+        said = '  '.join(f'{name} {value:.3f}' for name, value in found.items())
+        runner.logger.info('probe after epoch %d: %s (%d tiles, %.1f s)', epoch, said,
+                           len(self.tiles), time.perf_counter() - start)
+        if found[self.key] > self.best:
+            self.best = found[self.key]
+            if self.save_best and step:
+                runner.save_checkpoint(self.best_file)
+
+    def _write(self, runner, step: int, epoch: int, found: dict[str, float]) -> None:
+        line = dict(step=step, epoch=epoch) | {k: round(v, 6) for k, v in found.items()}
+        with (Path(runner.work_dir) / METRICS).open('a', encoding='utf-8') as file:
+            file.write(json.dumps(line) + '\n')
+        for hook in runner.hooks:
+            if isinstance(hook, MetricsHook):
+                for name, value in found.items():
+                    hook.events.add_scalar(name, value, step)
+
+
+@HOOKS.register_module()
+class KNNProbeHook(ProbeHook):
+    """Leave-one-out accuracy of the k nearest neighbours, as ``probe_knn``.
+
+    The best checkpoint is ``best_knn.pth``.
+
+    Args:
+        source, interval, size, batch_size, at_start, save_best: see :class:`ProbeHook`.
+        k: number of neighbours, fewer where there are fewer tiles.
+        temperature: a neighbour of similarity s weighs exp(s / T); None counts votes.
+    """
+
+    best_file, key = 'best_knn.pth', 'probe_knn'
+
+    def __init__(self, source: dict, interval: int = 10, size: int | None = None,
+                 batch_size: int = 64, at_start: bool = True, save_best: bool = True,
+                 k: int = 20, temperature: float | None = 0.07):
+        super().__init__(source, interval, size, batch_size, at_start, save_best)
+        self.k, self.temperature = min(k, len(self.tiles) - 1), temperature
+
+    def scores(self, features: Tensor) -> dict[str, float]:
+        return {self.key: leave_one_out_accuracy(features, self.tiles.labels, self.k,
+                                                 self.temperature)}
+
+
+@HOOKS.register_module()
+class LinearProbeHook(ProbeHook):
+    """Accuracy of linear-v1 on tiles held out of the labelled ones, as ``probe_linear``.
+
+    The best checkpoint is ``best_linear.pth``. Mind that it was chosen by these held-out
+    tiles: test it on others.
+
+    Args:
+        source, interval, size, batch_size, at_start, save_best: see :class:`ProbeHook`.
+        holdout: share of each class that is held out.
+        seed: draws the held-out tiles, the same ones at every probe.
+    """
+
+    best_file, key = 'best_linear.pth', 'probe_linear'
+
+    def __init__(self, source: dict, interval: int = 10, size: int | None = None,
+                 batch_size: int = 64, at_start: bool = True, save_best: bool = True,
+                 holdout: float = 0.3, seed: int = 0):
+        super().__init__(source, interval, size, batch_size, at_start, save_best)
+        self.seed = seed
+        kept, held = hold_out(self.tiles.labels.numpy(), holdout, seed)
+        self.kept, self.held = torch.from_numpy(kept), torch.from_numpy(held)
+
+    def scores(self, features: Tensor) -> dict[str, float]:
+        labels = self.tiles.labels
+        fitted = fit_linear(features[self.kept], labels[self.kept], int(labels.max()) + 1,
+                            self.seed)
+        said = fitted.probabilities(features[self.held]).argmax(1)
+        return {self.key: float((said == labels[self.held]).double().mean())}
+
+
+def _score_of(line: str, key: str, last_step: int) -> float:
+    """Return a line's score if it is of a step that was taken, else -1."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:  # a killed process left it half written
+        return -1.0
+    return record.get(key, -1.0) if record.get('step', last_step + 1) <= last_step else -1.0

@@ -1,0 +1,205 @@
+"""Labelled tiles of an evaluation: a training part and a test part, of the same classes."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..datasets.headers import SUFFIXES
+from ..datasets.pcam import PCam
+from ..datasets.sources import ImageFolder, Source
+from ..errors import UserError, nearest
+from .sampling import hold_out, patients_of
+
+NCT = ('NCT-CRC-HE-100K', 'CRC-VAL-HE-7K')
+PCAM_H5 = 'camelyonpatch_level_2_split_{}_x.h5'
+LAYOUTS = (f'{NCT[0]} and {NCT[1]}, train and test (class folders), or {PCAM_H5.format("train")} '
+           f'and {PCAM_H5.format("test")}')
+
+
+class Part(Source):
+    """Some tiles of a source, in a given order; a tile may come several times.
+
+    Args:
+        source: the whole.
+        indices: int64 array of shape (M,), tiles of the whole.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
+        self.source, self.indices = source, np.asarray(indices, np.int64)
+        self.labels, self.classes = source.labels[self.indices], source.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.source.read(int(self.indices[index]))
+
+    def path(self, index: int) -> str:
+        return self.source.path(int(self.indices[index]))
+
+
+@dataclass
+class EvaluationData:
+    """What is learnt from and what is tested on.
+
+    Attributes:
+        train, test: sources with labels 0..C-1 into ``classes``.
+        classes: names of the classes.
+        train_patients, test_patients: patient of each tile, or None where paths do not tell.
+        notes: what a reader of the results must know about the data, in sentences.
+    """
+
+    train: Source
+    test: Source
+    classes: list[str]
+    train_patients: np.ndarray | None = None
+    test_patients: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def find_data(dataset_path: str | None = None, train: str | None = None, test: str | None = None,
+              share: float | None = None, seed: int = 0,
+              patient_pattern: str | None = None, layout: str = 'NCT') -> EvaluationData:
+    """Find training and test tiles, and refuse what would make the result meaningless.
+
+    Args:
+        dataset_path: a folder of one of the known layouts: NCT-CRC-HE-100K with
+            CRC-VAL-HE-7K, ``train`` with ``test`` (PCam's ``pos`` / ``neg`` folders, or any
+            class folders), or PCam's HDF5 files.
+        train: class folders (or a PCam ``_x.h5``) to learn from, in place of a layout.
+        test: class folders to test on.
+        share: hold out this share of ``train`` as the test, where there is no ``test``.
+        seed: draws that split.
+        patient_pattern: regular expression that finds the patient in a tile's path.
+        layout: 'NCT' or 'PCam', the layout of ``dataset_path`` to look for first.
+
+    Raises:
+        UserError: no such folders, empty class folders, classes of the test that the training
+            part lacks, the same file in both parts.
+    """
+    if train is None:
+        if dataset_path is None:
+            raise UserError('no data is given', where='--dataset_path',
+                            expected='a folder, or --train and --test')
+        train, test = _known_layout(Path(dataset_path), layout)
+    source = open_source(train)
+    if test is None:
+        if share is None:
+            raise UserError('there is nothing to test on', where=str(train),
+                            expected='--test, or --holdout with the share of tiles to hold out')
+        return _held_out(source, share, seed, patient_pattern)
+    other = open_source(test, source.classes)
+    data = EvaluationData(source, other, source.classes)
+    data.train_patients = patients(source, patient_pattern)
+    data.test_patients = patients(other, patient_pattern)
+    _check_disjoint(source, other)
+    data.notes += _notes(data)
+    return data
+
+
+def open_source(path: str | Path, classes: list[str] | None = None) -> Source:
+    """Open class folders or a PCam file and check every tile's header.
+
+    Args:
+        path: the folder, or a ``_x.h5`` file.
+        classes: the only classes that may occur, in the order of their labels.
+    """
+    path = Path(path)
+    if path.suffix in ('.h5', '.hdf5'):
+        return PCam(str(path))
+    if path.is_dir():
+        _refuse_empty_folders(path)
+    source = ImageFolder(str(path), classes=classes)
+    if source.labels is None:
+        raise UserError('these tiles lie in no class folders', where=str(path),
+                        expected='one folder per class, each with its tiles')
+    if len(source.classes) < 2:
+        raise UserError(f"there is only the class '{source.classes[0]}'", where=str(path),
+                        expected='at least two class folders')
+    return source
+
+
+def patients(source: Source, pattern: str | None) -> np.ndarray | None:
+    """Return the patient of each tile of a source, None where its paths do not tell."""
+    return patients_of([source.path(i) for i in range(len(source))], pattern)
+
+
+def _known_layout(folder: Path, layout: str) -> tuple[str, str]:
+    if layout.lower() not in ('nct', 'pcam'):
+        raise UserError(f"no layout is called '{layout}'", where='--dataset',
+                        expected='NCT or PCam', nearest=nearest(layout, ('NCT', 'PCam')))
+    if not folder.is_dir():
+        raise UserError('no such folder', where=str(folder))
+    pairs = [NCT, ('train', 'test'), tuple(PCAM_H5.format(part) for part in ('train', 'test'))]
+    for first, second in pairs if layout.lower() == 'nct' else pairs[::-1]:
+        have = [(folder / name).exists() or (folder / f'{name}.gz').exists()
+                for name in (first, second)]
+        if all(have):
+            return str(folder / first), str(folder / second)
+        if any(have):
+            lacking = second if have[0] else first
+            raise UserError(f"'{lacking}' is missing beside '{first if have[0] else second}'",
+                            where=str(folder))
+    found = sorted(p.name for p in folder.iterdir())[:6]
+    raise UserError(f"no known layout; found {', '.join(found) or 'nothing'}", where=str(folder),
+                    expected=f'{LAYOUTS}; or give --train and --test')
+
+
+def _refuse_empty_folders(root: Path) -> None:
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')):
+        tiles = (name for _, _, names in os.walk(folder) for name in names
+                 if name.lower().endswith(SUFFIXES))
+        if next(tiles, None) is None:
+            raise UserError('this class folder holds no tile', where=str(folder),
+                            expected='files ending in ' + ', '.join(SUFFIXES))
+
+
+def _held_out(source: Source, share: float, seed: int, pattern: str | None) -> EvaluationData:
+    if not 0 < share < 1:
+        raise UserError(f'{share} is no share', where='--holdout', expected='between 0 and 1')
+    groups = patients(source, pattern)
+    kept, held = hold_out(source.labels, share, seed, groups)
+    data = EvaluationData(Part(source, kept), Part(source, held), source.classes)
+    if groups is not None:
+        data.train_patients, data.test_patients = groups[kept], groups[held]
+    how = 'whole patients' if groups is not None else 'single tiles, stratified by class'
+    data.notes = [f'The test tiles were held out of one folder by seed {seed}: {how}.']
+    data.notes += _notes(data)
+    return data
+
+
+def _check_disjoint(train: Source, test: Source) -> None:
+    shared = ({os.path.realpath(train.path(i)) for i in range(len(train))}
+              & {os.path.realpath(test.path(i)) for i in range(len(test))})
+    if shared:
+        raise UserError(f'{len(shared)} tiles are in the training part and in the test',
+                        where=min(shared), expected='two parts without common tiles')
+
+
+def _notes(data: EvaluationData) -> list[str]:
+    notes = []
+    missing = [name for label, name in enumerate(data.classes)
+               if label not in set(data.test.labels.tolist())]
+    if missing:
+        notes.append(f"The test has no tile of {', '.join(missing)}: scores are means over the "
+                     f'{len(data.classes) - len(missing)} classes it has.')
+    if data.train_patients is None or data.test_patients is None:
+        notes.append('WARNING: the paths tell no patients, so training and validation tiles may '
+                     'come from one patient, and intervals treat tiles as independent '
+                     '(--patient_pattern finds ids in paths).')
+    sizes = Counter(size for part in (data.train, data.test) for size in _sizes(part))
+    if len(sizes) > 1:
+        common = ', '.join(f'{w} x {h} ({n})' for (w, h), n in sizes.most_common(3))
+        notes.append(f'Tiles of {len(sizes)} sizes: {common}; the short side of each is resized '
+                     'and its centre cropped.')
+    return notes
+
+
+def _sizes(source: Source) -> list[tuple[int, int]]:
+    if isinstance(source, Part):
+        return _sizes(source.source)
+    return [(header.width, header.height) for header in source.check() or ()]

@@ -1,0 +1,328 @@
+"""From a checkpoint and labelled tiles to results.json, arrays.npz and a report.
+
+The order is what keeps the test out of every choice: labelled tiles are drawn, a protocol
+fits on them, and only then is its classifier, finished, applied to the test tiles, once.
+"""
+
+import datetime
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..datasets.labeled import LabeledTileDataset
+from ..errors import UserError
+from . import networks
+from .baselines import (COLOUR_HISTOGRAM, COLOUR_STATISTICS, IMAGENET_INIT, RANDOM_INIT,
+                        imagenet_weights)
+from .data import EvaluationData, Part
+from .features import Features, extract_all
+from .finetune import TrainSettings, predict, train_as_published, train_honestly
+from .frozen import Fitted, fit_knn, fit_linear
+from .metrics import bootstrap, check_head, confusion, interval, per_class_recall, score
+from .neighbours import nearest_tiles
+from .results import Results, Row, Summary
+from .sampling import labelled_fraction, too_small_for
+
+CHECKPOINT = 'checkpoint'
+LINEAR, KNN, AUGMENTED, FINETUNE = 'linear-v1', 'knn-v1', 'linear-augmented-v1', 'finetune-v1'
+PROTOCOLS = (LINEAR, KNN, AUGMENTED, FINETUNE)
+COMPAT = 'paper-compat'
+RANDOM_INITS = 3
+ARRAYS = 'arrays.npz'
+
+
+@dataclass
+class Settings:
+    """What to evaluate, and how.
+
+    Attributes:
+        out: folder of the results.
+        model_name: architecture, a key of :data:`.networks.MODELS`.
+        model_path: the checkpoint, or '' for the baselines alone.
+        protocols: some of :data:`PROTOCOLS`; linear-v1 is always added.
+        fractions: labelled shares of the training part.
+        seeds: one row of each protocol for each.
+        train: settings of the protocols that train with SGD.
+        paper_compat: add the published, flattering variants of those protocols.
+        device: where networks run.
+        knn_k, knn_temperature: of knn-v1.
+        imagenet: ImageNet weights, None for torchvision's cache.
+        baselines: False leaves them out (for tests of single protocols).
+        resamples: bootstrap resamples.
+        say: receives every line that a user should read.
+    """
+
+    out: Path
+    model_name: str = 'resnet18'
+    model_path: str = ''
+    protocols: tuple[str, ...] = (LINEAR, KNN)
+    fractions: tuple[float, ...] = (1.0,)
+    seeds: tuple[int, ...] = (42,)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    paper_compat: bool = False
+    device: torch.device = torch.device('cpu')
+    knn_k: int = 20
+    knn_temperature: float = 0.07
+    imagenet: str | None = None
+    baselines: bool = True
+    resamples: int = 1000
+    say: Callable[[str], None] = print
+
+
+class Evaluation:
+    """One evaluation: holds what its steps share.
+
+    Args:
+        settings: what to evaluate.
+        data: training and test tiles.
+    """
+
+    def __init__(self, settings: Settings, data: EvaluationData):
+        self.settings, self.data = settings, data
+        self.say = settings.say
+        self.classes = len(data.classes)
+        self.notes = list(data.notes)
+        self.rows: list[Row] = []
+        self.draws: dict[int, dict[str, np.ndarray]] = {}  # bootstrap values by row
+        self.probabilities: dict[int, np.ndarray] = {}
+        self.histories: dict[int, list[dict]] = {}
+        self.test_labels = torch.from_numpy(np.asarray(data.test.labels))
+
+    def run(self) -> Results:
+        """Evaluate everything, write results.json and arrays.npz, return the results."""
+        settings = self.settings
+        settings.out.mkdir(parents=True, exist_ok=True)
+        protocols = [LINEAR, *(p for p in settings.protocols if p != LINEAR)]
+        for protocol in protocols:
+            if protocol not in PROTOCOLS:
+                raise UserError(f"no protocol is called '{protocol}'", where='--protocols',
+                                expected='one of ' + ', '.join(PROTOCOLS))
+        self._load_networks()
+        self._say_data()
+        labelled = {(fraction, seed): labelled_fraction(self.data.train.labels, fraction, seed)
+                    for fraction in settings.fractions for seed in settings.seeds}
+        self._note_small_fractions()
+        features = self._extract(labelled)
+        for (fraction, seed), indices in labelled.items():
+            for protocol in (p for p in protocols if p in (LINEAR, KNN)):
+                self._frozen_rows(protocol, features, fraction, seed, indices)
+            for protocol in (p for p in protocols if p in (AUGMENTED, FINETUNE)):
+                self._sgd_row(protocol, fraction, seed, indices)
+                if settings.paper_compat:
+                    self._sgd_row(protocol, fraction, seed, None)
+        results = Results(
+            created=datetime.datetime.now().isoformat(timespec='seconds'),
+            environment=dict(openselfsup=__version__, python=platform.python_version(),
+                             torch=torch.__version__, device=str(settings.device)),
+            model=dict(name=settings.model_name, path=str(settings.model_path),
+                       tensors=self.checkpoint.report if self.checkpoint else 'random init',
+                       sha256=self.checkpoint.sha256 if self.checkpoint else ''),
+            data=self._describe_data(), notes=self.notes, rows=self.rows,
+            summary=self._summarise())
+        results.write(settings.out)
+        self._write_arrays(features, labelled)
+        return results
+
+    # ---- networks, data, features ----
+
+    def _load_networks(self) -> None:
+        settings = self.settings
+        self.checkpoint, self.backbones = None, {}
+        if settings.model_path:
+            self.checkpoint = networks.from_checkpoint(settings.model_name, settings.model_path)
+            self.say(self.checkpoint.report)
+            self.backbones[CHECKPOINT] = self.checkpoint.backbone
+            head = self.checkpoint.head_classes
+            if head not in (None, self.classes):
+                self._note(f'The head in the checkpoint knows {head} classes and the data has '
+                           f'{self.classes}: it is left out, heads are trained anew.')
+        else:
+            self._note('WARNING: no --model_path is given: only baselines are evaluated.')
+        if settings.baselines or not self.checkpoint:
+            for i, seed in enumerate(settings.seeds[:RANDOM_INITS]):
+                self.backbones[f'{RANDOM_INIT} {i}'] = networks.build(settings.model_name, seed)
+        found = imagenet_weights(settings.model_name, settings.imagenet)
+        if settings.baselines and found is not None:
+            network = networks.from_checkpoint(settings.model_name, found)
+            self.say(network.report)
+            self.backbones[IMAGENET_INIT] = network.backbone
+        for name, backbone in self.backbones.items():
+            self.backbones[name] = backbone.to(settings.device, memory_format=torch.channels_last)
+        known = self.checkpoint
+        self.normalise = (known.mean, known.std) if known else (networks.IMAGENET_MEAN,
+                                                                networks.IMAGENET_STD)
+
+    def _extract(self, labelled: dict[tuple[float, int], np.ndarray]) -> Features:
+        """Cache the features of every tile that is needed, once."""
+        needed = np.unique(np.concatenate(list(labelled.values())))
+        settings = self.settings
+        start = time.perf_counter()
+        features = extract_all(
+            self.backbones, self.data.train, needed, self.data.test, settings.train,
+            self.normalise, settings.out, colours=settings.baselines)
+        tiles = len(needed) + len(self.data.test)
+        if features.cached:
+            self.say(f'features of {tiles} tiles were cached in {settings.out}')
+        else:
+            self.say(f'features of {tiles} tiles by {len(self.backbones)} networks in '
+                     f'{time.perf_counter() - start:.1f} s')
+        return features
+
+    # ---- rows ----
+
+    def _frozen_rows(self, protocol: str, features: Features, fraction: float, seed: int,
+                     indices: np.ndarray) -> None:
+        labels = torch.from_numpy(self.data.train.labels[indices])
+        patients = self.data.train_patients
+        patients = None if patients is None else patients[indices]
+        for name in features.names_for(self.settings.seeds.index(seed)):
+            start = time.perf_counter()
+            own = features.train(name, indices)
+            if protocol == LINEAR:
+                fitted = fit_linear(own, labels, self.classes, seed, patients)
+            else:
+                fitted = fit_knn(own, labels, self.classes, self.settings.knn_k,
+                                 self.settings.knn_temperature,
+                                 standardise=name in (COLOUR_STATISTICS, COLOUR_HISTOGRAM))
+            self._test(protocol, name, fraction, seed, fitted.probabilities(features.test[name]),
+                       fitted, len(indices), start)
+
+    def _sgd_row(self, protocol: str, fraction: float, seed: int,
+                 indices: np.ndarray | None) -> None:
+        """Train on tiles: honestly on the labelled ones, or as published if there are none."""
+        start = time.perf_counter()
+        name = CHECKPOINT if self.checkpoint else f'{RANDOM_INIT} 0'
+        frozen, settings, data = protocol == AUGMENTED, self.settings.train, self.data
+        common = dict(classes=self.classes, settings=settings, seed=seed, frozen=frozen,
+                      normalise=self.normalise)
+        backbone = self.backbones[name]
+        width = self._width(backbone)
+        honest = indices is not None
+        if honest:
+            patients = None if data.train_patients is None else data.train_patients[indices]
+            trained = train_honestly(backbone, width, Part(data.train, indices),
+                                     patients=patients, **common)
+        else:
+            trained = train_as_published(backbone, width, data.train, data.test, fraction,
+                                         **common)
+        test = LabeledTileDataset(data.test, settings.image_size, check=False)
+        probabilities = predict(trained.model, test, settings, self.normalise)
+        label = protocol if honest else f'{COMPAT} ({protocol.removesuffix("-v1")})'
+        self.histories[len(self.rows)] = trained.history
+        fitted = Fitted(None, trained.settings, trained.chosen)
+        self._test(label, name, fraction, seed, probabilities, fitted, trained.train_tiles,
+                   start, honest, trained.validation_tiles)
+
+    def _test(self, protocol: str, name: str, fraction: float, seed: int, probabilities: Tensor,
+              fitted: Fitted, train_tiles: int, start: float, honest: bool = True,
+              validation_tiles: int | None = None) -> None:
+        """Score a finished classifier on the test tiles and add its row."""
+        labels, found = self.test_labels.numpy(), probabilities.numpy()
+        check_head(labels, found)
+        values = score(labels, found)
+        draws = bootstrap(labels, found, self.data.test_patients, self.settings.resamples)
+        scores = {key: dict(zip(('value', 'low', 'high'), (float(value[0]),
+                                                           *interval(draws[key]))))
+                  for key, value in values.items()}
+        self.draws[len(self.rows)] = draws
+        self.probabilities[len(self.rows)] = found
+        if validation_tiles is None:
+            share = fitted.settings.get('validation_share', 0)
+            validation_tiles = round(share * min(train_tiles, 10_000))
+        self.rows.append(Row(
+            protocol, _family(name), fraction, seed, honest, train_tiles, validation_tiles,
+            len(labels), fitted.settings, fitted.chosen, scores,
+            per_class_recall(labels, found), confusion(labels, found)[0].astype(int).tolist(),
+            round(time.perf_counter() - start, 3)))
+
+    # ---- what stands around the rows ----
+
+    def _summarise(self) -> list[Summary]:
+        groups: dict[tuple, list[int]] = {}
+        for i, row in enumerate(self.rows):
+            groups.setdefault((row.protocol, row.features, row.fraction, row.honest), []).append(i)
+        lines = []
+        for key, members in groups.items():
+            scores = {}
+            for name in self.rows[members[0]].scores:
+                values = [self.rows[i].scores[name]['value'] for i in members]
+                # All rows share the resamples: draw by draw, the mean over seeds is resampled.
+                low, high = interval(np.mean([self.draws[i][name] for i in members], 0))
+                scores[name] = dict(mean=float(np.mean(values)), low=low, high=high,
+                                    sd=float(np.std(values, ddof=1)) if len(values) > 1 else None)
+            lines.append(Summary(*key, [self.rows[i].seed for i in members], scores))
+        return lines
+
+    def _describe_data(self) -> dict:
+        parts = {}
+        for name in ('train', 'test'):
+            source = getattr(self.data, name)
+            counts = np.bincount(source.labels, minlength=self.classes)
+            parts[name] = dict(tiles=len(source), first=source.path(0),
+                               by_class=dict(zip(self.data.classes, counts.tolist())),
+                               patients=_count(getattr(self.data, f'{name}_patients')))
+        return dict(classes=self.data.classes, **parts)
+
+    def _write_arrays(self, features: Features, labelled: dict) -> None:
+        """Write what the report draws from: predictions, test features, nearest tiles."""
+        main = self._main_row()
+        name = CHECKPOINT if self.checkpoint else f'{RANDOM_INIT} 0'
+        row = self.rows[main]
+        indices = labelled[row.fraction, row.seed]
+        k = min(5, len(indices))
+        _, near = nearest_tiles(features.train(name, indices), features.test[name], k)
+        train, test = self.data.train, self.data.test
+        used, position = np.unique(indices[near.numpy()], return_inverse=True)
+        np.savez_compressed(
+            self.settings.out / ARRAYS, main_row=main,
+            test_paths=np.array([test.path(i) for i in range(len(test))]),
+            labels=self.test_labels.numpy(), probabilities=self.probabilities[main],
+            features=features.test[name].half().numpy(),
+            neighbours=position.reshape(near.shape),
+            neighbour_paths=np.array([train.path(int(i)) for i in used]),
+            neighbour_labels=train.labels[used])
+
+    def _main_row(self) -> int:
+        """Return the row that the pictures show: linear-v1 on the most labels, first seed."""
+        wanted = (LINEAR, CHECKPOINT if self.checkpoint else RANDOM_INIT,
+                  max(self.settings.fractions), self.settings.seeds[0])
+        return next(i for i, row in enumerate(self.rows)
+                    if (row.protocol, row.features, row.fraction, row.seed) == wanted)
+
+    def _width(self, backbone: torch.nn.Module) -> int:
+        return backbone.out_channels[-1]
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.say(text)
+
+    def _say_data(self) -> None:
+        data = self.data
+        self.say(f'{len(data.train)} training tiles, {len(data.test)} test tiles, '
+                 f'{self.classes} classes: {", ".join(data.classes)}')
+        for note in data.notes:
+            self.say(note)
+
+    def _note_small_fractions(self) -> None:
+        for fraction in self.settings.fractions:
+            few = too_small_for(self.data.train.labels, fraction)
+            if few:
+                names = ', '.join(self.data.classes[i] for i in few)
+                self._note(f'{fraction:g} of the training tiles is less than one tile of {names}: '
+                           'one is taken of each.')
+
+
+def _family(name: str) -> str:
+    """'random init 2' is one of several 'random init'."""
+    return RANDOM_INIT if name.startswith(RANDOM_INIT) else name
+
+
+def _count(patients: np.ndarray | None) -> int | None:
+    return None if patients is None else len(np.unique(patients))

@@ -1,0 +1,72 @@
+"""Features of any source of tiles, and the files that hold them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import atomic_file
+from ..datasets.labeled import LabeledTileDataset
+from ..datasets.sources import Source
+from .knn import IMAGENET_MEAN, IMAGENET_STD, extract_features
+
+
+class _Unlabelled(Source):
+    """A source with the label 0 everywhere, for datasets that insist on labels."""
+
+    def __init__(self, source: Source):
+        self.source, self.labels = source, np.zeros(len(source), np.int64)
+        self.read, self.path = source.read, source.path
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: int = 64,
+                   mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD,
+                   amp: str = 'off') -> Tensor:
+    """Return globally averaged features of all tiles of a source, labelled or not.
+
+    Args:
+        backbone: maps images to a list of feature maps.
+        source: N tiles.
+        size: side of the input in pixels.
+        batch_size: tiles of one forward pass.
+        mean, std: normalisation of the input, for values in [0, 1].
+        amp: 'off', 'bf16' or 'fp16'.
+
+    Returns:
+        float32 tensor of shape (N, C) on the CPU.
+    """
+    source.check()
+    tiles = LabeledTileDataset(_Unlabelled(source), size, check=False)
+    dtype = dict(off=None, bf16=torch.bfloat16, fp16=torch.float16)[amp]
+    return extract_features(backbone, tiles, batch_size, mean, std, autocast=dtype)
+
+
+def write_features(out: str | Path, features: Tensor, source: Source) -> None:
+    """Write features with the paths and labels of their tiles, at once or not at all.
+
+    Args:
+        out: a ``.npz`` or ``.h5`` file: ``features`` float32 (N, D), ``paths`` (N,), and
+            ``labels`` int64 (N,) and ``classes`` (C,) where the source has them.
+        features: of the tiles, in the order of the source.
+        source: the tiles.
+    """
+    arrays = dict(features=features.numpy(),
+                  paths=np.array([source.path(i) for i in range(len(source))]))
+    if source.labels is not None:
+        arrays['labels'] = source.labels
+    if source.classes is not None:
+        arrays['classes'] = np.array(source.classes)
+    with atomic_file(out) as file:
+        if Path(out).suffix == '.npz':
+            np.savez(file, **arrays)
+            return
+        import h5py  # only those who want HDF5 files need it
+        with h5py.File(file, 'w') as h5:
+            for name, values in arrays.items():
+                text = values.dtype.kind == 'U'
+                h5[name] = values.astype(h5py.string_dtype()) if text else values

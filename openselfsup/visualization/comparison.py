@@ -1,0 +1,80 @@
+"""Several evaluations on one page: the same protocol and labelled share beside each other."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import UserError
+from ..evaluation.results import Results, Summary, read_results
+from . import page
+from .report import STYLE, scores_table
+
+
+def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
+    """Write a page that compares evaluations and return its path.
+
+    Rows of one table differ in nothing but the features: protocol, labelled share and test
+    tiles are the same. Baselines are shown once where all runs agree on them.
+
+    Args:
+        runs: names of the runs and the folders of their evaluations.
+        out: the HTML file to write.
+
+    Raises:
+        UserError: a folder holds no results, or fewer than two are given.
+    """
+    if len(runs) < 2:
+        raise UserError('there is nothing to compare', expected='at least two runs')
+    found = {name: read_results(path) for name, path in runs.items()}
+    parts = [page.heading('Comparison of evaluations', ', '.join(runs)),
+             page.section('What was evaluated', _models(found)), _warning(found)]
+    for protocol, fraction in _tables(found):
+        lines = [(name, line) for name, results in found.items() for line in results.summary
+                 if (line.protocol, line.fraction) == (protocol, fraction)]
+        lines = _without_repeats(lines)
+        lines.sort(key=lambda item: -item[1].scores['accuracy']['mean'])
+        bars = [page.Row(_label(name, line), line.scores['accuracy']['mean'],
+                         line.scores['accuracy']['sd'], line.features == 'checkpoint')
+                for name, line in lines]
+        parts.append(page.section(
+            f'{protocol}, {100 * fraction:g} % labelled',
+            page.score_table(bars, 'Features', 'Accuracy, %'),
+            scores_table([line for _, line in lines], [name for name, _ in lines])))
+    Path(out).write_text(page.page('Comparison of evaluations', parts, STYLE), encoding='utf-8')
+    return Path(out)
+
+
+def _models(found: Mapping[str, Results]) -> str:
+    rows = [(page.escape(name), page.escape(Path(r.model['path']).name or 'baselines only'),
+             page.escape(f"{r.data['train']['tiles']:,} / {r.data['test']['tiles']:,}"),
+             page.escape(r.created[:10])) for name, r in found.items()]
+    return page.table(('Run', 'Checkpoint', 'Training / test tiles', 'When'), rows)
+
+
+def _warning(found: Mapping[str, Results]) -> str:
+    """Say where runs were not tested on the same tiles."""
+    first, *others = ((r.data['classes'], r.data['test']['by_class']) for r in found.values())
+    if all(other == first for other in others):
+        return ''
+    return page.section('Read this with the numbers', page.paragraph(
+        'The runs were tested on different tiles: their numbers cannot be compared.', 'warning'))
+
+
+def _tables(found: Mapping[str, Results]) -> list[tuple[str, float]]:
+    """Return protocols and labelled shares in the order in which runs list them."""
+    return list(dict.fromkeys((line.protocol, line.fraction) for results in found.values()
+                              for line in results.summary))
+
+
+def _without_repeats(lines: list[tuple[str, Summary]]) -> list[tuple[str, Summary]]:
+    """Keep one line of a baseline on which several runs agree."""
+    kept: list[tuple[str, Summary]] = []
+    for name, line in lines:
+        same = line.features != 'checkpoint' and any(
+            (other.features, other.scores) == (line.features, line.scores) for _, other in kept)
+        if not same:
+            kept.append((name, line))
+    return kept
+
+
+def _label(name: str, line: Summary) -> str:
+    return name if line.features == 'checkpoint' else f'{line.features} ({name})'

@@ -1,0 +1,312 @@
+"""report.html: one evaluation on one page that needs no other file.
+
+It is drawn from ``results.json`` and ``arrays.npz`` in the folder of the evaluation; tiles are
+read where they lay then.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import UserError
+from ..evaluation.results import Results, Row, Summary, read_results
+from ..evaluation.table import HEADINGS, percent
+from . import page
+from .curves import plot_curves
+from .report_figures import feature_maps, inline_png, thumbnail
+
+REPORT = 'report.html'
+ARRAYS = 'arrays.npz'
+COLUMNS = ('accuracy', 'balanced_accuracy', 'macro_f1', 'auroc', 'calibration_error')
+NEIGHBOUR_ROWS, MISTAKES = 12, 12
+
+STYLE = '''
+.scroll { overflow-x: auto; margin-bottom: .8rem; }
+.scroll table { width: auto; min-width: 100%; margin: 0; }
+.scroll td, .scroll th { white-space: nowrap; padding-right: 1.1rem; }
+.scroll td:first-child { min-width: 0; }
+.scroll td.number, .scroll th.number { text-align: right; }
+.interval { display: block; color: #555; font-size: .75rem; font-weight: 400; }
+.paper td { color: #8a4b00; }
+.warning { border-left: .25rem solid #d08300; padding-left: .7rem; max-width: 44rem; }
+.scroll .matrix { min-width: 0; font-size: .8125rem; }
+.scroll .matrix td, .scroll .matrix th { text-align: center; padding: .3rem .35rem; border: 1px solid #fff;
+  min-width: 2.1rem; font-variant-numeric: tabular-nums; }
+.matrix th { font-weight: 600; }
+.scroll .matrix tbody th { text-align: right; padding-right: .5rem; }
+.scroll .matrix thead th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; }
+.scroll .matrix thead th.corner { writing-mode: horizontal-tb; transform: none; vertical-align: bottom;
+  font-weight: 400; text-align: right; }
+.strip { display: grid; grid-template-columns: repeat(6, minmax(0, 7rem)); gap: .3rem .4rem;
+  margin-bottom: .9rem; font-size: .75rem; }
+.strip > div, .card { overflow-wrap: anywhere; line-height: 1.25; }
+.strip .query { padding-right: .45rem; border-right: 1px solid #ccc; }
+.tile { display: block; width: 100%; height: auto; aspect-ratio: 1; border: 3px solid #ccc;
+  border-radius: .2rem; margin-bottom: .15rem; }
+.same { border-color: #00967d; }
+.other { border-color: #d2452b; border-style: dashed; }
+.gone { display: flex; align-items: center; justify-content: center; background: #eee;
+  color: #555; font-size: .7rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr));
+  gap: .8rem; font-size: .75rem; }
+.maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem; }
+pre.settings { font-size: .75rem; }
+@media (max-width: 36rem) {
+  .strip { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+  .strip > div:nth-child(n+5) { display: none; }
+}
+'''
+
+
+class Evaluated(NamedTuple):
+    """What the sections draw on: the folder, the results, and the arrays (None if missing)."""
+
+    folder: Path
+    results: Results
+    arrays: dict[str, np.ndarray] | None
+    work_dir: Path | None = None
+
+
+def write_report(folder: str | Path, work_dir: str | Path | None = None) -> Path:
+    """Write ``report.html`` into the folder of an evaluation and return its path.
+
+    Args:
+        folder: holds ``results.json`` and ``arrays.npz``.
+        work_dir: work directory of the pretraining, whose curves are added.
+
+    Raises:
+        UserError: there are no results, or no metrics in ``work_dir``.
+    """
+    run = read_evaluation(folder, work_dir)
+    name = Path(run.results.model['path']).name or 'baselines'
+    sections = (title, facts, tables, notes, confusion_matrix, neighbours, mistakes, maps,
+                curves, definitions)
+    document = page.page(f'Evaluation of {name}', [section(run) for section in sections], STYLE)
+    out = run.folder / REPORT
+    out.write_text(document, encoding='utf-8')
+    return out
+
+
+def read_evaluation(folder: str | Path, work_dir: str | Path | None = None) -> Evaluated:
+    """Read the results and arrays of an evaluation."""
+    folder = Path(folder)
+    results, arrays = read_results(folder), None
+    if (folder / ARRAYS).is_file():
+        with np.load(folder / ARRAYS) as saved:
+            arrays = {name: saved[name] for name in saved.files}
+    return Evaluated(folder, results, arrays, None if work_dir is None else Path(work_dir))
+
+
+def title(run: Evaluated) -> str:
+    """What was evaluated."""
+    model = run.results.model
+    name = Path(model['path']).name or 'the baselines'
+    return page.heading(f'Evaluation of {name}', f"{model['name']}, {model['tensors']}")
+
+
+def facts(run: Evaluated) -> str:
+    """Tiles, classes, seeds."""
+    data, rows = run.results.data, run.results.rows
+    fractions = sorted({row.fraction for row in rows})
+    patients = data['test']['patients']
+    return page.facts([
+        ('Training tiles', f"{data['train']['tiles']:,}"),
+        ('Test tiles', f"{data['test']['tiles']:,}"), ('Classes', str(len(data['classes']))),
+        ('Labelled share', ', '.join(f'{100 * f:g} %' for f in fractions)),
+        ('Seeds', ', '.join(str(s) for s in sorted({row.seed for row in rows}))),
+        ('Test patients', f'{patients:,}' if patients else 'unknown'),
+        ('Device', run.results.environment['device']),
+        ('When', run.results.created.replace('T', ' ')[:16])])
+
+
+def tables(run: Evaluated) -> str:
+    """Accuracy as bars, then every score with its spread and interval, per labelled share."""
+    parts = []
+    for fraction in sorted({line.fraction for line in run.results.summary}):
+        lines = [line for line in run.results.summary if line.fraction == fraction]
+        bars = [page.Row(f'{line.protocol}: {line.features}', line.scores['accuracy']['mean'],
+                         line.scores['accuracy']['sd'], line.features == 'checkpoint')
+                for line in lines]
+        label = f'{100 * fraction:g} % of the training tiles labelled'
+        parts += [page.paragraph(label), page.score_table(bars, 'Protocol and features',
+                                                          'Accuracy, %'), scores_table(lines)]
+    return page.section('Results', *parts, page.paragraph(
+        'Means in %, ± standard deviation over seeds where there are several; in brackets the '
+        '95 % bootstrap interval over test tiles (over patients where their ids are known). '
+        'Calibration error: lower is better. Colour baselines see no shape; random init is the '
+        'same network untrained.', 'note'))
+
+
+def scores_table(lines: Sequence[Summary], names: Sequence[str] | None = None) -> str:
+    """Return all scores of summaries in a table that scrolls sideways on a narrow page.
+
+    Args:
+        lines: the summaries.
+        names: a first cell for each line, such as the run it comes from.
+    """
+    head = [*([] if names is None else ['Run']), 'Protocol', 'Features']
+    body = []
+    for i, line in enumerate(lines):
+        cells = [*([] if names is None else [names[i]]), line.protocol, line.features]
+        numbers = []
+        for name in COLUMNS:
+            score = line.scores[name]
+            ends = f"{percent(score['low'])}–{percent(score['high'])}"
+            numbers.append(f'<td class="number">{percent(score["mean"], score["sd"])} '
+                           f'<span class="interval">[{ends}]</span></td>')
+        style = ('strong' if line.features == 'checkpoint' else '') if line.honest else 'paper'
+        body.append(f'<tr class="{style}">' + ''.join(f'<td>{escape(c)}</td>' for c in cells)
+                    + ''.join(numbers) + '</tr>')
+    return ('<div class="scroll"><table>\n<thead><tr>'
+            + ''.join(f'<th>{escape(name)}</th>' for name in head)
+            + ''.join(f'<th class="number">{HEADINGS[name]}</th>' for name in COLUMNS)
+            + '</tr></thead>\n<tbody>'
+            + '\n'.join(body) + '</tbody></table></div>')
+
+
+def notes(run: Evaluated) -> str:
+    """What a reader must know beside the numbers."""
+    said = []
+    for note in run.results.notes:
+        text = note.removeprefix('WARNING: ')
+        said.append(page.paragraph(text[0].upper() + text[1:],
+                                   'warning' if text != note else None))
+    if any(not row.honest for row in run.results.rows):
+        said.append(page.paragraph(
+            'Rows called paper-compat repeat the published protocol: tiles drawn with '
+            'replacement, moving BatchNorm statistics, and in linear evaluation the epoch that '
+            'is best on the test. They flatter and are no measure of the features.', 'warning'))
+    return page.section('Read this with the numbers', *said)
+
+
+def confusion_matrix(run: Evaluated) -> str:
+    """Confusion matrix and recall of each class, of the row that the pictures show."""
+    row, classes = main_row(run), run.results.data['classes']
+    matrix = np.array(row.confusion)
+    share = matrix / matrix.sum(1, keepdims=True).clip(1)
+    head = ''.join(f'<th>{escape(name)}</th>' for name in classes)
+    body = ''
+    for i, name in enumerate(classes):
+        cells = ''.join(_matrix_cell(matrix[i, j], share[i, j], i == j)
+                        for j in range(len(classes)))
+        body += f'<tr><th>{escape(name)}</th>{cells}</tr>\n'
+    table = (f'<div class="scroll"><table class="matrix"><thead><tr>'
+             f'<th class="corner">true ↓ said →</th>{head}</tr></thead>\n<tbody>{body}</tbody>'
+             '</table></div>')
+    recalls = [page.Row(name, value) for name, value in zip(classes, row.recall_by_class)
+               if value is not None]
+    return page.section('What is taken for what', page.paragraph(_which(row), 'note'), table,
+                        page.score_table(recalls, 'Class', 'Recall, %'))
+
+
+def neighbours(run: Evaluated) -> str:
+    """Test tiles and the training tiles most similar to them."""
+    if run.arrays is None:
+        return ''
+    arrays, classes = run.arrays, run.results.data['classes']
+    strips = []
+    for i in _spread_over_classes(arrays['labels'], NEIGHBOUR_ROWS):
+        label = int(arrays['labels'][i])
+        cells = [f'<div class="query">{thumbnail(str(arrays["test_paths"][i]), classes[label])}'
+                 f'<b>{escape(classes[label])}</b></div>']
+        for j in arrays['neighbours'][i]:
+            other = int(arrays['neighbour_labels'][j])
+            same = other == label
+            image = thumbnail(str(arrays['neighbour_paths'][j]), classes[other],
+                              'same' if same else 'other')
+            mark = '✓' if same else '✗'
+            cells.append(f'<div>{image}{mark} {escape(classes[other])}</div>')
+        strips.append(f'<div class="strip">{"".join(cells)}</div>')
+    return page.section('Nearest neighbours', page.paragraph(
+        'Left a test tile, then the labelled training tiles that the features hold most alike '
+        '(cosine). Dashed: another class.', 'note'), *strips)
+
+
+def mistakes(run: Evaluated) -> str:
+    """The test tiles that were classified wrongly with the greatest certainty."""
+    if run.arrays is None:
+        return ''
+    arrays, classes = run.arrays, run.results.data['classes']
+    said = arrays['probabilities'].argmax(1)
+    certainty = np.where(said != arrays['labels'], arrays['probabilities'].max(1), -1)
+    order = [int(i) for i in np.argsort(-certainty)[:MISTAKES] if certainty[i] >= 0]
+    if not order:
+        return page.section('Worst mistakes', page.paragraph('Not one test tile is wrong.'))
+    cards = []
+    for i in order:
+        truth, wrong = classes[int(arrays['labels'][i])], classes[int(said[i])]
+        cards.append(f'<div class="card">{thumbnail(str(arrays["test_paths"][i]), truth)}'
+                     f'<b>{escape(truth)}</b> taken for <b>{escape(wrong)}</b>, '
+                     f'{certainty[i]:.0%} sure</div>')
+    return page.section('Worst mistakes', page.paragraph(_which(main_row(run)), 'note'),
+                        f'<div class="cards">{"".join(cards)}</div>')
+
+
+def maps(run: Evaluated) -> str:
+    """PCA, t-SNE and, where installed, UMAP of the test features."""
+    if run.arrays is None:
+        return ''
+    figures = feature_maps(run.arrays['features'], run.arrays['labels'],
+                           run.results.data['classes'])
+    inside = '\n'.join(figures)
+    return page.section('The test tiles as the features see them',
+                        f'<div class="maps">{inside}</div>' if figures else '')
+
+
+def curves(run: Evaluated) -> str:
+    """Curves of the pretraining, where its work directory is given."""
+    if run.work_dir is None:
+        return ''
+    with tempfile.TemporaryDirectory() as scratch:
+        data = plot_curves({run.work_dir.name: run.work_dir},
+                           Path(scratch) / 'curves.png').read_bytes()
+    return page.section('How the pretraining went', inline_png(
+        data, f'Everything that {run.work_dir} logged, over the optimiser steps.'))
+
+
+def definitions(run: Evaluated) -> str:
+    """Every protocol with all its settings, so that the numbers can be had again."""
+    seen: dict[str, Row] = {}
+    for row in run.results.rows:
+        seen.setdefault(row.protocol, row)
+    parts = []
+    for name, row in seen.items():
+        lines = [f'{key} = {value}' for key, value in row.settings.items()]
+        parts.append(f'<p class="step"><b>{escape(name)}</b></p>\n'
+                     f'<pre class="settings">{escape(chr(10).join(lines))}</pre>')
+    versions = ', '.join(f'{k} {v}' for k, v in run.results.environment.items())
+    return page.section('Protocols', *parts, page.paragraph(versions, 'note'))
+
+
+def main_row(run: Evaluated) -> Row:
+    """Return the row that matrix and pictures show."""
+    if run.arrays is not None:
+        return run.results.rows[int(run.arrays['main_row'])]
+    if not run.results.rows:
+        raise UserError('the results hold no rows', where=str(run.folder))
+    return run.results.rows[0]
+
+
+def _which(row: Row) -> str:
+    return (f'{row.protocol} on the features of {row.features}, '
+            f'{100 * row.fraction:g} % labelled, seed {row.seed}.')
+
+
+def _matrix_cell(count: int, share: float, diagonal: bool) -> str:
+    colour = (0, 114, 198) if diagonal else (210, 69, 43)
+    mixed = ','.join(str(round(255 + (c - 255) * share)) for c in colour)
+    ink = '#fff' if share > 0.55 else '#1b1b1b'
+    return (f'<td style="background:rgb({mixed});color:{ink}" title="{share:.1%}">'
+            f'{count if count else "·"}</td>')
+
+
+def _spread_over_classes(labels: np.ndarray, count: int) -> list[int]:
+    """Return tiles of every class in turn, the first ones of each."""
+    own = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    rounds = max(1, count // len(own))
+    return [int(tiles[i]) for tiles in own for i in range(min(rounds, len(tiles)))][:max(
+        count, len(own))]

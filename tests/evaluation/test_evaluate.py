@@ -1,0 +1,231 @@
+"""Whole evaluations on the bundled tiles."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from openselfsup.datasets.labeled import LabeledTileDataset
+from openselfsup.errors import UserError
+from openselfsup.evaluation import evaluate, finetune, networks
+from openselfsup.evaluation.data import Part, find_data
+from openselfsup.evaluation.finetune import TrainSettings
+from openselfsup.evaluation.metrics import SCORES
+from openselfsup.evaluation.results import read_results
+
+QUICK = TrainSettings(epochs=2, batch_size=16, image_size=32, lr=0.01, workers=2)
+
+
+def run(tmp_path, split, weights, **changes):
+    """Evaluate at 32 px and return the results and what was said."""
+    said = []
+    options = dict(model_path=str(weights), train=QUICK, resamples=50, say=said.append) | changes
+    data = find_data(str(split)) if isinstance(split, type(tmp_path)) else split
+    evaluation = evaluate.Evaluation(evaluate.Settings(tmp_path / 'out', **options), data)
+    return evaluation.run(), said
+
+
+@pytest.fixture(scope='module')
+def everything(tmp_path_factory, split, weights):
+    """All protocols, two fractions, two seeds, baselines."""
+    folder = tmp_path_factory.mktemp('everything')
+    results, said = run(folder, split, weights, protocols=evaluate.PROTOCOLS, seeds=(1, 2),
+                        fractions=(0.5, 1.0), paper_compat=True)
+    return folder / 'out', results, said
+
+
+def test_every_row_is_there_with_its_baselines(everything):
+    out, results, said = everything
+    kinds = {(row.protocol, row.features) for row in results.rows}
+    for protocol in ('linear-v1', 'knn-v1'):
+        for features in ('checkpoint', 'random init', 'colour mean / sd', 'colour histogram'):
+            assert (protocol, features) in kinds
+    assert {'linear-augmented-v1', 'finetune-v1', 'paper-compat (linear-augmented)',
+            'paper-compat (finetune)'} <= {protocol for protocol, _ in kinds}
+    assert len(results.rows) == 4 * (2 * 4 + 4)
+    for row in results.rows:
+        assert row.honest != row.protocol.startswith('paper-compat')
+        assert row.test_tiles == sum(map(sum, row.confusion)) == 15
+        for name in SCORES:
+            score = row.scores[name]
+            assert 0 <= score['low'] <= score['high'] <= 1 and 0 <= score['value'] <= 1
+    assert any('120/120' in line or '122/122' in line for line in said)
+
+
+def test_the_summary_is_mean_and_deviation_over_seeds(everything):
+    _, results, _ = everything
+    for line in results.summary:
+        values = [row.scores['accuracy']['value'] for row in results.rows
+                  if (row.protocol, row.features, row.fraction)
+                  == (line.protocol, line.features, line.fraction)]
+        assert line.seeds == [1, 2] and len(values) == 2
+        assert line.scores['accuracy']['mean'] == pytest.approx(np.mean(values))
+        assert line.scores['accuracy']['sd'] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_results_are_read_back_and_checked(everything, tmp_path):
+    out, results, _ = everything
+    again = read_results(out)
+    assert again.rows[0].scores.keys() == results.rows[0].scores.keys()
+    assert again.summary[-1].protocol == results.summary[-1].protocol
+    found = json.loads((out / 'results.json').read_text())
+    assert found['schema'] == 1 and len(found['model']['sha256']) == 64
+    del found['rows'][0]['confusion']
+    (tmp_path / 'results.json').write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r"rows\[0\] lacks \['confusion'\]"):
+        read_results(tmp_path)
+    (tmp_path / 'results.json').write_text('{"schema": 99}')
+    with pytest.raises(UserError, match='the schema is 99; expected 1'):
+        read_results(tmp_path)
+
+
+def test_features_are_cached_until_something_changes(everything, tmp_path, split, weights,
+                                                     monkeypatch):
+    folder = tmp_path / 'out'
+    shutil.copytree(everything[0], folder)
+    options = dict(seeds=(1, 2), fractions=(0.5, 1.0))
+    calls = []
+    original = evaluate.extract_all.__globals__['extract_features']
+    monkeypatch.setitem(evaluate.extract_all.__globals__, 'extract_features',
+                        lambda *a, **k: calls.append(1) or original(*a, **k))
+    results, _ = run(tmp_path, split, weights, **options)
+    assert not calls
+    assert results.rows[0].scores == everything[1].rows[0].scores or (
+        results.rows[0].scores['accuracy']['value']
+        == everything[1].rows[0].scores['accuracy']['value'])
+    run(tmp_path, split, weights, train=TrainSettings(image_size=64), **options)
+    assert calls
+
+
+def permuted(split):
+    """The same data, the labels of the test shuffled."""
+    data = find_data(str(split))
+    rng = np.random.default_rng(3)
+    data.test = Part(data.test, np.arange(len(data.test)))
+    data.test.labels = rng.permutation(data.test.labels)
+    return data
+
+
+def test_test_labels_cannot_influence_any_honest_protocol(split, weights, tmp_path, monkeypatch):
+    """What is chosen, and every prediction, stays the same when test labels are permuted."""
+    chosen = []
+    for name, data in (('true', find_data(str(split))), ('permuted', permuted(split))):
+        models = []
+        monkeypatch.setattr(evaluate, 'predict', lambda model, *rest: (
+            models.append(model), finetune.predict(model, *rest))[1])
+        evaluation = evaluate.Evaluation(evaluate.Settings(
+            tmp_path / name, model_path=str(weights), protocols=evaluate.PROTOCOLS, seeds=(1,),
+            train=QUICK, resamples=10, say=lambda text: None), data)
+        rows = evaluation.run().rows
+        chosen.append(([row.chosen for row in rows], evaluation.probabilities,
+                       [model.state_dict() for model in models],
+                       [row.scores['accuracy']['value'] for row in rows]))
+    (first, first_said, first_models, first_accuracy), (second, second_said, second_models,
+                                                        second_accuracy) = chosen
+    assert first == second and len(first) == 10 and len(first_models) == 2
+    for i, said in first_said.items():
+        assert np.array_equal(said, second_said[i])
+    for a, b in zip(first_models, second_models):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert first_accuracy != second_accuracy  # the labels did change
+
+
+def test_paper_compat_does_look_at_the_test(split, weights):
+    """The test above can fail: the published linear protocol follows the test labels."""
+    data, other = find_data(str(split)), permuted(split)
+    backbone = networks.from_checkpoint('resnet18', weights).backbone
+    settings = TrainSettings(epochs=6, batch_size=8, image_size=32, lr=0.05, workers=2)
+    found = [finetune.train_as_published(backbone, 512, d.train, d.test, 1.0, 8, settings, 1, True)
+             for d in (data, other)]
+    losses = [[h['loss'] for h in trained.history] for trained in found]
+    assert losses[0] == losses[1]  # training is the same ...
+    accuracies = [[h['accuracy'] for h in trained.history] for trained in found]
+    for trained, accuracy in zip(found, accuracies):  # ... but the epoch is the test's best
+        assert trained.chosen['selection_accuracy'] == max(accuracy)
+    assert accuracies[0] != accuracies[1]
+
+
+@pytest.mark.parametrize('honest', [True, False])
+def test_frozen_means_frozen(split, weights, honest):
+    data = find_data(str(split))
+    backbone = networks.from_checkpoint('resnet18', weights).backbone
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    if honest:
+        part = Part(data.train, np.arange(len(data.train)))
+        trained = finetune.train_honestly(backbone, 512, part, 8, QUICK, 1, frozen=True)
+    else:
+        trained = finetune.train_as_published(backbone, 512, data.train, data.test, 1.0, 8, QUICK,
+                                              1, frozen=True)
+    after = trained.model.backbone.state_dict()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    if honest:
+        assert not moved
+    else:  # published: BatchNorm statistics move although nothing is trained
+        assert moved and all('running' in key or 'num_batches' in key for key in moved)
+    assert all(torch.equal(before[k], v) for k, v in backbone.state_dict().items())
+
+
+def test_finetuning_moves_the_backbone_and_stops_early(split, weights):
+    data = find_data(str(split))
+    backbone = networks.from_checkpoint('resnet18', weights).backbone
+    part = Part(data.train, np.arange(len(data.train)))
+    settings = TrainSettings(epochs=30, batch_size=16, image_size=32, lr=0.0, workers=2,
+                             early_stop=3)
+    trained = finetune.train_honestly(backbone, 512, part, 8, settings, 1, frozen=False)
+    assert len(trained.history) - trained.chosen['epoch'] <= 3 and len(trained.history) < 30
+    settings = TrainSettings(epochs=1, batch_size=16, image_size=32, lr=0.01, workers=2)
+    trained = finetune.train_honestly(backbone, 512, part, 8, settings, 1, frozen=False)
+    assert not torch.equal(trained.model.backbone.conv1.weight, backbone.conv1.weight)
+
+
+def test_the_head_learns(split, weights):
+    data = find_data(str(split))
+    backbone = networks.from_checkpoint('resnet18', weights).backbone
+    part = Part(data.train, np.arange(len(data.train)))
+    settings = TrainSettings(epochs=8, batch_size=8, image_size=32, lr=0.03, workers=2)
+    trained = finetune.train_honestly(backbone, 512, part, 8, settings, 1, frozen=True)
+    losses = [h['loss'] for h in trained.history]
+    assert losses[-1] < 0.8 * losses[0]
+    tiles = LabeledTileDataset(part, 32)
+    said = finetune.predict(trained.model, tiles, settings,
+                            ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert (said.argmax(1) == tiles.labels).double().mean() > 0.3
+
+
+def test_a_head_of_other_classes_is_said_and_left_out(split, weights, tmp_path):
+    state = torch.load(weights, weights_only=True)
+    state['fc.weight'], state['fc.bias'] = state['fc.weight'][:3], state['fc.bias'][:3]
+    torch.save(state, tmp_path / 'three.pth')
+    results, said = run(tmp_path, split, tmp_path / 'three.pth', baselines=False,
+                        protocols=('linear-v1',))
+    sentence = ('The head in the checkpoint knows 3 classes and the data has 8: it is left out, '
+                'heads are trained anew.')
+    assert sentence in said and sentence in results.notes
+
+
+def test_the_normalisation_of_our_checkpoints_is_used(weights, tmp_path):
+    state = torch.load(weights, weights_only=True)
+    config = "normalize = dict(\n    mean=[0.7, 0.5, 0.7], std=[0.2, 0.2, 0.2])\nepochs = 3\n"
+    torch.save(dict(state_dict={f'encoder_q.backbone.{k}': v for k, v in state.items()
+                                if not k.startswith('fc')}, meta=dict(config=config)),
+               tmp_path / 'ours.pth')
+    network = networks.from_checkpoint('resnet18', tmp_path / 'ours.pth')
+    assert network.mean == (0.7, 0.5, 0.7) and network.std == (0.2, 0.2, 0.2)
+    assert network.head_classes is None
+
+
+def test_too_small_a_fraction_is_said(split, weights, tmp_path):
+    results, said = run(tmp_path, split, weights, fractions=(0.01,), protocols=('linear-v1',))
+    assert any('is less than one tile of ADIPOSE' in line for line in said)
+    assert results.rows[0].train_tiles == 8
+
+
+def test_wrong_names(split, weights, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'resnet18'"):
+        run(tmp_path, split, weights, model_name='resnet8')
+    with pytest.raises(UserError, match='no protocol is called'):
+        run(tmp_path, split, weights, protocols=('linear',))
+    with pytest.raises(UserError, match='ResNet-18, the model is a ResNet-34'):
+        run(tmp_path, split, weights, model_name='resnet34')

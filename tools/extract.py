@@ -1,0 +1,63 @@
+"""Write the features of tiles into one file, with their paths and labels.
+
+    python tools/extract.py configs/demo/plm_r18.py work_dirs/demo/latest.pth --out features.npz
+    python tools/extract.py CONFIG CKPT --out val.h5 --data CRC-VAL-HE-7K --size 224
+
+The tiles are those of the config, or of --data; the backbone and the normalisation are those of
+the config. The file holds features (N, D) float32, paths, and labels and classes where there are.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from openselfsup.engine.cli import add_config_arguments, run
+from openselfsup.errors import UserError
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='weights of the backbone, of any kind we can read')
+    parser.add_argument('--out', type=Path, required=True, help='the .npz or .h5 to write')
+    parser.add_argument('--data', help='folder of tiles (or a PCam _x.h5) in place of the config\'s')
+    parser.add_argument('--size', type=int, help='side of the input (default: that of the views)')
+    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--amp', choices=('off', 'bf16', 'fp16'), default='off')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.out.suffix not in ('.npz', '.h5'):
+        raise UserError(f"'{args.out.suffix}' is no format of ours", where='--out',
+                        expected='a file ending in .npz or .h5')
+    import torch
+
+    from openselfsup.checkpoints import load_backbone_weights
+    from openselfsup.engine.config import load_config
+    from openselfsup.evaluation.extract import extract_source, write_features
+    from openselfsup.registry import BACKBONES, SOURCES
+    cfg = load_config(args.config, args.cfg_options)
+    backbone = BACKBONES.build(cfg.model.backbone)
+    print(load_backbone_weights(backbone, args.checkpoint))
+    if args.data and Path(args.data).suffix == '.h5':
+        described = dict(type='PCam', x=args.data)
+    else:
+        described = dict(type='ImageFolder', root=args.data) if args.data else cfg.dataset.source
+    source = SOURCES.build(described)
+    recipe = cfg.dataset.recipe
+    size = args.size or (recipe[0] if isinstance(recipe, (list, tuple)) else recipe)['size']
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    features = extract_source(backbone.to(device), source, size, args.batch_size,
+                              cfg.normalize['mean'], cfg.normalize['std'], args.amp)
+    write_features(args.out, features, source)
+    print(f'{len(features)} tiles x {features.shape[1]} features: {args.out}')
+
+
+if __name__ == '__main__':
+    run(main)
