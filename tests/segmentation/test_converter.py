@@ -1,0 +1,94 @@
+"""The pickle for detectron2: names, values, and what must not be read from one."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from openselfsup.errors import UserError
+from openselfsup.transfer.weights import convert, read_pickle
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / 'tests' / 'data' / 'golden'
+
+
+def published(name: str, container: str) -> dict:
+    """A checkpoint with the keys and shapes of a published file and random values."""
+    keys = json.loads((GOLDEN / name).read_text())
+    keys = keys.get(container, keys)
+    torch.manual_seed(0)
+    return {container: {k: torch.rand(v if isinstance(v, list) else v['shape'])
+                        for k, v in keys.items()}}
+
+
+def expected_names() -> set[str]:
+    """detectron2's names of ResNet-18, written down by its own rules."""
+    def norm(conv: str) -> list[str]:
+        return [f'{conv}.weight'] + [f'{conv}.norm.{p}' for p in (
+            'weight', 'bias', 'running_mean', 'running_var')]
+    names = norm('stem.conv1')
+    for stage in (2, 3, 4, 5):
+        for block in (0, 1):
+            for conv in ('conv1', 'conv2'):
+                names += norm(f'res{stage}.{block}.{conv}')
+        if stage > 2:
+            names += norm(f'res{stage}.0.shortcut')
+    return set(names)
+
+
+@pytest.mark.parametrize('file, container, prefix', [
+    ('plm_r18_checkpoint_keys.json', 'state_dict', 'encoder_q.0.'),
+    ('ca2cl_r18_checkpoint_keys.json', 'net', 'module.resnet.')])
+def test_published_files_are_converted_directly(tmp_path, file, container, prefix):
+    checkpoint = published(file, container)
+    torch.save(checkpoint, tmp_path / 'x.pth')
+    assert '100 tensors' in convert(tmp_path / 'x.pth', tmp_path / 'x.pkl')
+    found = read_pickle(tmp_path / 'x.pkl')
+    assert set(found) == expected_names()
+    state = checkpoint[container]
+    for ours, theirs in (('res5.1.conv2.norm.running_var', 'layer4.1.bn2.running_var'),
+                         ('res3.0.shortcut.weight', 'layer2.0.downsample.0.weight'),
+                         ('res3.0.shortcut.norm.bias', 'layer2.0.downsample.1.bias'),
+                         ('stem.conv1.norm.weight', 'bn1.weight')):
+        assert torch.equal(found[ours], state[prefix + theirs])
+
+
+def test_the_command_line_and_the_form_of_the_file(tmp_path):
+    model = resnet18(weights=None)
+    torch.save(dict(state_dict={k: v for k, v in model.state_dict().items()
+                                if not k.startswith('fc')}), tmp_path / 'b.pth')
+    script = ROOT / 'segmentation' / 'detection' / 'convert-pretrain-to-detectron2.py'
+    done = subprocess.run([sys.executable, str(script), 'b.pth', 'b.pkl'], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / 'b.pkl', 'rb') as file:
+        content = pickle.load(file)
+    assert content['matching_heuristics'] is True and '__author__' in content
+    assert all(isinstance(v, np.ndarray) and v.dtype == np.float32
+               for v in content['model'].values())
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f'touch {tmp_path}/ran',)
+    (tmp_path / 'evil.pkl').write_bytes(pickle.dumps(dict(model=Evil())))
+    with pytest.raises(UserError, match='more than arrays .*system'):
+        read_pickle(tmp_path / 'evil.pkl')
+    assert not (tmp_path / 'ran').exists()
+    (tmp_path / 'cut.pkl').write_bytes(pickle.dumps(dict(model={}))[:5])
+    with pytest.raises(UserError, match='damaged'):
+        read_pickle(tmp_path / 'cut.pkl')
+
+
+def test_other_suffixes_are_refused(tmp_path):
+    torch.save(dict(state_dict=resnet18(weights=None).state_dict()), tmp_path / 'b.pth')
+    with pytest.raises(UserError, match='ending in .pkl'):
+        convert(tmp_path / 'b.pth', tmp_path / 'c.pth')

@@ -1,0 +1,193 @@
+"""Training, resuming, several processes, and the files of a run."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from openselfsup.checkpoints import load
+from openselfsup.errors import UserError
+from openselfsup.models.backbones.resnet import ResNet
+from openselfsup.transfer.instance_data import InstanceDataset, batch_indices, training_batches
+from openselfsup.transfer.outcome import evaluate
+from openselfsup.transfer.precise_bn import update_statistics
+from openselfsup.transfer.protocol import Job, locate, subsets_of
+from openselfsup.transfer.torchvision_backend import TorchvisionBackend
+from openselfsup.transfer.weights import convert
+
+DETECTION = Path(__file__).resolve().parents[2] / 'segmentation' / 'detection'
+SHORT = DETECTION / 'configs' / 'GlaS' / 'GlaS_R_18_FPN_short.yaml'
+TINY = ['MODEL.FPN.OUT_CHANNELS', '32', 'MODEL.ROI_BOX_HEAD.FC_DIM', '32',
+        'MODEL.ROI_MASK_HEAD.CONV_DIM', '16', 'INPUT.MIN_SIZE_TRAIN', '(64, 96)',
+        'INPUT.MIN_SIZE_TEST', '64', 'SOLVER.IMS_PER_BATCH', '2', 'SOLVER.AMP.ENABLED', 'False',
+        'TEST.PRECISE_BN.NUM_ITER', '2', 'MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE', '8',
+        'MODEL.RPN.PRE_NMS_TOPK_TRAIN', '50', 'MODEL.RPN.POST_NMS_TOPK_TRAIN', '20',
+        'MODEL.RPN.PRE_NMS_TOPK_TEST', '50', 'MODEL.RPN.POST_NMS_TOPK_TEST', '20']
+
+
+def backend(datasets, out, *more, config=SHORT, **job) -> TorchvisionBackend:
+    out.mkdir(exist_ok=True)
+    return TorchvisionBackend(Job(str(config), [*TINY, 'OUTPUT_DIR', str(out), *more],
+                                  str(datasets), **job))
+
+
+def test_data_sets_are_found_by_their_registered_names(datasets):
+    folder, truth = locate(datasets, 'GlaS_testA')
+    assert folder.name == 'test' and len(truth['images']) == 2
+    assert subsets_of(datasets, 'GlaS_test') == {'testA': [1, 2], 'testB': [3]}
+    with pytest.raises(UserError, match="GlaS_tset.*did you mean 'GlaS_test'"):
+        locate(datasets, 'GlaS_tset')
+
+
+def test_every_image_is_seen_once_a_pass_and_ranks_share_a_batch(datasets):
+    seen = [i for step in range(5) for i in batch_indices(5, 4, step, seed=1)]
+    assert all(sorted(seen[k:k + 5]) == list(range(5)) for k in range(0, 20, 5))
+    data = InstanceDataset(*locate(datasets, 'GlaS_train'))
+    whole = next(training_batches(data, 4, 3, 4, seed=1))
+    parts = [next(training_batches(data, 4, 3, 4, 1, rank, 2)) for rank in (0, 1)]
+    for a, b in zip(whole[0], parts[0][0] + parts[1][0], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_flip_mirrors_image_boxes_and_masks(datasets):
+    data = InstanceDataset(*locate(datasets, 'GlaS_train'))
+    assert torch.equal(data.image(0, True), data.image(0).flip(2))
+    plain, flipped = data.target(0), data.target(0, True)
+    assert torch.equal(flipped['masks'], plain['masks'].flip(2))
+    assert torch.equal(flipped['boxes'][:, 0], 96 - plain['boxes'][:, 2])
+    mask = flipped['masks'][0]
+    columns = mask.any(0).nonzero().flatten()
+    assert flipped['boxes'][0, 0] == columns[0] and flipped['boxes'][0, 2] == columns[-1] + 1
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(datasets, tmp_path):
+    steps = ['SOLVER.MAX_ITER', '4', 'SOLVER.CHECKPOINT_PERIOD', '2', 'MODEL.FPN.NORM', 'BN']
+    whole = backend(datasets, tmp_path / 'whole', *steps)
+    whole.fit()
+    again = backend(datasets, tmp_path / 'again', *steps)
+    again.fit()
+    # As if it had been killed after the second step.
+    (tmp_path / 'again' / 'last_checkpoint').write_text('model_0000001.pth')
+    (tmp_path / 'again' / 'model_final.pth').unlink()
+    resumed = backend(datasets, tmp_path / 'again', *steps, resume=True)
+    resumed.fit()
+    assert resumed.trained['resumed_at'] == 2
+    for (name, a), b in zip(whole.model.state_dict().items(),
+                            resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_backbone_weights_arrive_and_nothing_starts_from_nothing(datasets, tmp_path):
+    torch.manual_seed(5)
+    body = ResNet(18)
+    torch.save(dict(state_dict=body.state_dict()), tmp_path / 'backbone.pth')
+    convert(tmp_path / 'backbone.pth', tmp_path / 'backbone.pkl')
+    for name, count in (('backbone.pth', '120/120'), ('backbone.pkl', '100/100')):
+        trained = backend(datasets, tmp_path / 'o', 'MODEL.WEIGHTS', str(tmp_path / name))
+        assert count in trained.load_backbone()
+        assert torch.equal(trained.model.backbone.body.layer4[1].conv2.weight,
+                           body.layer4[1].conv2.weight)
+    torch.save(dict(state_dict={'conv9.weight': torch.zeros(1)}), tmp_path / 'other.pth')
+    with pytest.raises(UserError, match='no ResNet weights'):
+        backend(datasets, tmp_path / 'o', 'MODEL.WEIGHTS', str(tmp_path / 'other.pth')
+                ).load_backbone()
+    moco = DETECTION / 'configs' / 'GlaS' / 'GlaS_R_18_FPN_1x_moco.yaml'
+    with pytest.raises(UserError, match='none is given.*MODEL.WEIGHTS backbone.pkl'):
+        backend(datasets, tmp_path / 'o', config=moco).load_backbone()
+    assert 'random' in backend(datasets, tmp_path / 'o').load_backbone()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name(datasets, tmp_path):
+    spoilt = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2')
+    with torch.no_grad():
+        spoilt.model.roi_heads.mask_predictor.mask_fcn_logits.bias.fill_(torch.nan)
+    with pytest.raises(UserError, match='loss_mask is not finite at iteration 0'):
+        spoilt.fit()
+
+
+def test_precise_bn_is_the_mean_over_batches():
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(2)
+    norm.running_mean.fill_(9)
+    batches = [torch.randn(4, 2, 3, 3) + i for i in range(3)]
+    assert update_statistics(norm.train(), batches, norm) == 1
+    torch.testing.assert_close(norm.running_mean,
+                               torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack(
+        [b.transpose(0, 1).flatten(1).var(1) for b in batches]).mean(0))
+    assert norm.momentum == 0.1 and update_statistics(norm.eval(), batches, norm) == 0
+
+
+def test_a_run_leaves_scores_pictures_and_a_model_that_scores_the_same(datasets, tmp_path):
+    steps = ['SOLVER.MAX_ITER', '2', 'MODEL.ROI_HEADS.SCORE_THRESH_TEST', '0.0']
+    first = backend(datasets, tmp_path / 'a', *steps)
+    first.fit()
+    outcome = evaluate(first, str(datasets))['GlaS_test']
+    assert set(outcome['scores']) == {'all', 'testA', 'testB'}
+    assert outcome == json.loads((tmp_path / 'a' / 'results.json').read_text())
+    model = tmp_path / 'a' / 'model_final.pth'
+    second = backend(datasets, tmp_path / 'b', *steps, 'MODEL.WEIGHTS', str(model), eval_only=True)
+    second.load_backbone()
+    again = evaluate(second, str(datasets), compare=[str(tmp_path / 'a')])['GlaS_test']
+    assert again['scores'] == outcome['scores'] and again['images'] == outcome['images']
+    page = (tmp_path / 'b' / 'index.html').read_text()
+    assert page.count('<img') == 3 and page.count('from random weights, 2 iterations') == 2
+    worst = min(outcome['images'], key=lambda n: outcome['images'][n]['dice'])
+    assert f'src="overlays/01_{worst.split(".")[0]}.png"' in page
+    assert load(model)['iteration'] == 2
+
+
+def test_retinanet_finds_boxes(datasets, tmp_path):
+    config = DETECTION / 'configs' / 'GlaS' / 'GlaS_R_18_RetinaNet_1x.yaml'
+    retina = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '1', config=config)
+    retina.fit()
+    results = retina.predict('GlaS_test')
+    assert all('segmentation' not in r and len(r['bbox']) == 4 for r in results)
+    assert evaluate(retina, str(datasets))['GlaS_test']['scores']['all']['bbox']['AP'] is not None
+
+
+def test_the_command_line_in_two_processes(datasets, tmp_path):
+    done = subprocess.run(
+        [sys.executable, 'train_net.py', '--config-file',
+         'configs/GlaS/GlaS_R_18_FPN_short.yaml', '--num-gpus', '0', '--cpu-processes', '2',
+         '--datasets-folder', str(datasets), '--backend', 'torchvision', *TINY,
+         'SOLVER.MAX_ITER', '2', 'OUTPUT_DIR', str(tmp_path / 'o')],
+        cwd=DETECTION, capture_output=True, text=True, env={'OMP_NUM_THREADS': '1', 'PATH': ''})
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((tmp_path / 'o' / 'results.json').read_text())
+    assert results['run']['processes'] == 2 and len(results['images']) == 3
+    assert 'iteration 2' in (tmp_path / 'o' / 'log.txt').read_text()
+
+
+def test_mistakes_on_the_command_line(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location('train_net', DETECTION / 'train_net.py')
+    train_net = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train_net)
+    config = str(DETECTION / 'configs' / 'GlaS' / 'GlaS_R_18_C4_1x.yaml')
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, 'argv', ['train_net.py', '--config-file', config, *words])
+        return train_net.main()
+    with pytest.raises(UserError, match='C4 model'):
+        run('--num-gpus', '0', '--backend', 'torchvision', 'OUTPUT_DIR', str(tmp_path))
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(UserError, match='4 GPUs are asked for, this machine has 2.*0 runs on'):
+        run('--num-gpus', '4')
+
+
+@pytest.mark.slow
+def test_learns_synthetic_glands_from_scratch(tmp_path):
+    from openselfsup.datasets.prepare.glands import prepare_glas
+    from openselfsup.datasets.prepare.report import Report
+    from openselfsup.datasets.prepare.synthetic import write_glas_layout
+    torch.set_num_threads(2)
+    prepare_glas(write_glas_layout(tmp_path / 'src'), tmp_path / 'ds', Report('GlaS'))
+    run = TorchvisionBackend(Job(str(SHORT), ['OUTPUT_DIR', str(tmp_path / 'o')],
+                                 str(tmp_path / 'ds')))
+    (tmp_path / 'o').mkdir()
+    run.fit()
+    assert evaluate(run, str(tmp_path / 'ds'))['GlaS_test']['scores']['all']['segm']['AP'] >= 0.6
