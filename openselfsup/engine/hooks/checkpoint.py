@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 from pathlib import Path
 
 from mmengine.hooks import Hook
@@ -9,8 +10,14 @@ from mmengine.hooks import Hook
 from ... import distributed
 
 
+PATIENCE = 30.0  # seconds
+
+
 class CheckpointHook(Hook):
     """Keep latest.pth fresh and epoch_N.pth at intervals; save before leaving on a signal.
+
+    The end of an epoch refreshes latest.pth, unless epochs are so short that the last save
+    is less than ``PATIENCE`` seconds old: writing would take longer than training.
 
     Args:
         interval: epochs between two ``epoch_N.pth``; the last epoch always gets one.
@@ -22,6 +29,7 @@ class CheckpointHook(Hook):
                  keep: int | None = None):
         self.interval, self.save_every, self.keep = interval, save_every, keep
         self.previous: dict[int, object] = {}
+        self.saved = time.monotonic()
 
     def before_run(self, runner) -> None:
         """Catch SIGTERM (schedulers) and the first Ctrl-C; a second Ctrl-C ends at once."""
@@ -51,8 +59,10 @@ class CheckpointHook(Hook):
         if epoch % self.interval == 0 or epoch == runner.loop.max_epochs:
             runner.save_checkpoint(f'epoch_{epoch}.pth')
             self._forget_old(Path(runner.work_dir))
-        else:
+            self.saved = time.monotonic()
+        elif time.monotonic() - self.saved > PATIENCE:
             runner.save_checkpoint()
+            self.saved = time.monotonic()
 
     def after_train(self, runner) -> None:
         """Save where a signal stopped the run."""

@@ -35,7 +35,7 @@ class MetricsHook(Hook):
         """Open the files; lines of steps that are about to be repeated are dropped."""
         runner.record = {}
         self.started = self.since = time.perf_counter()
-        self.wait = self.total_wait = 0.0
+        self.waited = 0.0
         self.first_step = runner.iter
         if not distributed.is_main():
             return
@@ -64,7 +64,7 @@ class MetricsHook(Hook):
         steps = runner.loop.total_steps_done - self.first_step
         if steps:
             rate = steps * runner.loop.tiles_per_step / seconds
-            share = self.total_wait / seconds
+            share = self.waited / seconds
             runner.logger.info(
                 '%d steps in %.1f min, %.0f tiles/s; %.0f %% of the time waiting for data: %s',
                 steps, seconds / 60, rate, 100 * share,
@@ -82,8 +82,8 @@ class MetricsHook(Hook):
         keys, means = list(means), torch.stack(list(means.values()))
         values = distributed.all_reduce_mean(means).tolist()
         now = time.perf_counter()
-        wait = runner.loop.dataloader.data_wait
-        self.total_wait += wait
+        wait = runner.loop.dataloader.take_wait()
+        self.waited += wait
         record = dict(step=step, epoch=runner.epoch + 1, iteration=runner.loop.position[1],
                       lr=float(runner.learning_rates[step - 1]), **dict(zip(keys, values)),
                       tiles_per_s=self.steps * runner.loop.tiles_per_step / (now - self.since),
