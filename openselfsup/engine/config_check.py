@@ -97,7 +97,8 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
         if (parameter.default is parameter.empty and key in valid and key not in value):
             yield Problem(path, f"{value['type']} needs the argument '{key}'")
     for key, child in value.items():
-        if key in REGISTRY_OF and key in valid:
+        if (key in REGISTRY_OF and key in valid
+                and parameters[key].annotation not in (int, float, str, bool)):
             yield from _check_value((*path, key), key, child)
 
 

@@ -1,7 +1,8 @@
 """ViewRecipe: what a view may undergo; draws the parameters of a batch of views."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,12 +13,15 @@ from .geometric_steps import (HorizontalFlip, QuarterTurn, RandomResizedCrop, Sh
                               Transpose, VerticalFlip)
 from .geometry import compose
 from .photometric_steps import ColorJitter, GaussianBlur, Grayscale, HEDJitter, Solarize
-from .steps import GEOMETRIES, GeometricStep, ImageStep, Step
+from .steps import GEOMETRIES, GeometricStep, ImageStep, Scope, Step
+from .strong_steps import (CLAHE, Brightness, Contrast, Cutout, GaussianNoise, HueSaturationValue,
+                           MedianBlur, MotionBlur, OpticalDistortion)
 
 STEPS: dict[str, type[Step]] = {cls.__name__: cls for cls in (
     RandomResizedCrop, HorizontalFlip, VerticalFlip, QuarterTurn, Transpose, ShiftScaleRotate,
     ColorJitter, Grayscale, GaussianBlur, Solarize, HEDJitter, ElasticDistortion,
-    GridDistortion)}
+    GridDistortion, OpticalDistortion, Brightness, Contrast, HueSaturationValue, MotionBlur,
+    MedianBlur, GaussianNoise, CLAHE, Cutout)}
 
 
 def build_step(step: Mapping[str, Any] | Step) -> Step:
@@ -49,13 +53,58 @@ def _named(steps: Sequence | Mapping) -> dict[str, Step]:
     return named
 
 
+@dataclass(kw_only=True)
+class OneOf(ImageStep):
+    """Apply one of several steps that change pixels.
+
+    Args:
+        steps: the steps, as for :class:`ViewRecipe`. Each is chosen in proportion to its ``p``.
+        p: probability with which a view undergoes one of them.
+    """
+
+    p: float = 0.5
+    steps: Sequence | Mapping
+    after_resize: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.named_steps = _named(self.steps)
+        if not any(step.p > 0 for step in self.named_steps.values()):
+            raise ValueError('OneOf needs a step with p > 0')
+        if wrong := [name for name, step in self.named_steps.items()
+                     if not isinstance(step, ImageStep)]:
+            raise ValueError(f'OneOf takes steps that change pixels, not {", ".join(wrong)}')
+
+    @property
+    def geometry(self) -> str:
+        """The most that any of the steps may do to the map from view to tile."""
+        return max((step.geometry for step in self.named_steps.values()), key=GEOMETRIES.index)
+
+    def draw(self, batch: int, size: tuple[int, int], generator: Generator
+             ) -> dict[str, Tensor]:
+        weights = torch.tensor([step.p for step in self.named_steps.values()])
+        drawn = {'choice': torch.multinomial(weights, batch, True, generator=generator)}
+        for name, step in self.named_steps.items():
+            for key, value in step.draw(batch, size, generator).items():
+                drawn[f'{name}.{key}'] = value
+        return drawn
+
+    def chosen(self, drawn: Scope) -> tuple[ImageStep, Scope]:
+        """Return the step that one view undergoes, and its parameters."""
+        name, step = list(self.named_steps.items())[int(drawn['choice'])]
+        return step, Scope(drawn.parameters, f'{drawn.prefix}{name}.')
+
+
+STEPS['OneOf'] = OneOf
+
+
 class ViewRecipe:
     """What happens to a tile on its way to a view.
 
     The geometric steps are composed in their order to one map, in pixels of the tile, and
     rendered first, wherever they stand among the others. The rest follow in their order; the
-    resize to ``size`` comes where the renderer finds it best, and the steps that need the
-    finished view after it.
+    resize to ``size`` comes where the renderer finds it best, at the latest before the first
+    step that needs the finished view.
 
     Args:
         size: side of the view in pixels, or (height, width).
@@ -82,8 +131,8 @@ class ViewRecipe:
                             default='axis_aligned')
         images = [(name, step) for name, step in self.named_steps.items()
                   if isinstance(step, ImageStep)]
-        self.before_resize = [(name, step) for name, step in images if not step.after_resize]
-        self.after_resize = [(name, step) for name, step in images if step.after_resize]
+        first = next((i for i, (_, step) in enumerate(images) if step.after_resize), len(images))
+        self.before_resize, self.after_resize = images[:first], images[first:]
 
     @property
     def steps(self) -> list[Step]:

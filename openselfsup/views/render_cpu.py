@@ -17,9 +17,10 @@ import torch
 
 from .distortion_steps import Distortion
 from .photometric_steps import ColorJitter, GaussianBlur, Grayscale, HEDJitter, Solarize
-from .recipe import ViewRecipe
+from .recipe import OneOf, ViewRecipe
 from .stains import density_map
 from .steps import Scope
+from .strong_operations import OPENCV
 
 cv2.setNumThreads(0)
 
@@ -229,6 +230,11 @@ def _distortion(image: np.ndarray, step: Distortion, drawn: Scope, size: Size
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
+def _one_of(image: np.ndarray, step: OneOf, drawn: Scope, size: Size) -> np.ndarray:
+    chosen, drawn = step.chosen(drawn)
+    return OPERATIONS[type(chosen).__name__](image, chosen, drawn, size)
+
+
 OPERATIONS: dict[str, Callable[[np.ndarray, Any, Scope, Size], np.ndarray]] = {
     'ColorJitter': _color_jitter,
     'Grayscale': _grayscale,
@@ -237,4 +243,7 @@ OPERATIONS: dict[str, Callable[[np.ndarray, Any, Scope, Size], np.ndarray]] = {
     'HEDJitter': _hed_jitter,
     'ElasticDistortion': _distortion,
     'GridDistortion': _distortion,
+    'OpticalDistortion': _distortion,
+    'OneOf': _one_of,
+    **OPENCV,
 }

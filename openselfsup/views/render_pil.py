@@ -12,10 +12,11 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from .distortion_steps import Distortion
 from .photometric_steps import ColorJitter, GaussianBlur, Grayscale, HEDJitter, Solarize
-from .recipe import ViewRecipe
+from .recipe import OneOf, ViewRecipe
 from .render_cpu import check_images
 from .stains import concentrations, intensities
 from .steps import Scope
+from .strong_operations import PIL
 
 _TRANSPOSE = Image.Transpose.TRANSPOSE
 _FLIPS = ((1, Image.Transpose.FLIP_LEFT_RIGHT), (2, Image.Transpose.FLIP_TOP_BOTTOM))
@@ -115,6 +116,11 @@ def _mirrored(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return image[tuple(wrapped)]
 
 
+def _one_of(view: Image.Image, step: OneOf, drawn: Scope) -> Image.Image:
+    chosen, drawn = step.chosen(drawn)
+    return OPERATIONS[type(chosen).__name__](view, chosen, drawn)
+
+
 OPERATIONS: dict[str, Callable[[Image.Image, Any, Scope], Image.Image]] = {
     'ColorJitter': _color_jitter,
     'Grayscale': _grayscale,
@@ -123,4 +129,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, Any, Scope], Image.Image]] = {
     'HEDJitter': _hed_jitter,
     'ElasticDistortion': _distortion,
     'GridDistortion': _distortion,
+    'OpticalDistortion': _distortion,
+    'OneOf': _one_of,
+    **PIL,
 }
