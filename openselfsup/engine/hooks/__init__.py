@@ -9,11 +9,13 @@ from mmengine.hooks import Hook
 from .checkpoint import CheckpointHook
 from .health import HealthHook
 from .metrics import MetricsHook
+from .part_pictures import AdversaryPictures, ClusterPictures
 from .pictures import PicturesHook
+from .probe import KNNProbeHook, LinearProbeHook
 from .progress import ProgressHook
 
-__all__ = ['CheckpointHook', 'HealthHook', 'MetricsHook', 'PicturesHook', 'ProgressHook',
-           'default_hooks']
+__all__ = ['AdversaryPictures', 'CheckpointHook', 'ClusterPictures', 'HealthHook', 'KNNProbeHook',
+           'LinearProbeHook', 'MetricsHook', 'PicturesHook', 'ProgressHook', 'default_hooks']
 
 
 def default_hooks(cfg: Config) -> list[Hook]:

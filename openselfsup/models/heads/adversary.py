@@ -51,6 +51,9 @@ class WeightAdversary(nn.Module):
             momentum encoder get none anyway.
         weight: factor on the adversarial loss.
 
+    Attributes:
+        last_offset: the newest r, to look at; None before the first step.
+
     Raises:
         UserError: the encoder has no such parameter, or a setting is impossible.
     """
@@ -71,6 +74,7 @@ class WeightAdversary(nn.Module):
                             expected='a positive number')
         self.target, self.epsilon, self.relative, self.norm = target, epsilon, relative, norm
         self.bn, self.detach_anchor, self.weight = bn, detach_anchor, weight
+        self.last_offset: Tensor | None = None
         self.auxiliary = nn.ModuleDict({
             name.replace('.', '/'): copy.deepcopy(layer) for name, layer in norm_layers(encoder)
             if bn == 'auxiliary'})
@@ -103,6 +107,7 @@ class WeightAdversary(nn.Module):
         weight = encoder.get_parameter(self.target)
         clean = sum(value for key, value in outputs.items() if key.startswith('loss'))
         offset, finite = self.offset(weight, clean, loss_scale)
+        self.last_offset = offset
         # w + r is no leaf, so autocast never takes the cast of w that it remembers for it.
         loss = loss_of(self.encode_attacked(encoder, encode, images, offset))
         relative_size = offset.norm() / weight.detach().norm().clamp_min(_tiny(weight))

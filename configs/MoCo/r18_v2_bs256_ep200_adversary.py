@@ -1,0 +1,6 @@
+# CA2CL's adversary, in its robust form, around MoCo v2: the query encoder is attacked.
+_base_ = './r18_v2_bs256_ep200.py'
+model = dict(
+    adversary=dict(type='WeightAdversary', target='backbone.conv1.weight', epsilon=0.1,
+                   relative=True, bn='frozen'))
+hooks = [dict(type='AdversaryPictures')]

@@ -1,0 +1,142 @@
+"""clusters.png and adversarial.png: what the parts of CA2CL do, redrawn at the end of epochs."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from ... import distributed
+from ...errors import UserError
+from ...registry import HOOKS
+from ...views import ViewRecipe, render_cpu
+from ...views.recipe import unbind
+
+
+@HOOKS.register_module()
+class ClusterPictures(Hook):
+    """Cluster some tiles as the cluster head does, and draw clusters.png.
+
+    Args:
+        tiles: how many tiles of the data set, evenly spaced, all ranks together.
+        interval: epochs between two pictures; the last epoch always gets one.
+    """
+
+    def __init__(self, tiles: int = 256, interval: int = 1):
+        self.tiles, self.interval = tiles, interval
+
+    def before_train(self, runner) -> None:
+        """Refuse an algorithm without a cluster head before any work."""
+        _require(runner, 'cluster', 'ClusterHead', type(self).__name__)
+
+    @torch.no_grad()
+    def after_train_epoch(self, runner) -> None:
+        """Draw; the ranks share the encoding."""
+        algorithm, head = runner.algorithm, runner.algorithm.cluster
+        world, count = distributed.world_size(), len(runner.loop.dataloader.dataset)
+        share = min(self.tiles, count) // world
+        if not _is_due(runner, self.interval) or share * world < head.clusters:
+            return
+        indices = np.linspace(0, count - 1, share * world).round().astype(int)
+        images = plain_views(runner, indices[distributed.rank() * share:][:share])
+        with _Evaluating(algorithm):
+            maps = algorithm(runner.preprocessor.normalize(images.to(runner.device)), mode='tensor')
+            group = algorithm.encoder_q['group_neck'](maps)
+            found = head.find_clusters(group)
+        fit = (group.float() * found.centroids[found.labels]).sum(1)
+        gathered = [distributed.all_gather(x).cpu().numpy()
+                    for x in (images.permute(0, 2, 3, 1), found.labels, fit)]
+        if distributed.is_main():
+            from ...visualization.clusters import cluster_sheet
+            source = runner.loop.dataloader.dataset.source
+            classes = None
+            if source.labels is not None and source.classes is not None:
+                classes = [source.classes[source.label(i)] for i in indices.tolist()]
+            cluster_sheet(*gathered, head.clusters, Path(runner.work_dir) / 'clusters.png',
+                          classes=classes, title=f'Clusters after epoch {runner.epoch + 1}')
+
+
+@HOOKS.register_module()
+class AdversaryPictures(Hook):
+    """Draw adversarial.png: what the last step's attack does to the attacked layer's output.
+
+    Args:
+        tiles: how many tiles of the data set, evenly spaced.
+        interval: epochs between two pictures; the last epoch always gets one.
+    """
+
+    def __init__(self, tiles: int = 5, interval: int = 1):
+        self.tiles, self.interval = tiles, interval
+
+    def before_train(self, runner) -> None:
+        """Refuse an algorithm without an adversary before any work."""
+        _require(runner, 'adversary', 'WeightAdversary', type(self).__name__)
+
+    @torch.no_grad()
+    def after_train_epoch(self, runner) -> None:
+        """Draw, if the attacked layer gives feature maps."""
+        algorithm, adversary = runner.algorithm, runner.algorithm.adversary
+        if (not distributed.is_main() or not _is_due(runner, self.interval)
+                or adversary.last_offset is None):
+            return
+        count = len(runner.loop.dataloader.dataset)
+        indices = np.linspace(0, count - 1, min(self.tiles, count)).round().astype(int)
+        images = plain_views(runner, indices)
+        normalized = runner.preprocessor.normalize(images.to(runner.device))
+        seen: list[Tensor] = []
+        layer = algorithm.encoder_q.get_submodule(adversary.target.rpartition('.')[0])
+        handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        try:
+            with _Evaluating(algorithm):
+                for offset in (torch.zeros_like(adversary.last_offset), adversary.last_offset):
+                    adversary.encode_attacked(algorithm.encoder_q, algorithm.encode, normalized,
+                                              offset)
+        finally:
+            handle.remove()
+        if seen[0].dim() != 4:
+            return
+        from ...visualization.attack import attack_sheet
+        weight = algorithm.encoder_q.get_parameter(adversary.target)
+        size, relative = adversary.last_offset.norm(), adversary.last_offset.norm() / weight.norm()
+        attack_sheet(images.permute(0, 2, 3, 1).numpy(), *(x.float().cpu().numpy() for x in seen),
+                     Path(runner.work_dir) / 'adversarial.png',
+                     title=f'{adversary.target} under attack, epoch {runner.epoch + 1}',
+                     subtitle=f'the last step moved it by {size:.3g}, {100 * relative:.1f} % of its '
+                              'norm; channels that change most, before and under the attack')
+
+
+class _Evaluating:
+    """Puts a module into evaluation mode for a while: running statistics stay as they are."""
+
+    def __init__(self, module: torch.nn.Module):
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.module.eval()
+
+    def __exit__(self, *_) -> None:
+        self.module.train()
+
+
+def plain_views(runner, indices: np.ndarray) -> Tensor:
+    """Return tiles at the size of the views without augmentation, uint8 (N, 3, S, S)."""
+    dataset = runner.loop.dataloader.dataset
+    recipe = ViewRecipe(dataset.recipes[0].size, [])
+    out = np.empty((len(indices), *recipe.size, 3), np.uint8)
+    for slot, index in zip(out, indices.tolist()):
+        tile, _ = dataset.read(index)
+        sizes = torch.tensor([tile.shape[:2]])
+        render_cpu.render(tile, recipe, unbind(recipe.draw(sizes, torch.Generator()))[0], slot)
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def _is_due(runner, interval: int) -> bool:
+    epoch = runner.epoch + 1
+    return epoch % interval == 0 or epoch == runner.loop.max_epochs
+
+
+def _require(runner, part: str, kind: str, hook: str) -> None:
+    if getattr(runner.algorithm, part, None) is None:
+        raise UserError(f'{hook} has nothing to draw: the model has no {part}', where='hooks',
+                        expected=f"model.{part}=dict(type='{kind}', ...), or no such hook")

@@ -1,0 +1,32 @@
+"""SimCLR, CA2CL and combinations: two processes with 4 tiles each equal one with 8."""
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+import toy_parts
+
+
+@pytest.fixture(scope='module')
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('ranks')
+    mp.spawn(toy_parts.run, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f'rank{rank}.pt', weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize('case', toy_parts.CASES)
+def test_losses_gradients_and_state_are_those_of_one_process(found, case):
+    steps, state = toy_parts.two_steps(case, 0, 1)
+    for rank in range(2):
+        their_steps, their_state = found[rank]['cases'][case]
+        for (losses, gradients), (their_losses, their_gradients) in zip(steps, their_steps):
+            torch.testing.assert_close(their_losses, losses, rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close(their_gradients, gradients, rtol=1e-7, atol=1e-10)
+        torch.testing.assert_close(their_state, state, rtol=1e-7, atol=1e-9)
+
+
+def test_one_infinite_gradient_makes_all_ranks_skip(found):
+    for rank in range(2):
+        (good, good_size), (bad, bad_size) = found[rank]['skipped']
+        assert good == 0 and good_size > 0
+        assert bad == 1 and bad_size == 0
+    assert found[0]['skipped'] == found[1]['skipped']
