@@ -113,7 +113,7 @@ def test_the_published_command_runs_on_two_processes(tmp_path, how):
         f'--master_port={free_port()}', 'tools/train.py',
         'configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py', '--work_dir', str(tmp_path / 'out'),
         '--seed', '0', *(['--launcher', 'pytorch'] if how != 'torchrun' else []),
-        '--cfg-options', *PUBLISHED]))
+        '--cfg-options', *PUBLISHED], OMP_NUM_THREADS='1'))
     assert 'global batch 16 = 2 rank(s) x 8' in output
     rows = (tmp_path / 'out/metrics.jsonl').read_text().splitlines()
     assert len(rows) == 3
