@@ -6,7 +6,7 @@ two views show the same tissue. This package uses torch, numpy, OpenCV, PIL and 
 and nothing else of ours.
 """
 
-from . import geometry, render_cpu, render_pil
+from . import geometry, render_cpu, render_pil, render_torch
 from .distortion_steps import ElasticDistortion, GridDistortion
 from .geometric_steps import (HorizontalFlip, QuarterTurn, RandomResizedCrop, ShiftScaleRotate,
                               Transpose, VerticalFlip)
@@ -23,4 +23,4 @@ __all__ = [
     'RandomResizedCrop', 'ShiftScaleRotate', 'Solarize', 'Step', 'TorchvisionPipeline',
     'Transpose', 'VerticalFlip', 'ViewRecipe', 'build_step', 'cell_boxes', 'cell_polygons',
     'compose', 'geometry', 'invert', 'is_axis_aligned', 'match_cells', 'render_cpu',
-    'render_pil', 'unbind']
+    'render_pil', 'render_torch', 'unbind']
