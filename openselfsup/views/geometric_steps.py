@@ -44,31 +44,29 @@ class RandomResizedCrop(GeometricStep):
         check_range('RandomResizedCrop: ratio', self.ratio, 1e-6)
 
     def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        batch = len(size)
+        shape = (len(size), self.tries)
         height, width = size.double().unbind(-1)
-        crop = self._draw_size(height, width, generator)
-        room = torch.stack([height, width], dim=-1) - crop
-        corner = uniform((batch, 2), 0, 1, generator, torch.float64) * (room + 1)
-        corner = torch.minimum(corner.floor(), room)
-        maps = _maps(batch, [[1, 0], [0, 1]])
+        area = uniform(shape, *self.scale, generator, torch.float64) * (height * width)[:, None]
+        low, high = (math.log(ratio) for ratio in self.ratio)
+        ratio = uniform(shape, low, high, generator, torch.float64).exp()
+        tried = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], dim=-1).round()
+        fits = ((tried > 0) & (tried <= size[:, None])).all(-1)  # B tries
+        first = fits.to(torch.uint8).argmax(1)
+        room = size + 1 - tried[torch.arange(len(size)), first]
+        corner = (uniform((len(size), 2), 0, 1, generator, torch.float64) * room).floor()
+        central = self._central(height, width)
+        found = fits.any(1, keepdim=True)
+        crop = torch.where(found, size + 1 - room, central)
+        corner = torch.where(found, torch.minimum(corner, room - 1), ((size - central) / 2).floor())
+        maps = _maps(len(size), [[1, 0], [0, 1]])
         maps[:, :, 2] = corner.flip(-1)
         return maps, crop.long()
 
-    def _draw_size(self, height: Tensor, width: Tensor, generator: Generator) -> Tensor:
-        """Draw (height, width) of the crops, (B, 2), in whole numbers."""
-        shape = (len(height), self.tries)
-        area = uniform(shape, *self.scale, generator, torch.float64) * (height * width)[:, None]
-        low, high = (math.log(r) for r in self.ratio)
-        ratio = uniform(shape, low, high, generator, torch.float64).exp()
-        tried = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], dim=-1).round()
-        largest = torch.stack([height, width], dim=-1)[:, None]
-        fits = ((tried > 0) & (tried <= largest)).all(-1)  # B tries
-        first = fits.to(torch.uint8).argmax(1)
-        found = tried[torch.arange(len(height)), first]
+    def _central(self, height: Tensor, width: Tensor) -> Tensor:
+        """Return (height, width) of the largest crops of an allowed ratio, (B, 2)."""
         low, high = self.ratio
-        central = torch.stack([torch.minimum(height, (width / low).round()),
-                               torch.minimum(width, (height * high).round())], dim=-1)
-        return torch.where(fits.any(1, keepdim=True), found, central)
+        return torch.stack([torch.minimum(height, (width / low).round()),
+                            torch.minimum(width, (height * high).round())], dim=-1)
 
 
 @dataclass(kw_only=True)

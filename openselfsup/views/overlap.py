@@ -183,9 +183,11 @@ def _match_affine(query_to_tile: Tensor, key_to_tile: Tensor, grid: tuple[int, i
     area_q, area_k = area(cells_q), area(cells_k)
     on_key = transform(invert(key_to_tile)[:, None, None], cells_q)  # B Q 8 2
     overlaps = areas_in_unit_grid(on_key, key_grid).flatten(2)  # B Q K
-    overlaps = overlaps * determinant(key_to_tile).abs()[:, None, None]
-    smaller = torch.minimum(area_q[:, :, None], area_k[:, None, :])
-    overlaps = torch.where(overlaps > _rounding(dtype) * smaller.sqrt(), overlaps, 0.)
+    size_q, size_k = determinant(query_to_tile).abs(), determinant(key_to_tile).abs()
+    overlaps = overlaps * size_k[:, None, None]
+    extent = torch.minimum(size_q / cells_q.shape[1], size_k / cells_k.shape[1]).sqrt()
+    thin = overlaps <= _rounding(dtype) * extent[:, None, None]
+    overlaps = torch.where(thin, 0., overlaps)
     ways = [_normalise(overlaps, area_q), _normalise(overlaps.mT, area_k)]
     return Matching(*(part.to(dtype) for pair in zip(*ways) for part in pair))
 

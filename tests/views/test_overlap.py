@@ -1,0 +1,179 @@
+import ast
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+from strategies import GOLDEN, affine_map, axis_aligned_map, given, golden_maps
+from torch.testing import assert_close
+
+from openselfsup.views import cell_boxes, compose, geometry, match_cells, overlap, polygons
+
+GRIDS = st.tuples(st.integers(1, 8), st.integers(1, 8))
+
+
+def brute_force(query, key, grid, key_grid):
+    """Areas shared by the cells of two axis-aligned views, one pair of cells at a time."""
+    shared = []
+    for y0, x0, y1, x1 in cell_boxes(query, grid).view(-1, 4).tolist():
+        for v0, u0, v1, u1 in cell_boxes(key, key_grid).view(-1, 4).tolist():
+            height, width = min(y1, v1) - max(y0, v0), min(x1, u1) - max(x0, u0)
+            shared.append(height * width if min(height, width) > 1e-9 else 0.)
+    return torch.tensor(shared, dtype=torch.float64).view(math.prod(grid), math.prod(key_grid))
+
+
+@pytest.mark.parametrize('path', ['axis_aligned', 'affine'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_golden_matching(path, dtype):
+    golden, maps = np.load(GOLDEN), golden_maps().to(dtype)
+    got = match_cells(maps[:, 0], maps[:, 1], 7, path)
+    for name, golden_name in [('weight_q', 'weight_q'), ('weight_k', 'weight_k'),
+                              ('match_q', 'match_q'), ('match_k', 'match_k'),
+                              ('share_q', 'intersect_q'), ('share_k', 'intersect_k')]:
+        value = getattr(got, name)
+        assert value.dtype == dtype
+        assert_close(value.float(), torch.from_numpy(golden[golden_name]), rtol=1e-5, atol=1e-6,
+                     msg=lambda text, name=name: f'{name}: {text}')
+
+
+@given(axis_aligned_map(), axis_aligned_map(), GRIDS, GRIDS)
+def test_separable_path_against_pairs_of_boxes(query, key, grid, key_grid):
+    shared = brute_force(query, key, grid, key_grid)
+    got = match_cells(query[None], key[None], grid, key_grid=key_grid)
+    area_q = query[:, :2].det().abs() / math.prod(grid)
+    area_k = key[:, :2].det().abs() / math.prod(key_grid)
+    assert_close(got.share_q[0], shared / area_q)
+    assert_close(got.share_k[0], shared.T / area_k)
+    assert_close(got.weight_q[0], shared.sum(1) / area_q)
+
+
+@given(axis_aligned_map(), axis_aligned_map(), GRIDS, GRIDS)
+def test_polygon_path_equals_separable_path(query, key, grid, key_grid):
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-5)):
+        a, b = (match_cells(query[None].to(dtype), key[None].to(dtype), grid, path, key_grid)
+                for path in ('axis_aligned', 'affine'))
+        for one, other in zip(a, b):
+            assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_orientations_may_differ_within_a_batch():
+    generator = torch.Generator().manual_seed(0)
+    turns = torch.tensor([[[1., 0, 0], [0, 1, 0]], [[0, 1, 0], [1, 0, 0]], [[0, -1, 1], [1, 0, 0]],
+                          [[-1, 0, 1], [0, -1, 1]]], dtype=torch.float64)
+    crops = torch.zeros(2, 32, 2, 3, dtype=torch.float64)
+    crops[..., 0, 0], crops[..., 1, 1] = 0.6, 0.7
+    crops[..., 2] = torch.rand(2, 32, 2, generator=generator, dtype=torch.float64) * 0.3
+    query, key = compose(crops, turns[torch.randint(4, (2, 32), generator=generator)])
+    for grid in (3, (2, 5)):
+        together = match_cells(query, key, grid)
+        for i in range(32):
+            alone = match_cells(query[i:i + 1], key[i:i + 1], grid)
+            assert all(torch.equal(a[i], b[0]) for a, b in zip(together, alone))
+            shared = brute_force(query[i], key[i], *[geometry.grid_shape(grid)] * 2)
+            assert_close(together.share_q[i], shared / (0.42 / shared.shape[0]))
+
+
+@given(affine_map(), affine_map(), GRIDS, GRIDS)
+def test_any_matching_is_a_matching(query, key, grid, key_grid):
+    got = match_cells(query[None].float(), key[None].float(), grid, 'affine', key_grid)
+    for weight, match in ((got.weight_q, got.match_q), (got.weight_k, got.match_k)):
+        assert weight.min() >= 0 and weight.max() <= 1 and match.min() >= 0
+        rows = match.sum(-1)
+        assert_close(rows, (weight > 0).float(), rtol=1e-5, atol=1e-5)
+    back = match_cells(key[None].float(), query[None].float(), key_grid, 'affine', grid)
+    assert_close(got.share_k, back.share_q, rtol=1e-4, atol=1e-4)
+
+
+@given(affine_map(), GRIDS)
+def test_a_view_against_itself_is_the_identity(view, grid):
+    got = match_cells(view[None], view[None], grid, 'affine')
+    visible = got.weight_q[0] > 0
+    assert_close(got.weight_q[0][visible], torch.ones(int(visible.sum()), dtype=torch.float64))
+    assert_close(got.match_q[0], torch.diag(visible.double()), rtol=1e-6, atol=1e-6)
+
+
+@given(affine_map(), affine_map(), affine_map())
+def test_what_happens_to_the_tile_as_a_whole_changes_nothing(query, key, change):
+    # Shrunk into the tile, so that no cell is clipped before or after.
+    linear = torch.cat([change[:, :2] * 0.1, torch.full((2, 1), 0.4)], dim=1)
+    shrink = torch.tensor([[0.1, 0, 0.45], [0, 0.1, 0.45]], dtype=torch.float64)
+    query, key = compose(shrink, query)[None], compose(shrink, key)[None]
+    before = match_cells(query, key, 4, 'affine')
+    after = match_cells(compose(linear, query), compose(linear, key), 4, 'affine')
+    for one, other in zip(before[:2], after[:2]):
+        assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@given(affine_map(), affine_map())
+def test_shares_by_counting_points(query, key):
+    got = match_cells(query[None], key[None], 2, 'affine')
+    fine = (torch.arange(100, dtype=torch.float64) + 0.5) / 100
+    points = torch.cartesian_prod(fine, fine)
+    on_tile = geometry.transform(query, points)
+    inside = ((on_tile >= 0) & (on_tile <= 1)).all(-1)
+    on_key = geometry.transform(geometry.invert(key), on_tile)
+    seen = inside & ((on_key >= 0) & (on_key <= 1)).all(-1)
+    (column_q, row_q), (column_k, row_k) = ((p * 2).long().T for p in (points, on_key))
+    for q in range(4):
+        in_q = inside & (row_q * 2 + column_q == q)
+        if in_q.sum() < 300:
+            continue
+        for k in range(4):
+            share = (in_q & seen & (row_k * 2 + column_k == k)).sum() / in_q.sum()
+            assert abs(got.share_q[0, q, k] - share) < 0.08
+
+
+@pytest.mark.parametrize('path', ['axis_aligned', 'affine'])
+def test_cells_are_clipped_to_the_tile(path):
+    half_out = torch.tensor([[[1., 0, -0.5], [0, 1, 0]]])
+    whole = torch.eye(2, 3)[None]
+    got = match_cells(half_out, whole, (1, 4), path)
+    assert got.weight_q[0].tolist() == [0, 0, 1, 1]
+    assert got.weight_k[0].tolist() == [1, 1, 0, 0]
+    assert_close(got.match_q[0, 2:, :2], torch.eye(2))
+
+
+@pytest.mark.parametrize('path', ['axis_aligned', 'affine'])
+def test_cells_that_only_touch_do_not_match(path):
+    third = torch.tensor([[[1 / 3, 0, 0], [0, 1, 0]]])
+    rest = torch.tensor([[[2 / 3, 0, 1 / 3], [0, 1, 0]]])
+    got = match_cells(third, rest, 3, path)
+    assert not got.weight_q.any() and not got.match_q.any() and not got.match_k.any()
+    same = match_cells(rest, rest, 7, path)
+    assert_close(same.match_q[0], torch.eye(49), rtol=1e-5, atol=1e-6)
+    assert int((same.match_q > 0).sum()) == 49
+
+
+def test_precision_survives_autocast():
+    maps = golden_maps().float()
+    for path in ('axis_aligned', 'affine'):
+        outside = match_cells(maps[:, 0], maps[:, 1], 7, path)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            inside = match_cells(maps[:, 0], maps[:, 1], 7, path)
+        assert all(torch.equal(a, b) for a, b in zip(outside, inside))
+
+
+@pytest.mark.parametrize('module', [overlap, polygons, geometry])
+def test_nothing_waits_for_the_device(module):
+    # The operations whose result's shape, or branch, depends on values on the device.
+    waits = {'item', 'tolist', 'nonzero', 'masked_select', 'cpu', 'numpy', 'any', 'all', 'unique'}
+    calls = {node.func.attr for node in ast.walk(ast.parse(inspect.getsource(module)))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}
+    assert not calls & waits
+
+
+@pytest.mark.parametrize('path', ['axis_aligned', 'affine'])
+def test_shapes_do_not_depend_on_values(path):
+    # Tensors without data: anything that would look at a value fails.
+    query = torch.rand(5, 2, 3, device='meta')
+    got = match_cells(query, query, (2, 3), path, key_grid=4)
+    assert got.match_q.shape == (5, 6, 16) and got.match_k.shape == (5, 16, 6)
+    assert got.weight_q.shape == (5, 6) and got.weight_k.shape == (5, 16)
+
+
+def test_unknown_geometry_is_refused():
+    maps = torch.eye(2, 3)[None]
+    with pytest.raises(ValueError, match="'none'"):
+        match_cells(maps, maps, 7, 'none')
