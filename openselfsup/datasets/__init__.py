@@ -3,9 +3,12 @@
 from .headers import TileError
 from .labeled import LabeledTileDataset
 from .loader import ViewLoader
+from .packed import PackedTiles, pack
+from .pcam import PCam
 from .recipes import build_recipe
 from .sources import FileSource, ImageFolder, ImageList, Source, build_source
 from .tiles import TileDataset
 
-__all__ = ['FileSource', 'ImageFolder', 'ImageList', 'LabeledTileDataset', 'Source',
-           'TileDataset', 'TileError', 'ViewLoader', 'build_recipe', 'build_source']
+__all__ = ['FileSource', 'ImageFolder', 'ImageList', 'LabeledTileDataset', 'PCam', 'PackedTiles',
+           'Source', 'TileDataset', 'TileError', 'ViewLoader', 'build_recipe', 'build_source',
+           'pack']

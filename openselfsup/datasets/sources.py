@@ -19,10 +19,13 @@ class Source:
     Attributes:
         classes: names of the labels 0, 1, ...; None without labels or names.
         labels: int64 array of one label per tile, None without labels.
+        tile_size: (height, width) of all tiles in pixels, None if it is not known (see
+            ``check``) or not the same for all.
     """
 
     classes: list[str] | None = None
     labels: np.ndarray | None = None
+    tile_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -80,7 +83,7 @@ class FileSource(Source):
         return self.paths[index]
 
     def check(self) -> list[Header]:
-        """Check existence and headers of all files, many at a time.
+        """Check existence and headers of all files, many at a time; learn ``tile_size``.
 
         Returns:
             The header of every tile, in order.
@@ -93,6 +96,8 @@ class FileSource(Source):
         if bad:
             raise UserError(listed(f'{len(bad)} of {len(self)} tiles cannot be used', bad),
                             where=self.name)
+        sizes = {(header.height, header.width) for header in found}
+        self.tile_size = sizes.pop() if len(sizes) == 1 else None
         return found
 
 
