@@ -51,13 +51,13 @@ class RandomResizedCrop(GeometricStep):
         ratio = uniform(shape, low, high, generator, torch.float64).exp()
         tried = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], dim=-1).round()
         fits = ((tried > 0) & (tried <= size[:, None])).all(-1)  # B tries
-        first = fits.to(torch.uint8).argmax(1)
-        room = size + 1 - tried[torch.arange(len(size)), first]
-        corner = (uniform((len(size), 2), 0, 1, generator, torch.float64) * room).floor()
-        central = self._central(height, width)
         found = fits.any(1, keepdim=True)
-        crop = torch.where(found, size + 1 - room, central)
-        corner = torch.where(found, torch.minimum(corner, room - 1), ((size - central) / 2).floor())
+        first = tried[torch.arange(len(size)), fits.to(torch.uint8).argmax(1)]
+        crop = torch.where(found, first, self._central(height, width))
+        room = size - crop
+        corner = (uniform((len(size), 2), 0, 1, generator, torch.float64) * (room + 1)).floor()
+        # The product may be rounded up to room + 1.
+        corner = torch.where(found, torch.minimum(corner, room), (room / 2).floor())
         maps = _maps(len(size), [[1, 0], [0, 1]])
         maps[:, :, 2] = corner.flip(-1)
         return maps, crop.long()
