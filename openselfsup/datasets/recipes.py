@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from ..errors import UserError
 from ..registry import RECIPES, STEPS
 from ..views import STEPS as VIEW_STEPS
-from ..views import ViewRecipe
+from ..views import TorchvisionPipeline, ViewRecipe
+
+Recipe = ViewRecipe | TorchvisionPipeline
 
 RECIPES.register_module(module=ViewRecipe)
+RECIPES.register_module(module=TorchvisionPipeline)
 for _name, _step in VIEW_STEPS.items():
     STEPS.register_module(name=_name, module=_step)
 
 
-def build_recipe(cfg: dict | ViewRecipe, where: str = 'recipe') -> ViewRecipe:
+def build_recipe(cfg: dict | Recipe, where: str = 'recipe') -> Recipe:
     """Return the recipe that a config dict describes; a recipe is returned as it is.
 
     Args:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..registry import DATASETS
-from ..views import ViewRecipe, render_cpu
-from ..views.recipe import unbind
+from ..views import TorchvisionPipeline, render_cpu, unbind
 from .headers import TileError
-from .recipes import build_recipe
+from .recipes import Recipe, build_recipe
 from .sources import Source, build_source
 
 logger = logging.getLogger(__name__)
@@ -114,13 +113,13 @@ class TileDataset:
             batch['label'] = torch.from_numpy(self.source.labels[list(read)])
         if render == 'device':
             return dict(tiles=self._stack(tiles, read, pin_memory), draw=draws, **batch)
-        views = [_render(tiles, recipe, draw, pin_memory)
-                 for recipe, draw in zip(self.recipes, draws)]
-        maps = (None if self.geometry == 'none'
-                else torch.stack([draw['view_to_tile'] for draw in draws], 1))
-        return dict(views=views, view_to_tile=maps, **batch)
+        views, maps = zip(*(_render(tiles, recipe, draw, pin_memory)
+                            for recipe, draw in zip(self.recipes, draws)))
+        return dict(views=list(views), **batch,
+                    view_to_tile=None if self.geometry == 'none' else torch.stack(maps, 1))
 
     def _stack(self, tiles: Sequence[np.ndarray], read: Sequence[int], pin_memory: bool) -> Tensor:
+        """Return tiles of one size as (B, 3, H, W)."""
         for tile, index in zip(tiles, read):
             if tile.shape != tiles[0].shape:
                 raise UserError(
@@ -133,7 +132,7 @@ class TileDataset:
         return out
 
 
-def _build_recipes(recipe: dict | Sequence[dict], n_views: int | None) -> list[ViewRecipe]:
+def _build_recipes(recipe: dict | Sequence[dict], n_views: int | None) -> list[Recipe]:
     if not isinstance(recipe, (list, tuple)):
         return [build_recipe(recipe, 'dataset.recipe')] * (n_views or 2)
     if n_views not in (None, len(recipe)):
@@ -158,10 +157,17 @@ def _image_buffer(count: int, height: int, width: int,
     return memory.permute(0, 3, 1, 2), memory.numpy()
 
 
-def _render(tiles: Sequence[np.ndarray], recipe: ViewRecipe, draw: dict[str, Tensor],
-            pin_memory: bool) -> Tensor:
-    """Render one view of every tile as (B, 3, S, S)."""
+def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor],
+            pin_memory: bool) -> tuple[Tensor, Tensor | None]:
+    """Render one view of every tile: (B, 3, S, S), and the maps to the tiles (B, 2, 3)."""
     out, array = _image_buffer(len(tiles), *recipe.size, pin_memory)
-    for tile, parameters, slot in zip(tiles, unbind(draw), array):
-        render_cpu.render(tile, recipe, parameters, slot)
-    return out
+    work = zip(tiles, unbind(draw), array)
+    if not isinstance(recipe, TorchvisionPipeline):
+        for tile, parameters, slot in work:
+            render_cpu.render(tile, recipe, parameters, slot)
+        return out, draw['view_to_tile']
+    try:  # here the maps are known after rendering only
+        maps = [recipe.render(tile, parameters, slot) for tile, parameters, slot in work]
+    except ValueError as error:
+        raise UserError(str(error), where='dataset.recipe') from error
+    return out, None if recipe.geometry == 'none' else torch.from_numpy(np.stack(maps))

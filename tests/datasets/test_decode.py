@@ -51,13 +51,17 @@ def test_every_format_equals_pil(name, tmp_path):
     assert read_header(path) == Header(kind, 150, 200)
 
 
-def big_endian_tiff() -> bytes:
-    """An uncompressed RGB TIFF in 'MM' order with the directory before two strips."""
-    rows, entries = PIXELS.tobytes(), []
-    half = len(rows) // 2
+def big_endian_tiff(swapped: bool = False, padding: bytes = b'') -> bytes:
+    """An uncompressed RGB TIFF in 'MM' order: the directory, then its two strips."""
+    entries = []
+    strips = [PIXELS[:75].tobytes() + padding, PIXELS[75:].tobytes() + padding]
+    half = len(strips[0])
     extra = 8 + 2 + 10 * 12 + 4
+    starts = [extra + 22, extra + 22 + half]
+    if swapped:
+        strips, starts = strips[::-1], starts[::-1]
     for tag, kind, values in [(256, 3, [200]), (257, 4, [150]), (258, 3, [8, 8, 8]), (259, 3, [1]),
-                              (262, 3, [2]), (273, 4, [extra + 22, extra + 22 + half]),
+                              (262, 3, [2]), (273, 4, starts),
                               (277, 3, [3]), (278, 3, [75]), (279, 4, [half, half]), (284, 3, [1])]:
         size = {3: 2, 4: 4}[kind]
         packed = b''.join(v.to_bytes(size, 'big') for v in values)
@@ -66,10 +70,9 @@ def big_endian_tiff() -> bytes:
             packed = offset.to_bytes(4, 'big')
         entries.append(tag.to_bytes(2, 'big') + kind.to_bytes(2, 'big')
                        + len(values).to_bytes(4, 'big') + packed.ljust(4, b'\0'))
-    tail = (b'\0\x08' * 3 + b''.join(v.to_bytes(4, 'big') for v in
-                                     [extra + 22, extra + 22 + half, half, half]))
+    tail = b'\0\x08' * 3 + b''.join(v.to_bytes(4, 'big') for v in [*starts, half, half])
     return (b'MM\0*' + (8).to_bytes(4, 'big') + len(entries).to_bytes(2, 'big')
-            + b''.join(entries) + bytes(4) + tail + rows)
+            + b''.join(entries) + bytes(4) + tail + b''.join(strips))
 
 
 def test_big_endian_tiff_takes_the_fast_path(tmp_path):
@@ -78,6 +81,15 @@ def test_big_endian_tiff_takes_the_fast_path(tmp_path):
     assert np.array_equal(as_pil(path), PIXELS)
     assert np.array_equal(decode._raw_rgb(np.fromfile(path, np.uint8)), PIXELS)
     assert read_header(path) == Header('TIFF', 150, 200)
+
+
+@pytest.mark.parametrize('odd', [dict(swapped=True), dict(padding=b'1234')])
+def test_strips_in_another_order_or_padded_are_put_right(odd, tmp_path):
+    path = tmp_path / 'odd.tif'
+    path.write_bytes(big_endian_tiff(**odd))
+    assert decode._raw_rgb(np.fromfile(path, np.uint8)) is None
+    assert np.array_equal(as_pil(path), PIXELS)
+    assert np.array_equal(read_tile(path), PIXELS)
 
 
 @pytest.mark.parametrize('name, fast', [('plain.tif', True), ('strips.tif', True),
@@ -207,11 +219,14 @@ def test_non_ascii_and_spaces_in_paths(tmp_path):
     assert np.array_equal(read_tile(path), PIXELS)
 
 
-def test_a_header_behind_a_long_comment(tmp_path):
+def test_a_jpeg_header_behind_long_comments_and_tables(tmp_path):
     plain = io.BytesIO()
     TISSUE.save(plain, 'JPEG')
     content = plain.getvalue()
     comment = b'\xff\xfe' + (60000).to_bytes(2, 'big') + b'x' * 59998
+    place = content.index(b'\xff\xc4')  # a Huffman table, here brought before the frame
+    table = content[place:place + 2 + int.from_bytes(content[place + 2:place + 4], 'big')]
     path = tmp_path / 'tile.jpg'
-    path.write_bytes(content[:2] + comment + b'\xff' + comment + content[2:])
+    path.write_bytes(content[:2] + comment + b'\xff' + comment + table + content[2:])
+    assert np.array_equal(read_tile(path), as_pil(path))
     assert read_header(path) == Header('JPEG', 150, 200)

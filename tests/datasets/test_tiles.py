@@ -89,6 +89,40 @@ def test_raw_tiles_come_with_the_same_draws():
         assert torch.equal(draw['view_to_tile'], views['view_to_tile'][:, v])
 
 
+PIPELINE = dict(type='TorchvisionPipeline', size=64, transforms=[
+    dict(type='RandomResizedCrop', size=64, antialias=True), dict(type='RandomHorizontalFlip')])
+
+
+def test_torchvision_pipelines_can_stand_beside_recipes():
+    dataset = TileDataset(CMU, [RECIPE, dict(PIPELINE, geometry='axis_aligned')])
+    assert dataset.geometry == 'axis_aligned'
+    batch, again = (dataset.batch([7, 8], generator()) for _ in range(2))
+    for first, second in zip([*batch['views'], batch['view_to_tile']],
+                             [*again['views'], again['view_to_tile']]):
+        assert torch.equal(first, second)
+    # Rendering the pipeline's map with a recipe's renderer gives the pipeline's view.
+    tile = dataset.source.read(7)
+    (a, _, x), (_, d, y) = batch['view_to_tile'][0, 1].tolist()
+    left, right = sorted([x * 224, (x + a) * 224])
+    crop = Image.fromarray(tile).resize((64, 64), Image.Resampling.BILINEAR,
+                                        (left, y * 224, right, (y + d) * 224))
+    expected = np.asarray(crop)[:, ::-1] if a < 0 else np.asarray(crop)
+    found = batch['views'][1][0].permute(1, 2, 0).numpy()
+    assert np.abs(found.astype(int) - expected).mean() < 1
+
+
+def test_torchvision_pipelines_that_are_wrong():
+    with pytest.raises(UserError, match=r'dataset\.recipe: .*no transform .*Crop9'):
+        TileDataset(CMU, dict(PIPELINE, transforms=[dict(type='Crop9')]))
+    turned = dict(PIPELINE, transforms=[*PIPELINE['transforms'],
+                                        dict(type='RandomRotation', degrees=(20, 30))])
+    assert TileDataset(CMU, turned).batch([0], generator())['view_to_tile'].shape == (1, 2, 2, 3)
+    with pytest.raises(UserError, match=r'dataset\.recipe: this view is turned'):
+        TileDataset(CMU, dict(turned, geometry='axis_aligned')).batch([0], generator())
+    unmapped = TileDataset(CMU, dict(turned, geometry='none'))
+    assert unmapped.batch([0], generator())['view_to_tile'] is None
+
+
 def test_recipes_without_geometry_give_no_maps():
     bent = dict(RECIPE, steps=dict(crop=CROP, bend=dict(type='ElasticDistortion')))
     dataset = TileDataset(CMU, [RECIPE, bent])
