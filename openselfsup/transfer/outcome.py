@@ -1,6 +1,7 @@
 """After training: score a backend on its test sets, write the results and the page."""
 
 import logging
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from .. import distributed
 from ..datasets.decode import read_tile
 from ..datasets.prepare.files import write_json, write_text
+from ..errors import UserError
 from ..evaluation.segmentation import evaluate_instances, result_map, truth_map
 from ..visualization.overlays import draw_overlay, read_outcomes, write_overlay_page
 from .protocol import Backend, locate, subsets_of
@@ -82,4 +84,50 @@ def table(outcome: dict[str, Any]) -> str:
             digits = 0 if key in ('tp', 'fp', 'fn') else 3
             lines.append(f'{word + " " + key:<18}' + ''.join(
                 f'{"-":>9}' if c is None else f'{c:9.{digits}f}' for c in cells))
+    return '\n'.join(lines) + '\n'
+
+
+def mean_and_sd(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Summarise independent runs of one kind.
+
+    Args:
+        outcomes: contents of their ``results.json``.
+
+    Returns:
+        ``dataset``, ``protocol``, ``runs`` and ``scores``: by subset, kind and key a dict of
+        ``mean``, ``sd`` (of the sample, n - 1; None for one run) and ``values``. Scores that a
+        run lacks are left out.
+
+    Raises:
+        UserError: the runs are of different data sets or protocols.
+    """
+    for key in ('dataset', 'protocol'):
+        found = sorted({o[key] for o in outcomes})
+        if len(found) > 1:
+            raise UserError(f'these runs differ in {key}: ' + ', '.join(found))
+    scores: dict[str, Any] = {}
+    for subset, kinds in outcomes[0]['scores'].items():
+        for kind, keys in kinds.items():
+            for key in keys:
+                values = [o['scores'][subset].get(kind, {}).get(key) for o in outcomes]
+                if None in values:
+                    continue
+                scores.setdefault(subset, {}).setdefault(kind, {})[key] = dict(
+                    mean=statistics.mean(values), values=values,
+                    sd=statistics.stdev(values) if len(values) > 1 else None)
+    return dict(dataset=outcomes[0]['dataset'], protocol=outcomes[0]['protocol'],
+                runs=len(outcomes), scores=scores)
+
+
+def spread_table(summary: dict[str, Any]) -> str:
+    """Return a summary as lines of text: mean ± sd, a column for each subset."""
+    scores = summary['scores']
+    lines = [f"{summary['dataset']}: mean ± sd of {summary['runs']} runs",
+             f'{"":<18}' + ''.join(f'{name:>18}' for name in scores)]
+    for kind, word in (('bbox', 'box'), ('segm', 'mask'), ('objects', 'object')):
+        for key in next((s[kind] for s in scores.values() if kind in s), {}):
+            cells = [s.get(kind, {}).get(key) for s in scores.values()]
+            words = ['-' if c is None else f"{c['mean']:.3f}" + (
+                '' if c['sd'] is None else f" ± {c['sd']:.3f}") for c in cells]
+            lines.append(f'{word + " " + key:<18}' + ''.join(f'{w:>18}' for w in words))
     return '\n'.join(lines) + '\n'

@@ -129,15 +129,17 @@ class Recipe:
         return yaml.safe_dump(tree, sort_keys=True)
 
 
-def read_yaml(path: str | Path, seen: tuple[str, ...] = ()) -> dict[str, tuple[Any, str]]:
+def read_yaml(path: str | Path, nested: bool = True,
+              seen: tuple[str, ...] = ()) -> dict[str, tuple[Any, str]]:
     """Read a YAML file and its bases.
 
     Args:
         path: the file; the path of a ``_BASE_`` starts from its folder.
+        nested: a mapping is a group of keys; otherwise it is a value like others.
         seen: files that led here.
 
     Returns:
-        (value, file) by dotted key.
+        (value, file) by key, dotted where nested.
 
     Raises:
         UserError: a file is missing, not YAML, or its own base.
@@ -156,8 +158,9 @@ def read_yaml(path: str | Path, seen: tuple[str, ...] = ()) -> dict[str, tuple[A
     if not isinstance(content, dict):
         raise UserError('this YAML holds no keys', where=str(path))
     base = content.pop('_BASE_', None)
-    values = read_yaml(path.parent / base, (*seen, str(path.resolve()))) if base else {}
-    return {**values, **{key: (value, str(path)) for key, value in _flat(content).items()}}
+    values = read_yaml(path.parent / base, nested, (*seen, str(path.resolve()))) if base else {}
+    own = _flat(content) if nested else content
+    return {**values, **{key: (value, str(path)) for key, value in own.items()}}
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, str]:

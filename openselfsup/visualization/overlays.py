@@ -79,6 +79,19 @@ def draw_semantic_overlay(image: np.ndarray, truth: np.ndarray, found: np.ndarra
     return np.hstack(parts)
 
 
+def draw_legend(names: Sequence[str], colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Draw a line of coloured squares with names, uint8 [H, W, 3]."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    widths = [46 + cv2.getTextSize(name, font, size, 1)[0][0] for name in names]
+    drawn = np.full((28, sum(widths), 3), 255, np.uint8)
+    x = 4
+    for name, color, width in zip(names, colors, widths):
+        cv2.rectangle(drawn, (x, 6), (x + 16, 22), color, -1)
+        cv2.putText(drawn, name, (x + 22, 19), font, size, (27, 27, 27), 1, cv2.LINE_AA)
+        x += width
+    return drawn
+
+
 def class_colors(count: int) -> list[tuple[int, int, int]]:
     """Return distinct RGB colours for classes."""
     first = [(192, 58, 123), (0, 150, 125), (0, 114, 198), (240, 125, 0), (120, 120, 120)]
