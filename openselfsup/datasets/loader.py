@@ -103,11 +103,17 @@ class ViewLoader:
         start += self.rank * share
         return np.take(order, range(start, start + share), mode='wrap')
 
-    def make_batch(self, epoch: int, iteration: int) -> dict:
-        """Make one batch in the calling thread; see :meth:`TileDataset.batch`."""
+    def make_batch(self, epoch: int, iteration: int, render: str | None = None) -> dict:
+        """Make one batch in the calling thread; see :meth:`TileDataset.batch`.
+
+        Args:
+            epoch: the epoch.
+            iteration: the batch of that epoch.
+            render: 'cpu' or 'device' in place of the loader's own.
+        """
         generator = _generator(self.seed, _VIEWS, self.rank, epoch, iteration)
-        return self.dataset.batch(self.indices(epoch, iteration), generator, self.render,
-                                  self.pin_memory)
+        return self.dataset.batch(self.indices(epoch, iteration), generator,
+                                  render or self.render, self.pin_memory)
 
     def _order(self, epoch: int) -> np.ndarray:
         """Return the permutation of an epoch; the last one asked for is kept."""

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..registry import DATASETS
 from ..views import TorchvisionPipeline, render_cpu, unbind
 from .headers import TileError
+from .packed import PackedTiles
 from .recipes import Recipe, build_recipe
 from .sources import Source, build_source
 
@@ -105,6 +106,8 @@ class TileDataset:
             parameters. Always ``index``: int64 (B,), the tiles that were read, and
             ``label``: int64 (B,) if the source has labels.
         """
+        if render == 'device' and isinstance(self.source, PackedTiles):
+            return self._raw_batch(np.asarray(indices), generator, pin_memory)
         tiles, read = zip(*(self.read(int(index)) for index in indices))
         sizes = torch.tensor([tile.shape[:2] for tile in tiles])  # B x 2
         draws = [recipe.draw(sizes, generator) for recipe in self.recipes]
@@ -117,6 +120,18 @@ class TileDataset:
                             for recipe, draw in zip(self.recipes, draws)))
         return dict(views=list(views), **batch,
                     view_to_tile=None if self.geometry == 'none' else torch.stack(maps, 1))
+
+    def _raw_batch(self, indices: np.ndarray, generator: torch.Generator,
+                   pin_memory: bool) -> dict:
+        """Make a batch of raw tiles that all have one size without looking at each of them."""
+        sizes = torch.tensor(self.source.tile_size).expand(len(indices), 2)
+        draws = [recipe.draw(sizes, generator) for recipe in self.recipes]
+        tiles, array = _image_buffer(len(indices), *self.source.tile_size, pin_memory)
+        self.source.gather(indices, array)
+        batch = dict(tiles=tiles, draw=draws, index=torch.from_numpy(indices).long())
+        if self.source.labels is not None:
+            batch['label'] = torch.from_numpy(self.source.labels[indices])
+        return batch
 
     def _stack(self, tiles: Sequence[np.ndarray], read: Sequence[int], pin_memory: bool) -> Tensor:
         """Return tiles of one size as (B, 3, H, W)."""
