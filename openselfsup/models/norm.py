@@ -69,18 +69,25 @@ def norm_layer(norm_cfg: dict) -> Callable[[int], nn.Module]:
             (32 if left out), and arguments of the layer.
 
     Raises:
-        UserError: the type is none of these.
+        UserError: the type is none of these; from the function, an argument does not suit it.
     """
     kind = norm_cfg.get('type')
     if kind not in NORMS:
         raise UserError(f"no norm layer is called '{kind}'", where='norm_cfg.type',
                         expected='one of ' + ', '.join(NORMS), nearest=nearest(str(kind), NORMS))
-    if kind == 'SplitBN':
-        arguments = {key: value for key, value in norm_cfg.items() if key != 'type'}
-        return functools.partial(SplitBN, **arguments)
+    arguments = {key: value for key, value in norm_cfg.items() if key != 'type'}
     if kind == 'GN':
-        norm_cfg = {'num_groups': 32, **norm_cfg}
-    return lambda channels: build_norm_layer(norm_cfg, channels)[1]
+        arguments = {'num_groups': 32, **arguments}
+
+    def build(channels: int) -> nn.Module:
+        try:
+            if kind == 'SplitBN':
+                return SplitBN(channels, **arguments)
+            return build_norm_layer({'type': kind, **arguments}, channels)[1]
+        except (TypeError, ValueError) as error:
+            raise UserError(f'{kind}: {error}', where='norm_cfg') from None
+
+    return build
 
 
 def has_partial_statistics(module: nn.Module, world_size: int) -> bool:

@@ -71,3 +71,13 @@ def test_who_takes_statistics_over_parts_of_the_batch():
         False, False, False, True]
     assert [norm.has_partial_statistics(layers(kind), 2) for kind in norm.NORMS] == [
         True, False, False, True]
+
+
+@pytest.mark.parametrize('norm_cfg, words', [
+    (dict(type='BN', num_splits=8), 'num_splits'),
+    (dict(type='SplitBN', groups=8), 'groups'),
+    (dict(type='GN', num_groups=7), 'divisible'),
+])
+def test_arguments_that_do_not_suit_a_norm_layer_are_one_sentence(norm_cfg, words):
+    with pytest.raises(UserError, match=words):
+        norm_layer(norm_cfg)(64)
