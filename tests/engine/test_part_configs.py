@@ -1,0 +1,168 @@
+"""CA2CL, SimCLR and the combinations train from their configs, with pictures and monitors."""
+
+import json
+import sys
+
+import pytest
+import torch
+from small_runs import REPO, start
+
+from openselfsup.engine.config import load_config
+from openselfsup.engine.launch import Launch
+from openselfsup.engine.runner import PretrainRunner
+from openselfsup.errors import UserError
+
+TILES = ['dataset.source={"type": "ImageFolder", "root": "data/demo/kather2016"}',
+         'global_batch_size=12', 'log_interval=1', 'epochs=1', 'workers=0', 'amp=off']
+TWO_VIEWS = ['dataset.recipe.0.size=32', 'dataset.recipe.1.size=32']
+ONE_RECIPE = ['dataset.recipe.size=32']
+CLUSTERS = ['loss_cluster', 'cluster_smallest', 'cluster_largest', 'clusters_empty',
+            'label_agreement']
+ATTACK = ['loss_adversarial', 'perturbation', 'skip_step']
+MODEL = ['model.queue_len=40']
+CONFIGS = {
+    'CA2CL/r18_bs1792_ep100': (TWO_VIEWS, ['loss_instance', *CLUSTERS, *ATTACK]),
+    'CA2CL/r18_bs1792_ep100_robust': (TWO_VIEWS, ['loss_instance', *CLUSTERS, *ATTACK]),
+    'CA2CL/r34_bs1792_ep100': (TWO_VIEWS, ['loss_instance', *CLUSTERS, *ATTACK]),
+    'CA2CL/r50_bs1792_ep100': (TWO_VIEWS, ['loss_instance', *CLUSTERS, *ATTACK]),
+    'demo/ca2cl_r18': (TWO_VIEWS, ['loss_instance', *CLUSTERS, *ATTACK]),
+    'SimCLR/r18_bs1792_ep100': (TWO_VIEWS, ['loss_instance', 'acc_contrast']),
+    'SimCLR/r18_bs256_ep200': (ONE_RECIPE, ['loss_instance', 'acc_contrast']),
+    'SimCLR/r18_bs256_ep200_adversary': (ONE_RECIPE, ['loss_instance', *ATTACK]),
+    'MoCo/r18_v2_bs256_ep200_clusters': (ONE_RECIPE + MODEL, ['loss_contra', *CLUSTERS]),
+    'MoCo/r18_v2_bs256_ep200_adversary': (ONE_RECIPE + MODEL, ['loss_contra', *ATTACK]),
+    'PLM_SSL/r18_bs256_ep200_lambda_0.5_clusters': (
+        ONE_RECIPE + MODEL, ['loss_contra_single', 'loss_contra_dense', *CLUSTERS]),
+    'PLM_SSL/r18_bs256_ep200_lambda_0.5_adversary': (
+        ONE_RECIPE + MODEL, ['loss_contra_single', 'loss_contra_dense', *ATTACK])}
+
+
+def runner_of(name, work_dir, *options):
+    cfg = load_config(REPO / f'configs/{name}.py', [*TILES, *options])
+    return PretrainRunner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), work_dir)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_step_of_every_config(name, tmp_path):
+    options, keys = CONFIGS[name]
+    runner = runner_of(name, tmp_path, *options)
+    before = {key: value.clone() for key, value in runner.algorithm.named_parameters()}
+    runner.loop.dataloader.set_position(0, 0)
+    batches = iter(runner.loop.dataloader)
+    outputs = runner.step(batches, 1, lr=1e-3)
+    batches.close()
+    assert set(keys) <= set(outputs) and all(torch.isfinite(v) for v in outputs.values())
+    terms = [value for key, value in outputs.items() if key.startswith('loss_')]
+    torch.testing.assert_close(outputs['loss'], sum(terms))
+    moved = [key for key, value in runner.algorithm.named_parameters()
+             if value.requires_grad and not value.equal(before[key])]
+    assert 'encoder_q.backbone.conv1.weight' in moved
+    if 'perturbation' in keys:
+        relative = runner.algorithm.adversary.relative
+        assert outputs['skip_step'] == 0 and outputs['perturbation'] > 0
+        assert outputs['perturbation'].item() == pytest.approx(0.1, rel=1e-4) or not relative
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A run of the published recipe on two processes."""
+    work_dir = tmp_path_factory.mktemp('ca2cl') / 'run'
+    process = start([
+        sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone',
+        '--nproc_per_node=2', 'tools/train.py', 'configs/CA2CL/r18_bs1792_ep100.py', '--work-dir',
+        str(work_dir), '--cfg-options', *TILES, *TWO_VIEWS, 'amp=bf16', 'global_batch_size=16'],
+        OMP_NUM_THREADS='1')
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return work_dir, output
+
+
+def test_the_published_recipe_on_two_processes(trained):
+    work_dir, output = trained
+    assert 'global batch 16 = 2 rank(s) x 8' in output
+    rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
+    assert len(rows) == 3
+    for row in rows:
+        assert {'loss_instance', *CLUSTERS, *ATTACK} <= row.keys()
+        assert 0 <= row['label_agreement'] <= 1 and row['skip_step'] == 0
+        assert row['cluster_smallest'] <= 0.1 <= row['cluster_largest'] <= 1
+    for name in ('views.png', 'clusters.png', 'adversarial.png'):
+        assert (work_dir / name).stat().st_size > 20_000, name
+
+
+def published_tar(path):
+    """Write a checkpoint with the names and shapes of a published one."""
+    shapes = json.loads((REPO / 'tests/data/golden/ca2cl_r18_checkpoint_keys.json').read_text())
+    torch.manual_seed(0)
+    net = {key: torch.rand(shape) if shape else torch.tensor(7) for key, shape in shapes.items()}
+    torch.save(dict(net=net, epoch=100), path)
+    return net
+
+
+@pytest.mark.parametrize('how', ['pretrained', 'init_cfg'])
+def test_published_checkpoints_start_a_run(how, tmp_path):
+    net = published_tar(tmp_path / 'published.tar')
+    options = (['pretrained=' + str(tmp_path / 'published.tar')] if how == 'pretrained' else
+               ['model.backbone.init_cfg.type=Pretrained',
+                'model.backbone.init_cfg.checkpoint=' + str(tmp_path / 'published.tar')])
+    runner = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, *options)
+    from openselfsup.engine.train import describe_run
+    assert any('122/122 tensors matched (CA2CL' in line or '120/120' in line
+               for line in describe_run(runner)), describe_run(runner)
+    for key, value in runner.algorithm.backbone.state_dict().items():
+        assert value.equal(net[f'module.resnet.{key}'].to(value.dtype)), key
+
+
+def test_weights_of_another_backbone_are_an_error(tmp_path):
+    published_tar(tmp_path / 'published.tar')
+    with pytest.raises(UserError, match='ResNet-18.*ResNet-34'):
+        runner_of('CA2CL/r34_bs1792_ep100', tmp_path, *TWO_VIEWS,
+                  'model.backbone.init_cfg.type=Pretrained',
+                  'model.backbone.init_cfg.checkpoint=' + str(tmp_path / 'published.tar'))
+    with pytest.raises(UserError, match='init_cfg'):
+        runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS,
+                  'model.backbone.init_cfg.type=Kaiming')
+
+
+def test_the_last_short_batch_trains(tmp_path):
+    runner = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, 'global_batch_size=40',
+                       'drop_last=False')
+    assert len(runner.loop.dataloader) == 2  # 40 + 11 tiles
+    runner.loop.dataloader.set_position(0, 1)
+    outputs = runner.step(iter(runner.loop.dataloader), 1, lr=1e-3)
+    assert torch.isfinite(outputs['loss'])
+
+
+def test_a_batch_smaller_than_the_clusters_is_explained(tmp_path):
+    runner = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, 'global_batch_size=8')
+    runner.loop.dataloader.set_position(0, 0)
+    with pytest.raises(UserError, match='8 tiles cannot form 10 clusters'):
+        runner.step(iter(runner.loop.dataloader), 1, lr=1e-3)
+
+
+@pytest.mark.parametrize('name, options, words', [
+    ('CA2CL/r18_bs1792_ep100', ['model.cluster.cluster=3'], "did you mean 'clusters'"),
+    ('CA2CL/r18_bs1792_ep100', ['model.adversary.encoder=1'], "takes no argument 'encoder'"),
+    ('CA2CL/r18_bs1792_ep100', ['dataset.recipe.0.steps.blur.steps.motion.limits=3'],
+     "did you mean 'limit'"),
+    ('MoCo/r18_v2_bs256_ep200_clusters', ['model.group_neck=None'], 'go together'),
+    ('MoCo/r18_v2_bs256_ep200', ['hooks=[{"type": "ClusterPictures"}]'], 'has nothing to draw')])
+def test_mistakes_are_explained(name, options, words, tmp_path):
+    sizes = TWO_VIEWS if name.startswith('CA2CL') else ONE_RECIPE
+    with pytest.raises(UserError, match=words):
+        runner = runner_of(name, tmp_path, *sizes, *options)
+        runner.train()
+
+
+def test_warps_are_refused_where_geometry_is_needed_and_rotations_are_not(tmp_path):
+    plm = 'PLM_SSL/r18_bs256_ep200_lambda_0.5_adversary'
+    steps = 'dataset.recipe.steps.'
+    with pytest.raises(UserError, match='bend.*no affine map'):
+        runner_of(plm, tmp_path, *ONE_RECIPE, steps + 'bend={"type": "OneOf", "steps": '
+                                               '[{"type": "OpticalDistortion"}]}')
+    runner = runner_of(plm, tmp_path, *ONE_RECIPE, *MODEL,
+                       steps + 'turn={"type": "ShiftScaleRotate"}',
+                       steps + 'clahe={"type": "CLAHE"}', steps + 'cut={"type": "Cutout"}')
+    runner.loop.dataloader.set_position(0, 0)
+    outputs = runner.step(iter(runner.loop.dataloader), 1, lr=1e-3)
+    assert 0 < outputs['matched_fraction'] < 1 and torch.isfinite(outputs['loss'])
