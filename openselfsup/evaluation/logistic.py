@@ -54,6 +54,12 @@ class Axes(NamedTuple):
         weight = self.basis @ theta[:-1] / self.scale.unsqueeze(1)
         return Classifier(weight, theta[-1] - self.mean @ weight)
 
+    def parameters(self, classifier: Classifier) -> Tensor:
+        """Return the parameters (r + 1, C) that come nearest to a classifier."""
+        weight = self.basis.T @ (classifier.weight * self.scale.unsqueeze(1))
+        bias = classifier.bias + self.mean @ classifier.weight
+        return torch.cat([weight, bias.unsqueeze(0)])
+
 
 def principal_axes(features: Tensor, dtype: torch.dtype = torch.float32) -> Axes:
     """Standardise features of shape (N, D) and turn them to their principal axes.

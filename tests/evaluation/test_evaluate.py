@@ -29,10 +29,10 @@ def run(tmp_path, split, weights, **changes):
 
 @pytest.fixture(scope='module')
 def everything(tmp_path_factory, split, weights):
-    """All protocols, two fractions, two seeds, baselines."""
+    """All protocols, two seeds, baselines."""
     folder = tmp_path_factory.mktemp('everything')
     results, said = run(folder, split, weights, protocols=evaluate.PROTOCOLS, seeds=(1, 2),
-                        fractions=(0.5, 1.0), paper_compat=True)
+                        paper_compat=True)
     return folder / 'out', results, said
 
 
@@ -44,7 +44,7 @@ def test_every_row_is_there_with_its_baselines(everything):
             assert (protocol, features) in kinds
     assert {'linear-augmented-v1', 'finetune-v1', 'paper-compat (linear-augmented)',
             'paper-compat (finetune)'} <= {protocol for protocol, _ in kinds}
-    assert len(results.rows) == 4 * (2 * 4 + 4)
+    assert len(results.rows) == 2 * (2 * 4 + 4)
     for row in results.rows:
         assert row.honest != row.protocol.startswith('paper-compat')
         assert row.test_tiles == sum(map(sum, row.confusion)) == 15
@@ -85,17 +85,15 @@ def test_features_are_cached_until_something_changes(everything, tmp_path, split
                                                      monkeypatch):
     folder = tmp_path / 'out'
     shutil.copytree(everything[0], folder)
-    options = dict(seeds=(1, 2), fractions=(0.5, 1.0))
+    options = dict(seeds=(1, 2))
     calls = []
     original = evaluate.extract_all.__globals__['extract_features']
     monkeypatch.setitem(evaluate.extract_all.__globals__, 'extract_features',
                         lambda *a, **k: calls.append(1) or original(*a, **k))
     results, _ = run(tmp_path, split, weights, **options)
     assert not calls
-    assert results.rows[0].scores == everything[1].rows[0].scores or (
-        results.rows[0].scores['accuracy']['value']
-        == everything[1].rows[0].scores['accuracy']['value'])
-    run(tmp_path, split, weights, train=TrainSettings(image_size=64), **options)
+    assert results.rows[0].scores == everything[1].rows[0].scores
+    run(tmp_path, split, weights, train=TrainSettings(image_size=33), **options)
     assert calls
 
 
@@ -172,9 +170,9 @@ def test_finetuning_moves_the_backbone_and_stops_early(split, weights):
     backbone = networks.from_checkpoint('resnet18', weights).backbone
     part = Part(data.train, np.arange(len(data.train)))
     settings = TrainSettings(epochs=30, batch_size=16, image_size=32, lr=0.0, workers=2,
-                             early_stop=3)
+                             early_stop=1)
     trained = finetune.train_honestly(backbone, 512, part, 8, settings, 1, frozen=False)
-    assert len(trained.history) - trained.chosen['epoch'] <= 3 and len(trained.history) < 30
+    assert len(trained.history) - trained.chosen['epoch'] == 1 and len(trained.history) < 30
     settings = TrainSettings(epochs=1, batch_size=16, image_size=32, lr=0.01, workers=2)
     trained = finetune.train_honestly(backbone, 512, part, 8, settings, 1, frozen=False)
     assert not torch.equal(trained.model.backbone.conv1.weight, backbone.conv1.weight)
@@ -184,14 +182,15 @@ def test_the_head_learns(split, weights):
     data = find_data(str(split))
     backbone = networks.from_checkpoint('resnet18', weights).backbone
     part = Part(data.train, np.arange(len(data.train)))
-    settings = TrainSettings(epochs=8, batch_size=8, image_size=32, lr=0.03, workers=2)
-    trained = finetune.train_honestly(backbone, 512, part, 8, settings, 1, frozen=True)
+    part.labels = (part.labels == data.classes.index('EMPTY')).astype(np.int64)
+    settings = TrainSettings(epochs=5, batch_size=8, image_size=32, lr=0.1, workers=2)
+    trained = finetune.train_honestly(backbone, 512, part, 2, settings, 1, frozen=True)
     losses = [h['loss'] for h in trained.history]
-    assert losses[-1] < 0.8 * losses[0]
+    assert min(losses[1:]) < 0.8 * losses[0]
     tiles = LabeledTileDataset(part, 32)
     said = finetune.predict(trained.model, tiles, settings,
                             ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    assert (said.argmax(1) == tiles.labels).double().mean() > 0.3
+    assert (said.argmax(1) == tiles.labels).double().mean() > 0.9
 
 
 def test_a_head_of_other_classes_is_said_and_left_out(split, weights, tmp_path):
