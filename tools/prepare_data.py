@@ -127,8 +127,9 @@ def unpacked(src: Path, dst: Path, keep: bool) -> Path:
     folder = dst / ('images' if keep else '.unpacked')
     if src.is_file() and src.name.lower().endswith(ARCHIVES):
         return unpack(src, folder, tiles.NCT_MD5.get(src.name))
-    known = [src / name for name in tiles.NCT_MD5 if (src / name).is_file()
-             and not (src / name.removesuffix('.zip')).is_dir()] if keep else []
+    known = [src / name for name in tiles.NCT_MD5 if keep and (src / name).is_file()]
+    if any((src / name).is_dir() for name in tiles.NCT_COUNTS):
+        return src  # unpacked already
     for archive in known:
         unpack(archive, folder, tiles.NCT_MD5[archive.name])
     return folder if known else src

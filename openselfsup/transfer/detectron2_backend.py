@@ -137,10 +137,8 @@ class Detectron2Backend:
     @torch.no_grad()
     def predict(self, dataset: str) -> list[dict]:
         """Return COCO results of a data set; on rank 0 those of all ranks."""
+        loader = build_detection_test_loader(self.cfg, dataset)  # fills in the metadata
         categories = {v: k for k, v in MetadataCatalog.get(
-            dataset).get('thing_dataset_id_to_contiguous_id', {}).items()}
-        loader = build_detection_test_loader(self.cfg, dataset)
-        categories = categories or {v: k for k, v in MetadataCatalog.get(
             dataset).thing_dataset_id_to_contiguous_id.items()}
         results = []
         with inference_context(self.model):
@@ -157,7 +155,8 @@ class Detectron2Backend:
                     torch=torch.__version__, device=self.cfg.MODEL.DEVICE,
                     processes=distributed.world_size(), config=self.job.config_file,
                     precision='autocast' if self.cfg.SOLVER.AMP.ENABLED else 'float32',
-                    initialised=self.initialised, iterations=self.cfg.SOLVER.MAX_ITER)
+                    initialised=self.initialised, iterations=self.cfg.SOLVER.MAX_ITER,
+                    detections_per_image=self.cfg.TEST.DETECTIONS_PER_IMAGE)
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor]) -> tuple[int, int]:

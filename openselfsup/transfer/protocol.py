@@ -113,15 +113,16 @@ def locate(folder: str | Path, name: str) -> tuple[Path, dict]:
     if not path.is_file():
         there = sorted(f'{p.parents[1].name}_{p.stem}' for p in folder.glob('*/annotations/*.json'))
         raise UserError(f"there is no data set '{name}': {path} does not exist",
-                        where='--datasets-folder', expected='one of ' + ', '.join(there) if there
-                        else "a folder written by tools/prepare_data.py", nearest=nearest(name, there))
+                        where='--datasets-folder', nearest=nearest(name, there),
+                        expected='one of ' + ', '.join(there) if there
+                        else 'a folder written by tools/prepare_data.py')
     truth = read_json(path)
     images = folder / top / truth.get('info', {}).get('image_folder', split)
     return images, truth
 
 
 def subsets_of(folder: str | Path, name: str) -> dict[str, list[int]]:
-    """Return image ids of the subsets of a data set that have a JSON of their own (testA, testB)."""
+    """Return image ids of the subsets that have a JSON of their own, such as testA and testB."""
     top, _, split = name.rpartition('_')
     found = {}
     for path in sorted((Path(folder) / top / 'annotations').glob(f'{split}?.json')):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torchvision
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.detection import RetinaNet
@@ -243,12 +244,11 @@ class TorchvisionBackend:
 
     def info(self) -> dict[str, Any]:
         """Return backend, versions, initialisation and the figures of the training."""
-        import torchvision
         return dict(backend=self.name, torch=torch.__version__, torchvision=torchvision.__version__,
                     device=str(self.device), processes=self.world,
                     precision='bfloat16' if self.recipe['SOLVER.AMP.ENABLED'] else 'float32',
                     config=self.recipe.config_file, initialised=self.initialised, seed=self.seed,
-                    **self.trained)
+                    detections_per_image=self.recipe['TEST.DETECTIONS_PER_IMAGE'], **self.trained)
 
 
 def coco_results(found: dict[str, Tensor], image_id: int, categories: list[int]) -> list[dict]:

@@ -45,7 +45,8 @@ def write_page(trainer: SemanticTrainer, outcome: dict, accuracy: dict[int, floa
     title = 'Semantic segmentation'
     (out / 'index.html').write_text(page.page(title, [
         page.heading(title, f"started from {outcome['run']['initialised']}"),
-        page.section('Dice of each class, pixels pooled', page.score_table(rows, 'Class', 'Dice, %')),
+        page.section('Dice of each class, pixels pooled',
+                     page.score_table(rows, 'Class', 'Dice, %')),
         page.section('Tiles, worst first', *pictures)]), encoding='utf-8')
 
 

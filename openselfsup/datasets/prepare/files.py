@@ -98,15 +98,10 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 def md5(path: Path) -> str:
     """Return the MD5 checksum of a file."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'md5').hexdigest() if hasattr(
-            hashlib, 'file_digest') else _md5_in_blocks(file)
-
-
-def _md5_in_blocks(file) -> str:  # Python 3.10
     digest = hashlib.md5()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 

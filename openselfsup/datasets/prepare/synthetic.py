@@ -20,7 +20,8 @@ SCALE = 2  # everything is drawn at this multiple of the final size
 
 # RGB of an average H&E stain.
 STROMA, FIBRE, SPINDLE = (226, 176, 203), (206, 138, 178), (122, 84, 150)
-CYTOPLASM, NUCLEUS, LUMEN, VACUOLE = (196, 138, 190), (88, 58, 132), (246, 240, 246), (228, 212, 232)
+CYTOPLASM, NUCLEUS = (196, 138, 190), (88, 58, 132)
+LUMEN, VACUOLE = (246, 240, 246), (228, 212, 232)
 
 
 def draw_glands(size: int, rng: np.random.Generator,
