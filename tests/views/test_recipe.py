@@ -111,6 +111,7 @@ def test_sizes_are_checked(size):
 @pytest.mark.parametrize('tile, scale, ratio', [
     ((224, 224), (0.2, 1.), (3 / 4, 4 / 3)),
     ((60, 200), (0.08, 1.), (3 / 4, 4 / 3)),
+    ((100, 110), (0.1, 0.3), (1.5, 3.)),
     ((50, 40), (0.5, 0.9), (0.5, 3.))])
 def test_crops_are_distributed_as_torchvisions(tile, scale, ratio):
     count = 3000
