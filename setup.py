@@ -18,5 +18,9 @@ setup(
     packages=find_packages(include=['openselfsup', 'openselfsup.*']),
     python_requires='>=3.10',
     install_requires=REQUIREMENTS,
-    extras_require=dict(test=['pytest>=8', 'hypothesis>=6.100'], dev=['ruff>=0.6']),
+    extras_require=dict(
+        slides=['openslide-python>=1.3', 'openslide-bin'],
+        umap=['umap-learn>=0.5'],
+        test=['pytest>=8', 'hypothesis>=6.100'],
+        dev=['ruff>=0.6']),
 )

@@ -71,15 +71,15 @@ def summarise(work_dir: Path, minutes: float) -> dict:
     """Return the facts of the run from its own files."""
     rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
     environment = json.loads((work_dir / 'environment.json').read_text())
-    few = max(len(rows) // 10, 1)
-
-    def mean(key: str, part: slice) -> float:
-        return statistics.fmean(row[key] for row in rows[part])
+    # A contrastive loss rises while random vectors in the queue give way to real keys.
+    full = [row for row in rows if row['queue_filled'] == 1] or rows
+    few = max(len(full) // 10, 1)
 
     return dict(title='PLM on bundled tiles', config=CONFIG, method='PLM, ResNet-18',
                 epochs=rows[-1]['epoch'], steps=rows[-1]['step'], minutes=minutes,
-                tiles_per_s=mean('tiles_per_s', slice(None)),
-                loss_start=mean('loss', slice(0, few)), loss_end=mean('loss', slice(-few, None)),
+                tiles_per_s=statistics.fmean(row['tiles_per_s'] for row in rows),
+                loss_start=statistics.fmean(row['loss'] for row in full[:few]),
+                loss_end=statistics.fmean(row['loss'] for row in full[-few:]),
                 device=environment['processor'])
 
 

@@ -5,8 +5,11 @@
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openselfsup.datasets.sources import ImageFolder, Source, build_source
 from openselfsup.datasets.verify import verify
