@@ -38,9 +38,9 @@ def evaluate_instances(truth: dict, results: Sequence[dict],
 
     Returns:
         ``protocol``, ``score_threshold``, ``max_detections``, ``scores`` (by subset, 'all' first:
-        ``bbox`` and ``segm`` each with AP, AP50, AP75, APs, APm and APl in [0, 1] or None where undefined;
-        ``objects`` with f1, dice, hausdorff, aji, pq, sq and the counts) and ``images`` (the
-        object-level scores of each image by file name). F1 and PQ count objects over the whole
+        ``bbox`` and ``segm`` each with AP, AP50, AP75, APs, APm and APl in [0, 1], None where
+        undefined; ``objects`` with f1, dice, hausdorff, aji, pq, sq and the counts) and
+        ``images`` (the object-level scores of each image by file name). F1 and PQ count objects over the whole
         subset; object Dice, Hausdorff (pixels) and AJI are means over its images.
     """
     sets = {'all': [i['id'] for i in truth['images']], **(subsets or {})}

@@ -4,6 +4,7 @@ Both maps are int arrays [H, W], 0 is background. Everything that needs only are
 one table of intersections, :func:`overlaps`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -104,42 +105,63 @@ def object_hausdorff(truth: np.ndarray, found: np.ndarray) -> float:
         same = len(areas.truth) == len(areas.found)
         return 0.0 if same else float(np.hypot(truth.shape[0] - 1, truth.shape[1] - 1))
     true_parts, found_parts = _regions(truth), _regions(found)
-    distances: dict[tuple[int, int], float] = {}
-
-    def distance(g: int, s: int) -> float:
-        if (g, s) not in distances:
-            distances[g, s] = max(_directed(true_parts[g], found_parts[s]),
-                                  _directed(found_parts[s], true_parts[g]))
-        return distances[g, s]
-
     total = 0.0
-    for own, both, pair in ((areas.truth, areas.both, distance),
-                            (areas.found, areas.both.T, lambda s, g: distance(g, s))):
-        for i, area in enumerate(own):
-            partners = [both[i].argmax()] if both[i].any() else range(both.shape[1])
-            total += area / own.sum() * min(pair(i, j) for j in partners)
+    for own, other, area, both in ((true_parts, found_parts, areas.truth, areas.both),
+                                   (found_parts, true_parts, areas.found, areas.both.T)):
+        for i, part in enumerate(own):
+            partners = [other[both[i].argmax()]] if both[i].any() else other
+            total += area[i] / area.sum() * _nearest(part, partners)
     return 0.5 * total
 
 
 class _Region(NamedTuple):
-    """Pixels of an object, and the distance of every pixel of the image to it."""
+    """An object: its box (y0, x0, y1, x1) and its pixels inside the box, uint8."""
 
-    inside: np.ndarray
-    away: np.ndarray
+    box: np.ndarray
+    mask: np.ndarray
 
 
 def _regions(ids: np.ndarray) -> list[_Region]:
+    """Return the objects in the order of their ids."""
+    rows, columns = np.nonzero(ids)
+    order = np.argsort(ids[rows, columns], kind='stable')
+    begins = np.unique(ids[rows, columns][order], return_index=True)[1]
     regions = []
-    for instance in np.unique(ids[ids > 0]):
-        inside = ids == instance
-        away = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2,
-                                     cv2.DIST_MASK_PRECISE)
-        regions.append(_Region(inside, away))
+    for pixels in np.split(order, begins[1:]):
+        y, x = rows[pixels], columns[pixels]
+        box = np.array([y.min(), x.min(), y.max() + 1, x.max() + 1])
+        mask = np.zeros(box[2:] - box[:2], np.uint8)
+        mask[y - box[0], x - box[1]] = 1
+        regions.append(_Region(box, mask))
     return regions
 
 
-def _directed(a: _Region, b: _Region) -> float:
-    return float(b.away[a.inside].max())
+def _nearest(part: _Region, others: Sequence[_Region]) -> float:
+    """Return the smallest Hausdorff distance of an object to others.
+
+    The distance is no less than that of any two parallel sides of the boxes: an outermost
+    pixel of one object has nothing of the other beyond its box. Most need not be computed.
+    """
+    bounds = [float(np.abs(part.box - other.box).max()) for other in others]
+    best = np.inf
+    for i in np.argsort(bounds):
+        if bounds[i] >= best:
+            break
+        best = min(best, _hausdorff(part, others[i]))
+    return best
+
+
+def _hausdorff(a: _Region, b: _Region) -> float:
+    y0, x0 = np.minimum(a.box[:2], b.box[:2])
+    y1, x1 = np.maximum(a.box[2:], b.box[2:])
+    inside, away = [], []
+    for region in (a, b):
+        canvas = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        top, left, bottom, right = region.box - (y0, x0, y0, x0)
+        canvas[top:bottom, left:right] = region.mask
+        inside.append(canvas > 0)
+        away.append(cv2.distanceTransform(1 - canvas, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
+    return float(max(away[1][inside[0]].max(), away[0][inside[1]].max()))
 
 
 def aji(areas: Overlaps) -> float:
