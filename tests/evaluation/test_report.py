@@ -1,0 +1,113 @@
+"""The command line, the report that it writes, and the tools around it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from openselfsup.evaluation.results import read_results
+from openselfsup.visualization.comparison import write_comparison
+from openselfsup.visualization.report import write_report
+
+REPO = Path(__file__).parents[2]
+
+
+def command(*words, status=0) -> str:
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=REPO, capture_output=True,
+                          text=True, timeout=500)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert 'Traceback' not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def evaluated(tmp_path_factory, split, weights):
+    """The published fine-tuning command, shortened."""
+    out = tmp_path_factory.mktemp('evaluated') / 'out'
+    said = command('benchmarks/classification/ft_le.py', '--dataset_path', split, '--model_name',
+                   'resnet18', '--model_path', weights, '--ft_epoch', 40, '--lr', 0.0003,
+                   '--seed', 1, '--only_fine_turning', '--labeled_train', 0.5, '--gpu_index', 3,
+                   '--debug', '--image_size', 32, '--paper-compat', '--out', out)
+    return out, said
+
+
+def test_the_published_command_prints_the_table(evaluated):
+    out, said = evaluated
+    assert 'there is no GPU' in said and 'tensors matched' in said
+    for words in ('linear-v1', 'knn-v1', 'finetune-v1', 'paper-compat (finetune)',
+                  'colour histogram', 'random init', 'not comparable', 'Macro F1'):
+        assert words in said
+    assert f'report: {out / "report.html"}' in said
+    rows = read_results(out).rows
+    finetuned = next(row for row in rows if row.protocol == 'finetune-v1')
+    assert finetuned.settings['lr'] == 0.0003 and finetuned.settings['epochs'] == 40
+    assert finetuned.seed == 1 and finetuned.settings['batch_size'] == 128
+
+
+def test_the_report_needs_no_other_file(evaluated):
+    text = (evaluated[0] / 'report.html').read_text()
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', text) == []
+    assert '@import' not in text and 'url(' not in text
+    for title in ('Results', 'Read this with the numbers', 'What is taken for what',
+                  'Nearest neighbours', 'Worst mistakes', 'as the features see them', 'Protocols'):
+        assert f'{title}</h2>' in text
+    assert text.count('data:image/jpeg') > 20 and text.count('data:image/png') >= 2
+    assert 'They flatter' in text and 'tell no patients' in text
+
+
+def test_curves_of_the_pretraining_are_added(evaluated, tmp_path):
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n')
+    text = write_report(evaluated[0], tmp_path).read_text()
+    assert 'How the pretraining went</h2>' in text
+
+
+def test_tiles_that_moved_leave_a_stand_in(evaluated, tmp_path):
+    copy = tmp_path / 'copy'
+    copy.mkdir()
+    for name in ('results.json', 'arrays.npz'):
+        (copy / name).write_bytes((evaluated[0] / name).read_bytes())
+    arrays = dict(np.load(copy / 'arrays.npz'))
+    arrays['test_paths'] = np.array(['/moved/' + Path(str(p)).name for p in arrays['test_paths']])
+    np.savez(copy / 'arrays.npz', **arrays)
+    assert 'not found</span>' in write_report(copy).read_text()
+    (copy / 'arrays.npz').unlink()  # the numbers alone still make a page
+    assert 'Results</h2>' in write_report(copy).read_text()
+
+
+def test_runs_are_compared(evaluated, tmp_path):
+    text = write_comparison(dict(first=evaluated[0], second=evaluated[0]),
+                            tmp_path / 'all.html').read_text()
+    assert 'linear-v1, 50 % labelled</h2>' in text
+    # Both checkpoints stand there, the baselines once.
+    section = text.split('linear-v1, 50 % labelled</h2>')[1].split('</section>')[0]
+    assert section.count('<td>checkpoint</td>') == 2 and section.count('random init (') == 1
+    assert 'cannot be compared' not in text
+
+
+def test_mistakes_are_one_sentence(split, weights):
+    script = 'benchmarks/classification/ft_le.py'
+    said = command(script, '--dataset_path', split / 'nowhere', '--model_path', weights, status=2)
+    assert said.startswith('error: ') and 'no such folder' in said
+    said = command(script, '--dataset_path', split, '--eval_metrics', 'acuracy', status=2)
+    assert "did you mean 'accuracy'" in said
+
+
+@pytest.mark.parametrize('suffix', ['.npz', '.h5'])
+def test_features_are_extracted_with_paths_and_labels(weights, tmp_path, suffix):
+    out = tmp_path / f'features{suffix}'
+    said = command('tools/extract.py', 'configs/demo/plm_r18.py', weights, '--out', out, '--size',
+                   32, '--data', 'data/demo/kather2016')
+    assert '51 tiles x 512 features' in said and 'tensors matched' in said
+    if suffix == '.npz':
+        found = dict(np.load(out))
+    else:
+        with h5py.File(out) as file:
+            found = {name: file[name][()] for name in file}
+            found['paths'] = found['paths'].astype(str)
+    assert found['features'].shape == (51, 512) and found['features'].dtype == np.float32
+    assert found['labels'].tolist() == sorted(found['labels'].tolist())
+    assert found['paths'][0].endswith('ADIPOSE/image_008.png') and len(found['classes']) == 8
