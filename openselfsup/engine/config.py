@@ -8,6 +8,7 @@ or with ``--cfg-options`` changes what runs.
 
 import ast
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class Settings:
         compile: compile the forward pass with torch.compile.
         clip_grad: largest L2 norm of the gradient, None for no clipping.
         normalize: ``mean`` and ``std`` of the input channels, for values in [0, 1].
+        render: where views are rendered: 'worker' (loader threads, on the CPU), 'device' (where
+            the model is) or 'auto', the device if it is a GPU and recipe and tiles allow it.
         workers: loader threads of one rank, None to fit the machine.
         drop_last: drop the last tiles of an epoch that do not fill a global batch.
         seed: seed of everything random.
@@ -64,6 +67,7 @@ class Settings:
     clip_grad: float | None = None
     normalize: dict = dataclasses.field(
         default_factory=lambda: dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))
+    render: str = 'auto'
     workers: int | None = None
     drop_last: bool = True
     seed: int = 0
@@ -101,6 +105,7 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
             cfg[field.name] = field.default_factory()
     options = options or []
     problems = [problem for option in options if (problem := _override(cfg, option))]
+    _import_modules(cfg)
     problems += find_problems(cfg, Settings) + _check_values(cfg)
     if problems:
         raise _report(problems, Path(path), options)
@@ -113,7 +118,7 @@ def _read(path: Path) -> Config:
         raise UserError('no such config file', where=str(path),
                         nearest=nearest(path.name, (p.name for p in siblings)))
     try:
-        return Config.fromfile(str(path), format_python_code=False)
+        return Config.fromfile(str(path), import_custom_modules=False, format_python_code=False)
     except SyntaxError as error:
         raise UserError(f'not valid Python: {error.msg}', where=f'{path}:{error.lineno}') from None
     except FileNotFoundError as error:
@@ -122,12 +127,26 @@ def _read(path: Path) -> Config:
         raise UserError(f'{type(error).__name__}: {error}', where=str(path)) from error
 
 
+def _import_modules(cfg: Config) -> None:
+    """Import the user's own modules, which register what the config names."""
+    for name in (cfg.custom_imports or {}).get('imports', []):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(f'{error}', where='custom_imports',
+                            expected='a module that Python finds, for instance with '
+                                     'PYTHONPATH=.') from None
+
+
 def _check_values(cfg: Config) -> list[Problem]:
     """Check the values of plain fields that would otherwise fail late."""
     problems = []
-    if cfg.amp not in ('off', 'bf16', 'fp16'):
-        problems.append(Problem(('amp',), f"amp must be 'off', 'bf16' or 'fp16', not {cfg.amp!r}",
-                                nearest(str(cfg.amp), ('off', 'bf16', 'fp16'))))
+    for name, values in (('amp', ('off', 'bf16', 'fp16')),
+                         ('render', ('auto', 'worker', 'device'))):
+        if cfg[name] not in values:
+            listed = ', '.join(map(repr, values[:-1])) + f' or {values[-1]!r}'
+            problems.append(Problem((name,), f'{name} must be {listed}, not {cfg[name]!r}',
+                                    nearest(str(cfg[name]), values)))
     for name in ('epochs', 'global_batch_size', 'accumulate', 'log_interval',
                  'checkpoint_interval'):
         value = cfg.get(name)

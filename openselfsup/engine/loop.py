@@ -23,7 +23,8 @@ class PretrainLoop(BaseLoop):
             before_train_iter -> views, forward, backward, update -> after_train_iter   (...)
         after_train_epoch
 
-    ``position`` is the (epoch, iteration) of the next step to take: what a checkpoint holds.
+    ``position`` is the (epoch, iteration) of the next step to take: what a checkpoint holds;
+    ``flag`` is what is read late of each step.
 
     Args:
         runner: the :class:`~openselfsup.engine.runner.PretrainRunner`.
@@ -40,7 +41,7 @@ class PretrainLoop(BaseLoop):
         self.position = (0, 0)
         self.stop_requested = False
         self.stopped = False
-        self._flag, self._flagged_step, self._last_outputs = LateFlag(), 0, {}
+        self.flag, self._flagged_step, self._last_outputs = LateFlag(), 0, {}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -118,7 +119,7 @@ class PretrainLoop(BaseLoop):
         else:
             flags = torch.stack([bad, torch.zeros_like(bad)])
             self.stopped = self.stop_requested
-        self._flag.put(flags)
+        self.flag.put(flags)
 
     def check_finite(self) -> None:
         """Raise if a loss of the last step was not finite; note a shared wish to stop.
@@ -126,7 +127,7 @@ class PretrainLoop(BaseLoop):
         Raises:
             UserError: naming the term, the position and the last good checkpoint.
         """
-        flags = self._flag.take()
+        flags = self.flag.take()
         if flags is None:
             return
         if flags[1]:

@@ -25,7 +25,7 @@ from .hooks import default_hooks
 from .launch import Launch
 from .loop import PretrainLoop
 from .optimizers import build_optimizer
-from .preprocessor import Preprocessor
+from .preprocessor import Preprocessor, can_compile, choose_render
 from .seeding import make_deterministic, seed_everything
 from .step import TrainStep
 from .work_dir import LATEST, build_logger, write_run_files
@@ -48,9 +48,11 @@ class PretrainRunner(Runner):
         self.batch_size = batch_size_per_rank(cfg, launch.world_size)
         dataset = DATASETS.build(cfg.dataset)
         from ..datasets import ViewLoader
+        self.render = choose_render(cfg.render, dataset, self.device)
         loader = ViewLoader(dataset, self.batch_size, seed=cfg.seed, rank=launch.rank,
                             world_size=launch.world_size, workers=cfg.workers,
-                            drop_last=cfg.drop_last)
+                            drop_last=cfg.drop_last,
+                            render='device' if self.render == 'device' else 'cpu')
         seed_everything(cfg.seed)
         algorithm = ALGORITHMS.build(cfg.model)
         check_geometry(algorithm, dataset)
@@ -67,7 +69,10 @@ class PretrainRunner(Runner):
         self._train_loop = PretrainLoop(self, loader, cfg.epochs, cfg.global_batch_size,
                                         cfg.accumulate)
         self.optimizer = build_optimizer(self.algorithm, cfg.optimizer, self.lr)
-        self.preprocessor = Preprocessor(**cfg.normalize, channels_last=cfg.channels_last)
+        self.preprocessor = Preprocessor(
+            **cfg.normalize, channels_last=cfg.channels_last,
+            recipes=dataset.recipes if self.render == 'device' else (),
+            compile=can_compile(self.device))
         self.preprocessor.to(self.device)
         self.step = TrainStep(self.model, self.preprocessor, self.optimizer, cfg.amp,
                               cfg.clip_grad)

@@ -1,6 +1,7 @@
 """One optimiser step: forward and backward in the chosen precision, accumulation, update."""
 
 import contextlib
+import time
 from collections.abc import Iterable
 
 import torch
@@ -105,9 +106,15 @@ def total_loss(outputs: dict[str, Tensor]) -> Tensor:
 
 
 class LateFlag:
-    """A few numbers of a step, read one step later so that a GPU never waits for the host."""
+    """A few numbers of a step, read one step later so that a GPU never waits for the host.
+
+    Attributes:
+        waited: seconds that the host waited for a GPU. Where it hardly waits, it is the host
+            that limits the run.
+    """
 
     def __init__(self):
+        self.waited = 0.0
         self._host: Tensor | None = None
         self._event: torch.cuda.Event | None = None
 
@@ -123,6 +130,8 @@ class LateFlag:
         if self._host is None:
             return None
         if self._event is not None:
+            start = time.perf_counter()
             self._event.synchronize()
+            self.waited += time.perf_counter() - start
         host, self._host = self._host, None
         return host.tolist()

@@ -80,6 +80,7 @@ def describe_run(runner: PretrainRunner) -> list[str]:
         f'global batch {cfg.global_batch_size} = {runner.world_size} rank(s) x '
         f'{runner.batch_size} x accumulate {cfg.accumulate}',
         f'learning rate {runner.lr:g}{scale}',
+        f"views rendered {'by loader threads' if runner.render == 'worker' else 'on the device'}",
         f"device {runner.device}, amp {cfg.amp}, {runner.environment['processor']}",
         f'work directory {runner.work_dir}']
     if cfg.pretrained:

@@ -1,11 +1,16 @@
 import math
+import types
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from openselfsup.engine.preprocessor import Preprocessor
+from openselfsup.engine.hooks.metrics import what_limits
+from openselfsup.engine.preprocessor import Preprocessor, choose_render
 from openselfsup.engine.step import LateFlag, TrainStep, total_loss
+from openselfsup.errors import UserError
+from openselfsup.views import ViewRecipe, render_cpu, unbind
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 
@@ -97,3 +102,71 @@ def test_late_flag_is_read_once():
 def test_total_loss_sums_terms_only():
     out = dict(loss_a=torch.tensor(1.0), loss_b=torch.tensor(2.0), acc=torch.tensor(9.0))
     assert total_loss(out) == 3
+
+
+# --- views on the device ---
+
+CROP = dict(type='RandomResizedCrop', scale=(0.2, 1.0))
+FLIP = dict(type='HorizontalFlip')
+BEND = dict(type='GridDistortion')
+
+
+def raw_batch(recipes: list) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    tiles = torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8, generator=generator)
+    sizes = torch.tensor([[40, 40]]).expand(4, 2)
+    return dict(tiles=tiles, draw=[recipe.draw(sizes, generator) for recipe in recipes])
+
+
+def test_raw_tiles_become_the_views_that_workers_render():
+    recipes = [ViewRecipe(32, [CROP, FLIP]), ViewRecipe(24, [CROP])]  # sizes may differ
+    data = raw_batch(recipes)
+    views, maps = Preprocessor(MEAN, STD, recipes=recipes)(data)
+    assert [tuple(v.shape) for v in views] == [(4, 3, 32, 32), (4, 3, 24, 24)]
+    assert maps.shape == (4, 2, 2, 3) and maps[:, 1].equal(data['draw'][1]['view_to_tile'])
+    for view, recipe, drawn in zip(views, recipes, data['draw']):
+        rendered = torch.zeros(4, *recipe.size, 3, dtype=torch.uint8)
+        for tile, parameters, slot in zip(data['tiles'], unbind(drawn), rendered.numpy()):
+            render_cpu.render(tile.permute(1, 2, 0).contiguous().numpy(), recipe, parameters, slot)
+        expected = Preprocessor(MEAN, STD).normalize(rendered.permute(0, 3, 1, 2))
+        assert (view - expected).abs().max() <= 3 / 255 / min(STD)
+        assert view.is_contiguous(memory_format=torch.channels_last)
+
+
+class Tiles:
+    def __init__(self, *steps, tile_size=(40, 40)):
+        self.recipes = [ViewRecipe(32, steps)] * 2
+        self.source = types.SimpleNamespace(tile_size=tile_size)
+
+
+@pytest.mark.parametrize('wanted, device, dataset, chosen', [
+    ('auto', 'cpu', Tiles(CROP), 'worker'), ('auto', 'cuda', Tiles(CROP), 'device'),
+    ('auto', 'cuda', Tiles(CROP, BEND), 'worker'),
+    ('auto', 'cuda', Tiles(CROP, tile_size=None), 'worker'),
+    ('worker', 'cuda', Tiles(CROP), 'worker'), ('device', 'cpu', Tiles(CROP), 'device')])
+def test_where_views_are_rendered(wanted, device, dataset, chosen):
+    assert choose_render(wanted, dataset, torch.device(device)) == chosen
+
+
+@pytest.mark.parametrize('dataset, message', [
+    (Tiles(CROP, BEND), 'render: GridDistortion cannot be rendered on the device'),
+    (Tiles(CROP, tile_size=None), 'not all of one size')])
+def test_what_cannot_be_rendered_on_the_device_is_refused(dataset, message):
+    with pytest.raises(UserError, match=message):
+        choose_render('device', dataset, torch.device('cpu'))
+
+
+def test_a_run_from_raw_tiles(make_runner):
+    runner = make_runner('render=device', 'epochs=1', 'dataset.recipe.size=48')
+    assert runner.render == 'device' and 'tiles' in runner.loop.dataloader.make_batch(0, 0)
+    runner.train()
+    record = runner.record
+    assert record['step'] == 3 and math.isfinite(record['loss'])
+    assert (Path(runner.work_dir) / 'views.png').exists()
+
+
+@pytest.mark.parametrize('data, device, kind, found', [
+    (0.5, 0.0, 'cuda', 'data'), (0.1, 0.5, 'cuda', 'model'), (0.1, 0.01, 'cuda', 'host'),
+    (0.1, 0.0, 'cpu', 'model')])
+def test_what_limits_a_run_is_named(data, device, kind, found):
+    assert what_limits(data, device, kind).startswith(f'the {found}' if found != 'data' else found)

@@ -47,14 +47,18 @@ class MetricsHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Add the step's values; write a line where one is due."""
-        for key, value in outputs.items():
-            known = key in self.sums
-            self.sums[key] = self.sums[key] + value if known else value.detach().float()
-            self.counts[key] = self.counts.get(key, 0) + 1
+        self.add(outputs)
         self.steps += 1
         step, loop = runner.iter + 1, runner.loop
         if step % self.interval == 0 or loop.position[1] == loop.steps_per_epoch:
             runner.record = self._write(runner, step)
+
+    def add(self, outputs: dict[str, Tensor]) -> None:
+        """Add the values of one step to the sums, on whatever device they are."""
+        for key, value in outputs.items():
+            known = key in self.sums
+            self.sums[key] = self.sums[key] + value if known else value.detach().float()
+            self.counts[key] = self.counts.get(key, 0) + 1
 
     def after_train(self, runner) -> None:
         """Close the events and say what the whole run did."""
@@ -68,8 +72,10 @@ class MetricsHook(Hook):
             runner.logger.info(
                 '%d steps in %.1f min, %.0f tiles/s; %.0f %% of the time waiting for data: %s',
                 steps, seconds / 60, rate, 100 * share,
-                'the loader limits this run, try more workers' if share > 0.2
-                else 'the model limits this run')
+                what_limits(share, runner.loop.flag.waited / seconds, runner.device.type))
+        if corrupt := runner.loop.dataloader.corrupt_count:
+            runner.logger.warning('%d tiles could not be read and were replaced; '
+                                  'tools/verify_data.py --full lists them', corrupt)
         if distributed.is_main():
             self.events.close()
 
@@ -87,7 +93,8 @@ class MetricsHook(Hook):
         record = dict(step=step, epoch=runner.epoch + 1, iteration=runner.loop.position[1],
                       lr=float(runner.learning_rates[step - 1]), **dict(zip(keys, values)),
                       tiles_per_s=self.steps * runner.loop.tiles_per_step / (now - self.since),
-                      data_wait=min(wait / (now - self.since), 1.0))
+                      data_wait=min(wait / (now - self.since), 1.0),
+                      corrupt_tiles=runner.loop.dataloader.corrupt_count)
         self.since, self.steps = now, 0
         self.sums, self.counts = {}, {}
         if distributed.is_main():
@@ -98,6 +105,21 @@ class MetricsHook(Hook):
                     self.events.add_scalar(key, value, step)
             runner.logger.info(describe(record, runner.loop), extra=dict(live=True))
         return record
+
+
+def what_limits(data: float, device: float, kind: str) -> str:
+    """Say what a run waited for most.
+
+    Args:
+        data: share of the time in which the training loop waited for batches.
+        device: share of the time in which it waited for the device to finish a step.
+        kind: 'cpu', where host and device are one, or 'cuda'.
+    """
+    if data > 0.2:
+        return 'data limits this run, try more workers or packed tiles'
+    if kind != 'cpu' and device < 0.05:
+        return 'the host limits this run, try compile=True or a larger batch'
+    return 'the model limits this run'
 
 
 def describe(record: dict, loop) -> str:

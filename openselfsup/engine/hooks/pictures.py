@@ -17,7 +17,5 @@ class PicturesHook(Hook):
             return
         from ...visualization import draw_batch
         loader = runner.loop.dataloader
-        loader.set_position(0, 0)  # every epoch sets it anew
-        batches = iter(loader)
-        draw_batch(next(batches), loader.dataset, work_dir, runner.algorithm)
-        batches.close()
+        draw_batch(loader.make_batch(0, 0, render='cpu'), loader.dataset, work_dir,
+                   runner.algorithm)
