@@ -1,0 +1,62 @@
+"""A whole PLM step of ResNet-18: forward, backward, update."""
+
+from collections.abc import Iterator
+
+import torch
+
+from openselfsup.engine.optimizers import build_optimizer
+from openselfsup.engine.preprocessor import Preprocessor
+from openselfsup.engine.step import TrainStep
+from openselfsup.registry import ALGORITHMS
+from openselfsup.views import ViewRecipe, cell_boxes
+
+from .published_plm import PublishedPLM
+from .timing import Case
+
+BATCH, SIZE, GRID = 64, 224, 7
+SGD = dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4)
+NORMALIZE = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+MODEL = dict(
+    type='PLM', backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN')),
+    neck=dict(type='DenseCLNeck', in_channels=512, hid_channels=512, out_channels=128),
+    matching_neck=dict(type='MatchingNeck', channels=128))
+
+
+def random_batch(batch: int, size: int) -> dict:
+    """Return uint8 views of noise with the geometry of the published recipe."""
+    generator = torch.Generator().manual_seed(0)
+    recipe = ViewRecipe(size, [dict(type='RandomResizedCrop', scale=(0.2, 1.0)),
+                               dict(type='HorizontalFlip')])
+    sizes = torch.tensor([[size, size]]).expand(batch, -1)
+    views = [torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8,
+                           generator=generator).permute(0, 3, 1, 2) for _ in range(2)]
+    maps = torch.stack([recipe.draw(sizes, generator)['view_to_tile'] for _ in range(2)], 1)
+    return dict(views=views, view_to_tile=maps)
+
+
+def our_step(amp: str = 'bf16') -> TrainStep:
+    """Return our step on the CPU."""
+    model = ALGORITHMS.build(MODEL).to(memory_format=torch.channels_last).train()
+    optimizer = build_optimizer(model, SGD, SGD['lr'])
+    return TrainStep(model, Preprocessor(**NORMALIZE), optimizer, amp)
+
+
+def step_cases() -> Iterator[Case]:
+    """Yield the step of 64 pairs at 224 px, ours in bf16 channels_last."""
+    torch.manual_seed(0)
+    batch, step = random_batch(BATCH, SIZE), our_step()
+    model = PublishedPLM().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
+    views = [Preprocessor(**NORMALIZE, channels_last=False).normalize(v.contiguous())
+             for v in batch['views']]
+    boxes = cell_boxes(batch['view_to_tile'], GRID)
+
+    def theirs() -> None:
+        optimizer.zero_grad()
+        model(views, boxes).backward()
+        optimizer.step()
+
+    yield Case('step', f'PLM step, ResNet-18, {BATCH} pairs of {SIZE} px, bf16 channels_last '
+                       'against float32 contiguous',
+               lambda: step(iter([batch]), 1, 0.03), theirs, items=BATCH, unit='pairs/s', calls=1,
+               memory=True)
