@@ -165,4 +165,4 @@ def test_warps_are_refused_where_geometry_is_needed_and_rotations_are_not(tmp_pa
                        steps + 'clahe={"type": "CLAHE"}', steps + 'cut={"type": "Cutout"}')
     runner.loop.dataloader.set_position(0, 0)
     outputs = runner.step(iter(runner.loop.dataloader), 1, lr=1e-3)
-    assert 0 < outputs['matched_fraction'] < 1 and torch.isfinite(outputs['loss'])
+    assert 0 < outputs['mean_coverage'] < 1 and torch.isfinite(outputs['loss'])
