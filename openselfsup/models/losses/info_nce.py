@@ -42,7 +42,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
         negatives: L2-normalised tensor of shape (K, D), K >= 1.
         temperature: T > 0.
         weights: tensor of shape (N,) with values >= 0, 1 for all rows if None. A row of
-            weight 0 has gradient 0.
+            weight 0 has gradient 0, and on a CPU costs nothing.
         reduction: 'mean' is mean(w·CE) over the N rows (as published for PLM), 'weighted_mean'
             is Σ w·CE / Σ w (0 if all weights are 0), 'none' gives the N values w·CE.
 
@@ -59,11 +59,15 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
     dtype = torch.get_autocast_dtype(device) if autocast else _at_least_float32(query).dtype
     with torch.autocast(device, enabled=False):
         query, positive = _at_least_float32(query), _at_least_float32(positive)
-        similarity = (query * positive).sum(-1) / temperature
-        negative = _LogSumExp.apply(query, negatives, temperature, dtype)
-        losses = -F.logsigmoid(similarity - negative)
         if weights is None:
+            losses = _cross_entropy(query, positive, negatives, temperature, dtype)
             return losses if reduction == 'none' else losses.mean()
+        if _can_leave_rows_out(query):
+            rows = weights.nonzero()[:, 0]
+            some = _cross_entropy(query[rows], positive[rows], negatives, temperature, dtype)
+            losses = some.new_zeros(len(query)).index_copy(0, rows, some)
+        else:
+            losses = _cross_entropy(query, positive, negatives, temperature, dtype)
         weights = weights.to(losses.dtype)
         losses = weights * losses
         if reduction == 'none':
@@ -87,6 +91,19 @@ def _check(query: Tensor, positive: Tensor, negatives: Tensor, temperature: floa
         raise ValueError(f'temperature must be positive, not {temperature}')
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not '{reduction}'")
+
+
+def _can_leave_rows_out(query: Tensor) -> bool:
+    """Return whether rows may be counted: on a GPU that would make the host wait for it."""
+    return query.device.type == 'cpu'
+
+
+def _cross_entropy(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float,
+                   dtype: torch.dtype) -> Tensor:
+    """Return -log σ(s - L) of each row, (N,), with the negatives' product in ``dtype``."""
+    similarity = (query * positive).sum(-1) / temperature
+    negative = _LogSumExp.apply(query, negatives, temperature, dtype)
+    return -F.logsigmoid(similarity - negative)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

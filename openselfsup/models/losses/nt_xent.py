@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK_ELEMENTS = 1 << 22  # similarities that exist at a time
+_CHUNK_ELEMENTS = 1 << 20  # similarities that exist at a time: they stay in a core's cache
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float,
@@ -51,7 +51,10 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float,
         own = torch.cat([images, images + len(others) // 2])  # each anchor's row in others
         positives = torch.cat([second, first]).to(exact)
         similarity = (anchors * positives).sum(1) / temperature
-        lse = _LogSumExpOfOthers.apply(anchors, others, own, temperature, dtype)
+        if gathered is None:
+            lse = _LogSumExpOfEachOther.apply(anchors, temperature, dtype)
+        else:
+            lse = _LogSumExpOfOthers.apply(anchors, others, own, temperature, dtype)
         return (lse - similarity).mean()
 
 
@@ -66,6 +69,38 @@ def _check(first: Tensor, second: Tensor, everyone: tuple[Tensor, Tensor], tempe
                          f'shapes {tuple(everyone[0].shape)} and {tuple(everyone[1].shape)}')
     if not temperature > 0:
         raise ValueError(f'temperature must be positive, not {temperature}')
+
+
+class _LogSumExpOfEachOther(torch.autograd.Function):
+    """L_i = log Σ_{k ≠ i} exp(z_i·z_k/T), shape (N,), with gradient to z.
+
+    The similarities are symmetric, so z_i's gradient as an anchor and as another's other come
+    from one row: Σ_k (P_ik g_i + P_ki g_k) z_k / T, a single product.
+    """
+
+    @staticmethod
+    def forward(ctx, vectors: Tensor, temperature: float, dtype: torch.dtype):
+        own = torch.arange(len(vectors), device=vectors.device)
+        lse = torch.empty_like(vectors[:, 0])
+        for part in _parts(vectors, vectors):
+            lse[part] = torch.logsumexp(_logits(vectors[part], vectors, own[part], temperature,
+                                                dtype), 1)
+        ctx.save_for_backward(vectors, own, lse)
+        ctx.temperature, ctx.dtype = temperature, dtype
+        return lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        vectors, own, lse = ctx.saved_tensors
+        factor = grad / ctx.temperature
+        others, result = vectors.to(ctx.dtype), torch.empty_like(vectors)
+        for part in _parts(vectors, vectors):
+            logits = _logits(vectors[part], vectors, own[part], ctx.temperature, ctx.dtype)
+            slope = (logits - lse).exp_().mul_(factor)
+            slope.addcmul_(logits.sub_(lse[part, None]).exp_(), factor[part, None])
+            result[part] = (slope.to(ctx.dtype) @ others).to(grad.dtype)
+        return result, None, None
 
 
 class _LogSumExpOfOthers(torch.autograd.Function):
@@ -104,5 +139,5 @@ def _parts(anchors: Tensor, others: Tensor) -> list[slice]:
 def _logits(anchors: Tensor, others: Tensor, own: Tensor, temperature: float,
             dtype: torch.dtype) -> Tensor:
     """Return similarities / T of shape (n, 2M) with -inf where an anchor meets itself."""
-    logits = (anchors.to(dtype) @ others.to(dtype).T).to(anchors.dtype) / temperature
+    logits = ((anchors / temperature).to(dtype) @ others.to(dtype).T).to(anchors.dtype)
     return logits.scatter_(1, own[:, None], -torch.inf)
