@@ -23,7 +23,7 @@ from openselfsup.errors import UserError  # noqa: E402
 
 CONFIG = 'configs/demo/plm_r18.py'
 LABELED = 'data/demo/kather2016'
-EVALUATION_SIZE = 112
+EVALUATION_SIZE = 96
 SEEDS = range(5)
 
 
