@@ -1,0 +1,167 @@
+"""A GPU never waits for the host: what would make it wait is counted, operation by operation."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import openselfsup.datasets  # noqa: F401  (registers)
+import openselfsup.models.algorithms  # noqa: F401
+from openselfsup.engine.config import load_config
+from openselfsup.engine.launch import Launch
+from openselfsup.engine.preprocessor import Preprocessor
+from openselfsup.engine.runner import PretrainRunner
+from openselfsup.engine.step import TrainStep
+from openselfsup.models.losses import info_nce, nt_xent
+from openselfsup.registry import ALGORITHMS
+from openselfsup.views import ViewRecipe, match_cells
+
+REPO = Path(__file__).resolve().parents[1]
+# What gives the host a number, or a tensor whose shape depends on numbers.
+READING = {'_local_scalar_dense', 'item', 'is_nonzero', 'equal', 'nonzero', 'nonzero_numpy',
+           'masked_select', 'unique', '_unique', '_unique2', 'unique_dim', 'unique_consecutive',
+           'bincount', 'histc', 'repeat_interleave', 'allclose'}
+FETCHING = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.__array__}
+
+
+class _Fetches(TorchFunctionMode):
+    def __init__(self, found: list[str]):
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in FETCHING:
+            self.found.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+class Synchronisations(TorchDispatchMode):
+    """Lists what was read by the host while it was active."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+        self._fetches = _Fetches(self.found)
+
+    def __enter__(self):
+        self._fetches.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        super().__exit__(*exception)
+        self._fetches.__exit__(*exception)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = (name in ('index', 'index_put', 'index_put_', '_index_put_impl_')
+                 and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]))
+        if name in READING or masks:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+    """Rows of weight 0 are counted and left out on a CPU only, where nobody waits for that."""
+    module = sys.modules['openselfsup.models.losses.info_nce']
+    monkeypatch.setattr(module, '_can_leave_rows_out', lambda query: False)
+
+
+@pytest.mark.parametrize('read', [
+    lambda x: x.sum().item(), lambda x: bool(x[0] > 0), lambda x: x[x > 0], lambda x: x.nonzero(),
+    lambda x: x.tolist(), lambda x: x.numpy(), lambda x: torch.where(x > 0)[0],
+    lambda x: x.masked_select(x > 0), lambda x: x.__setitem__(x > 0, x[:1]),
+    lambda x: torch.equal(x, x)])
+def test_the_count_sees_what_reads_a_tensor(read):
+    x = torch.randn(5)
+    with Synchronisations() as count:
+        read(x)
+    assert count.found
+    with Synchronisations() as count:
+        (torch.where(x > 0, x, 0) * x[torch.tensor([1, 2, 0, 3, 4])]).sum()
+    assert not count.found
+
+
+CROP = dict(type='RandomResizedCrop', scale=(0.2, 1.0))
+STEPS = [CROP, dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+         dict(type='HEDJitter'), dict(type='Grayscale'), dict(type='GaussianBlur'),
+         dict(type='Solarize'), dict(type='HorizontalFlip'), dict(type='QuarterTurn')]
+RECIPES = {'axis_aligned': ViewRecipe(64, STEPS),
+           'affine': ViewRecipe(64, [*STEPS, dict(type='ShiftScaleRotate', p=1.)])}
+NORMALIZE = dict(mean=[0.5] * 3, std=[0.25] * 3)
+RESNET = dict(type='ResNet', depth=18, norm_cfg=dict(type='BN'))
+DENSE = dict(type='DenseCLNeck', in_channels=512, hid_channels=64, out_channels=32)
+POOLED = dict(type='NonLinearNeck', in_channels=512, hid_channels=64, out_channels=32)
+QUEUE = dict(queue_len=64, feat_dim=32)
+ALL = dict(
+    PLM=dict(type='PLM', backbone=RESNET, neck=DENSE, loss_lambda=0.5, **QUEUE,
+             matching_neck=dict(type='MatchingNeck', channels=32)),
+    PLM_attention=dict(type='PLM', backbone=RESNET, neck=DENSE, loss_lambda=1.0, **QUEUE,
+                       dense_reduction='weighted_mean',
+                       matching_neck=dict(type='AttentionMatchingNeck', channels=32,
+                                          mid_channels=16)),
+    DenseCL=dict(type='DenseCL', backbone=RESNET, neck=DENSE, **QUEUE),
+    MoCo=dict(type='MoCo', backbone=RESNET, neck=POOLED, shuffle=True, **QUEUE),
+    SimCLR=dict(type='SimCLR', backbone=RESNET, neck=POOLED))
+
+
+def raw_batch(recipe: ViewRecipe, batch: int = 6) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([[80, 80]]).expand(batch, 2)
+    tiles = torch.randint(0, 256, (batch, 3, 80, 80), dtype=torch.uint8, generator=generator)
+    return dict(tiles=tiles, draw=[recipe.draw(sizes, generator) for _ in range(2)])
+
+
+@pytest.mark.parametrize('geometry', RECIPES)
+def test_views_and_matching_read_nothing(geometry):
+    recipe = RECIPES[geometry]
+    batch, preprocessor = raw_batch(recipe), Preprocessor(**NORMALIZE, recipes=[recipe] * 2)
+    with Synchronisations() as count:
+        _, maps = preprocessor(batch)
+        match_cells(maps[:, 0], maps[:, 1], 7, geometry=geometry)
+    assert not count.found
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_a_step_reads_nothing(name):
+    torch.manual_seed(0)
+    model = ALGORITHMS.build(ALL[name]).train()
+    recipe = RECIPES['axis_aligned']
+    step = TrainStep(model, Preprocessor(**NORMALIZE, recipes=[recipe] * 2),
+                     torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    batch = raw_batch(recipe)
+    step(iter([batch]), 1, 0.1)  # optimisers set up their state once
+    with Synchronisations() as count:
+        step(iter([batch]), 1, 0.1)
+    assert not count.found
+
+
+def test_losses_read_nothing():
+    torch.manual_seed(0)
+    a, b, queue = (torch.nn.functional.normalize(torch.randn(n, 8), dim=1) for n in (6, 6, 20))
+    weights = torch.tensor([0.5, 1, 0, 1, 0.2, 1])
+    with Synchronisations() as count:
+        for reduction in ('mean', 'weighted_mean', 'none'):
+            info_nce(a.requires_grad_(), b, queue, 0.2, weights, reduction).sum().backward()
+        nt_xent(a, b, 0.2).backward()
+    assert not count.found
+
+
+def test_the_loop_fetches_one_flag_a_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPO)
+    cfg = load_config(REPO / 'configs/demo/plm_r18.py', [
+        'dataset.source.root=data/demo/kather2016', 'dataset.recipe.size=64', 'workers=0',
+        'global_batch_size=8', 'model.queue_len=40', 'log_interval=1000', 'render=device',
+        'optimizer.type=SGD'])
+    runner = PretrainRunner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), tmp_path)
+    batch = runner.loop.dataloader.make_batch(0, 0)
+    runner.call_hook('before_train')
+    runner.call_hook('before_train_epoch')
+    runner.loop._run_step(iter([batch]))
+    for _ in range(2):
+        with Synchronisations() as count:
+            runner.loop._run_step(iter([batch]))
+        assert count.found == ['tolist']
