@@ -11,8 +11,8 @@ MARGIN, HEADER, GAP, LABEL = 18.0, 34.0, 4.0, 118.0
 
 
 def cluster_sheet(images: np.ndarray, labels: np.ndarray, closeness: np.ndarray, clusters: int,
-                  path: str | Path, *, classes: Sequence[str] | None = None, title: str = 'Clusters',
-                  columns: int = 12, side: float = 40.0) -> Path:
+                  path: str | Path, *, classes: Sequence[str] | None = None,
+                  title: str = 'Clusters', columns: int = 12, side: float = 40.0) -> Path:
     """Draw one row of tiles for each cluster, the largest cluster first.
 
     Args:

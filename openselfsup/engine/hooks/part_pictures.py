@@ -98,12 +98,13 @@ class AdversaryPictures(Hook):
             return
         from ...visualization.attack import attack_sheet
         weight = algorithm.encoder_q.get_parameter(adversary.target)
-        size, relative = adversary.last_offset.norm(), adversary.last_offset.norm() / weight.norm()
+        size = adversary.last_offset.norm()
+        relative = size / weight.norm()
         attack_sheet(images.permute(0, 2, 3, 1).numpy(), *(x.float().cpu().numpy() for x in seen),
                      Path(runner.work_dir) / 'adversarial.png',
                      title=f'{adversary.target} under attack, epoch {runner.epoch + 1}',
-                     subtitle=f'the last step moved it by {size:.3g}, {100 * relative:.1f} % of its '
-                              'norm; channels that change most, before and under the attack')
+                     subtitle=f'the last step moved it by {size:.3g}, {100 * relative:.1f} % of '
+                              'its norm; channels that change most, before and under the attack')
 
 
 class _Evaluating:

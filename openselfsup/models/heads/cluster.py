@@ -69,7 +69,9 @@ class ClusterHead(nn.Module):
             group = group.to(torch.promote_types(group.dtype, torch.float32))
             found = batch_kmeans(group, self.clusters, self.iters, self.init,
                                  resplit=self.empty == 'resplit')
-        return found._replace(centroids=found.centroids.detach()) if self.detach_centroids else found
+        if self.detach_centroids:
+            found = found._replace(centroids=found.centroids.detach())
+        return found
 
     def forward(self, group0: Tensor, group1: Tensor) -> dict[str, Tensor]:
         """Return losses and monitors.
