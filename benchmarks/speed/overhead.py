@@ -1,5 +1,6 @@
 """What the training loop and its default hooks add to the step that they call."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from itertools import repeat
@@ -23,13 +24,13 @@ class _OneBatch:
     """Stands for a loader whose batch is always ready, in an epoch that does not end."""
 
     def __init__(self, loader):
-        self.dataset, self.data_wait = loader.dataset, 0.0
+        self.loader = loader
 
     def __len__(self) -> int:
         return 10 ** 6
 
-    def take_wait(self) -> float:
-        return 0.0
+    def __getattr__(self, name: str):
+        return getattr(self.loader, name)
 
 
 def overhead_cases() -> Iterator[Case]:
@@ -39,6 +40,9 @@ def overhead_cases() -> Iterator[Case]:
         runner = PretrainRunner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), folder)
         loop, step = runner.loop, runner.step
         batch = loop.dataloader.make_batch(0, 0)
+        for handler in runner.logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.setLevel('WARNING')  # the table is for the console
         runner.call_hook('before_train')
         loop.dataloader = _OneBatch(loop.dataloader)
         rates = runner.learning_rates

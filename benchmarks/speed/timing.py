@@ -79,6 +79,8 @@ class Result:
         low, high = self.spread
         if low <= 1 <= high:
             return 'no difference beyond the spread'
+        if self.microseconds:
+            return f'{self.microseconds[0]:+,.0f} µs each'
         return f'{self.ratio:.1f}x' if self.ratio >= 1 else f'{1 / self.ratio:.1f}x slower'
 
 

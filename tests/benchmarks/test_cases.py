@@ -1,0 +1,68 @@
+"""Every case runs, at sizes that take no time."""
+
+import json
+
+from benchmarks.speed import (gpu, kmeans, loader, losses, matching, overhead,
+                              step, views)
+from benchmarks.speed.timing import measure
+
+
+def run_all(cases) -> dict:
+    found = {}
+    for case in cases:
+        for work in (case.ours, case.published, *case.others.values()):
+            work()
+        found[case.name] = case
+    return found
+
+
+def test_loss_cases(monkeypatch):
+    monkeypatch.setattr(losses, 'ROWS', 40)
+    monkeypatch.setattr(losses, 'QUEUE', 64)
+    monkeypatch.setattr(losses, 'BATCH', 10)
+    assert set(run_all(losses.loss_cases())) == {'loss_bf16', 'loss_fp32'}
+    assert set(run_all(losses.ntxent_cases())) == {'ntxent'}
+
+
+def test_matching_and_kmeans_cases(monkeypatch):
+    assert set(run_all(matching.match_cases())) == {'match'}
+    assert set(run_all(kmeans.kmeans_cases())) == {'kmeans'}
+
+
+def test_step_case(monkeypatch):
+    monkeypatch.setattr(step, 'BATCH', 4)
+    monkeypatch.setattr(step, 'SIZE', 64)
+    monkeypatch.setattr(step, 'GRID', 2)
+    assert set(run_all(step.step_cases())) == {'step'}
+
+
+def test_views_case(monkeypatch):
+    monkeypatch.setattr(views, 'BATCH', 2)
+    assert set(run_all(views.view_cases())) == {'views'}
+
+
+def test_loader_cases(monkeypatch):
+    monkeypatch.setattr(loader, 'BATCH', 4)
+    assert set(run_all(loader.loader_cases(tiles=8, raw_tiles=12))) == {'loader', 'feed'}
+
+
+def test_overhead_cases(monkeypatch):
+    monkeypatch.setattr(overhead, 'STEPS', 2)
+    found = []
+    for case in overhead.overhead_cases():
+        found.append(measure(case, repeats=5))
+    assert [r.name for r in found] == ['overhead_empty', 'overhead']
+    median, low, high = found[0].microseconds
+    assert low <= median <= high and median > 0  # hooks cannot cost less than nothing
+
+
+def test_the_gpu_script_runs_on_a_cpu(monkeypatch, tmp_path):
+    out = tmp_path / 'gpu.json'
+    monkeypatch.setattr('sys.argv', ['gpu', '--device', 'cpu', '--batch', '4', '--size', '32',
+                                     '--tiles', '8', '--steps', '1', '--repeats', '1',
+                                     '--workers', '1', '--json', str(out)])
+    gpu.main()
+    figures = json.loads(out.read_text())
+    assert set(figures['pairs_per_s']) == {'moco', 'plm'}
+    assert set(figures['shares']) == {'views', 'loss', 'ema', 'logging'}
+    assert figures['end_to_end']['ratio'] > 0
