@@ -104,3 +104,18 @@ def test_a_resolved_config_can_be_read_again(tmp_path):
     cfg = load_config(PLM, ['epochs=3'])
     (tmp_path / 'config.py').write_text(config_text(cfg))
     assert load_config(tmp_path / 'config.py').to_dict() == cfg.to_dict()
+
+
+def test_own_modules_are_imported_also_from_an_option(tmp_path, monkeypatch):
+    (tmp_path / 'my_own_step.py').write_text(
+        'from openselfsup.registry import SCHEDULES\n'
+        '@SCHEDULES.register_module()\n'
+        'def Mine(base_lr, epochs, steps_per_epoch):\n    return []\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ['schedule={"type": "Mine"}']
+    with pytest.raises(UserError, match="no schedule is called 'Mine'"):
+        load_config(PLM, options)
+    with pytest.raises(UserError, match='custom_imports: No module named'):
+        load_config(PLM, ['custom_imports={"imports": ["not_there"]}', *options])
+    cfg = load_config(PLM, ['custom_imports={"imports": ["my_own_step"]}', *options])
+    assert cfg.schedule.type == 'Mine'

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -228,3 +229,18 @@ def test_a_finished_run_has_nothing_left_to_do(reference, make_runner, capsys):
     cfg.work_dir = str(reference[0])
     assert train(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), 'auto') == 0
     assert 'all 2 epochs are done' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('on_corrupt', ['skip', 'raise'])
+def test_a_tile_that_turns_out_corrupt_is_named_and_counted(tmp_path, on_corrupt):
+    shutil.copytree(REPO / 'data/demo/kather2016', tmp_path / 'tiles')
+    broken = tmp_path / 'tiles/TUMOR/image_007.png'
+    broken.write_bytes(broken.read_bytes()[:30_000])  # the header is whole
+    output = finish(start(command(DEMO, tmp_path / 'run', options=(
+        f'dataset.source.root={tmp_path / "tiles"}', f'dataset.on_corrupt={on_corrupt}'))),
+        status=0 if on_corrupt == 'skip' else 2)
+    assert 'image_007.png' in output and 'Traceback' not in output
+    if on_corrupt == 'skip':
+        rows = (tmp_path / 'run/metrics.jsonl').read_text().splitlines()
+        assert json.loads(rows[-1])['corrupt_tiles'] == 1
+        assert '1 tiles could not be read' in output
