@@ -103,15 +103,17 @@ def test_the_kernel_has_the_variance_asked_for(sigma):
     assert abs((kernel * at ** 2).sum() - sigma ** 2) < 1e-4 * max(1, sigma ** 2)
 
 
-def test_a_crop_is_blurred_by_the_sigma_of_the_view(tiles):
+def test_a_crop_is_blurred_by_the_sigma_of_the_view():
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    tile = np.asarray(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1)))
     recipe = ViewRecipe(224, dict(blur=dict(type='GaussianBlur')))
     for crop, orientation in (([20, 30, 160, 90], 0), ([20, 30, 90, 160], 5)):
         views = []
         for renderer in (render_cpu, render_pil):
             views.append(np.empty((224, 224, 3), np.uint8))
-            renderer.render(tiles[-3], recipe, {'crop': np.array(crop), 'orientation': orientation,
-                                                'blur.apply': True, 'blur.sigma': 2.}, views[-1])
-        assert distance(*views).mean() < 0.6
+            renderer.render(tile, recipe, {'crop': np.array(crop), 'orientation': orientation,
+                                           'blur.apply': True, 'blur.sigma': 2.}, views[-1])
+        assert distance(*views).mean() < 0.8
 
 
 # Stains
