@@ -100,11 +100,15 @@ def as_pil(tile: np.ndarray) -> Image.Image:
 
 
 def match_boxes(boxes_q: Tensor, boxes_k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return weights and matchings of cells given as boxes [B, N, N, 4], both ways."""
+    """Return weights and matchings of cells given as boxes [B, N, N, 4], both ways.
+
+    With the nine boolean indexings of the published code, each of which makes a GPU wait.
+    """
     q, k = boxes_q.flatten(1, 2), boxes_k.flatten(1, 2)  # B x N² x 4
     low = torch.maximum(q[:, :, None, :2], k[:, None, :, :2])
     high = torch.minimum(q[:, :, None, 2:], k[:, None, :, 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)  # B x N² x N²
+    overlap = (high - low).prod(-1)  # B x N² x N²
+    overlap[((high - low) < 0).any(-1)] = 0
     area_q, area_k = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (q, k))
     share_q = overlap / area_q[:, :, None]
     share_k = overlap.transpose(1, 2) / area_k[:, :, None]
