@@ -1,4 +1,4 @@
-"""Pretrain PLM on the tiles that come with the project, and show what happened.
+"""Pretrain PLM on the tiles that come with the project, evaluate it, and show what happened.
 
     make demo
 
@@ -44,6 +44,8 @@ def main() -> None:
 
     summary = summarise(work_dir, minutes)
     summary['knn'] = nearest_neighbours(work_dir / 'backbone.pth')
+    summary['classification'] = classify(work_dir)
+    summary['segmentation'] = segment(work_dir)
     (work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
     from openselfsup.visualization import plot_curves, write_run_page
     plot_curves({'demo': work_dir / 'metrics.jsonl'}, work_dir / 'curves.png')
@@ -120,6 +122,49 @@ def nearest_neighbours(weights: Path) -> dict:
         'method is.'))
 
 
+def classify(work_dir: Path) -> dict:
+    """Run the linear evaluation on held-out tiles, several draws of them."""
+    out = work_dir / 'evaluation'
+    tool('benchmarks/classification/ft_le.py', '--train', LABELED, '--holdout', '0.4',
+         '--model_path', work_dir / 'latest.pth', '--labeled_train', '1.0', '--seeds', '1', '2',
+         '3', '--image_size', EVALUATION_SIZE, '--default_device', 'cpu', '--work_dir', work_dir,
+         '--out', out)
+    results = json.loads((out / 'results.json').read_text())
+    found = [s for s in results['summary'] if s['protocol'].startswith('linear')]
+    rows = [dict(name='PLM' if s['features'] == 'checkpoint' else s['features'],
+                 accuracy=s['scores']['accuracy']['mean'], sd=s['scores']['accuracy']['sd'],
+                 strong=s['features'] == 'checkpoint') for s in found]
+    return dict(rows=rows, report='evaluation/report.html', protocol=(
+        'linear-v1: 40 % of the 51 labelled tiles are held out, mean and deviation over three '
+        'seeds. The run saw all tiles without their labels. The intervals are wide; the report '
+        'gives them.'))
+
+
+def segment(work_dir: Path) -> dict:
+    """Fine-tune Mask R-CNN on drawn glands, from random weights and from the backbone."""
+    recipe = 'segmentation/detection/configs/GlaS/GlaS_R_18_FPN_demo.yaml'
+    data, runs = work_dir / 'glands', (work_dir / 'glands_random', work_dir / 'glands_plm')
+    tool('tools/prepare_data.py', 'glas', data / 'official', data / 'datasets', '--demo',
+         '--demo-count', 24, 6, 4, '--demo-size', 128)
+    train = ('segmentation/detection/train_net.py', '--config-file', recipe, '--num-gpus', 0,
+             '--backend', 'torchvision', '--datasets-folder', data / 'datasets')
+    tool(*train, 'MODEL.WEIGHTS', '', 'OUTPUT_DIR', runs[0])
+    tool(*train, '--compare', runs[0], 'MODEL.WEIGHTS', work_dir / 'backbone.pth', 'OUTPUT_DIR',
+         runs[1])
+    rows = []
+    for run_dir, name in zip(runs, ('random weights', 'backbone after PLM')):
+        results = json.loads((run_dir / 'results.json').read_text())
+        rows.append(dict(name=name, accuracy=results['scores']['all']['segm']['AP'],
+                         strong='PLM' in name))
+    worst = sorted((runs[1] / 'overlays').glob('*.png'))[0]
+    return dict(rows=rows, picture=str(worst.relative_to(work_dir)),
+                caption='The image that went worst: what is there, and what was found.',
+                report='glands_plm/index.html', protocol=(
+                    'Mask R-CNN, a reduced recipe of 40 steps of 4 drawn images at 128 px '
+                    f'({recipe}). Drawn glands are easy: this shows that the way from a '
+                    'checkpoint to masks works, not which backbone is better.'))
+
+
 def tell(summary: dict, page: Path, minutes: float) -> None:
     """Print the result and where to look."""
     print(f"\nPLM: {summary['steps']} steps in {summary['minutes']:.1f} min, "
@@ -128,6 +173,9 @@ def tell(summary: dict, page: Path, minutes: float) -> None:
     for row in summary['knn']['rows']:
         spread = f" ± {100 * row['sd']:.1f}" if 'sd' in row else ''
         print(f"  3-NN accuracy, {row['name']}: {100 * row['accuracy']:.1f}{spread} %")
+    for key, score in (('classification', 'linear accuracy'), ('segmentation', 'mask AP')):
+        for row in summary[key]['rows']:
+            print(f"  {score}, {row['name']}: {100 * row['accuracy']:.1f} %")
     print(f"\nDone in {minutes:.1f} min. Open {page.resolve()}\n"
           f"  views.png, matches.png, curves.png, train.log and backbone.pth lie beside it.\n"
           f"  The config is {CONFIG}; change a line and run tools/train.py on it.")

@@ -81,6 +81,33 @@ def neighbours(run: Run) -> str:
                         page.paragraph(knn.get('protocol', ''), 'note'))
 
 
+def classification(run: Run) -> str:
+    """Linear evaluation beside its baselines, with a link to the whole report."""
+    scores = run.summary.get('classification')
+    if not scores:
+        return ''
+    rows = [Row(row['name'], row['accuracy'], row.get('sd'), row.get('strong', False))
+            for row in scores['rows']]
+    return page.section('Classification by a linear probe',
+                        page.score_table(rows, 'Features', 'Accuracy, %'),
+                        page.paragraph(scores.get('protocol', ''), 'note'),
+                        page.link(scores['report'], 'The whole report of this evaluation'))
+
+
+def segmentation(run: Run) -> str:
+    """Average precision of masks with and without pretraining, and the worst image."""
+    scores = run.summary.get('segmentation')
+    if not scores:
+        return ''
+    rows = [Row(row['name'], row['accuracy'], None, row.get('strong', False))
+            for row in scores['rows']]
+    return page.section('Instance segmentation of glands',
+                        page.score_table(rows, 'Backbone', 'Mask AP, %'),
+                        page.paragraph(scores.get('protocol', ''), 'note'),
+                        page.picture(run.work_dir, scores['picture'], scores['caption']),
+                        page.link(scores['report'], 'All images and scores'))
+
+
 def pictures(run: Run) -> str:
     """The pictures that lie in the work directory, each under its title."""
     return '\n'.join(filter(None, (
@@ -112,7 +139,8 @@ def next_steps(run: Run) -> str:
 
 
 #: The sections of the page in their order. A task with results of its own adds its section.
-SECTIONS: tuple[Section, ...] = (title, what_ran, neighbours, pictures, files, next_steps)
+SECTIONS: tuple[Section, ...] = (title, what_ran, neighbours, classification, segmentation,
+                                 pictures, files, next_steps)
 
 
 def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
@@ -128,7 +156,8 @@ def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
             ``loss_start``, ``loss_end``, ``device``, ``seed``; ``facts``: dict of further
             ones; ``knn``: dict with ``rows``, a list of dicts ``name``, ``accuracy`` in
             [0, 1], ``sd``, ``strong`` (printed bold), and ``protocol``, a sentence under the
-            table; ``files``: dict from glob patterns in the work directory to what they are;
+            table; ``classification`` and ``segmentation``: dicts like ``knn`` with ``report``,
+            the path of a page, and for segmentation ``picture`` and its ``caption``; ``files``: dict from glob patterns in the work directory to what they are;
             ``commands``: list of dicts ``what`` and ``command``, default those of
             :func:`default_commands`; ``python``: the interpreter in them.
         sections: what the page consists of; each gets the :class:`Run` and returns HTML, made

@@ -56,6 +56,7 @@ def test_overhead_cases(monkeypatch):
     assert low <= median <= high and median > 0  # hooks cannot cost less than nothing
 
 
+@pytest.mark.slow
 def test_the_gpu_script_runs_on_a_cpu(monkeypatch, tmp_path):
     out = tmp_path / 'gpu.json'
     monkeypatch.setattr('sys.argv', ['gpu', '--device', 'cpu', '--batch', '4', '--size', '32',
