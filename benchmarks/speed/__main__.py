@@ -5,7 +5,6 @@ import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,28 +13,20 @@ from rich.table import Table
 
 from openselfsup.engine.environment import describe_environment
 
-from .timing import Case, Result, measure
-
-
-def _groups() -> dict[str, Callable[[], Iterator[Case]]]:
-    """Return what can be measured, by the names that --only takes."""
-    from . import ca2cl, kmeans, loader, losses, matching, overhead, step, views
-    return dict(views=views.view_cases, loader=loader.loader_cases, match=matching.match_cases,
-                loss=losses.loss_cases, ntxent=losses.ntxent_cases, kmeans=kmeans.kmeans_cases,
-                step=step.step_cases, overhead=overhead.overhead_cases,
-                strong=ca2cl.strong_view_cases, ca2cl=ca2cl.ca2cl_step_cases)
+from .groups import groups, run, run_afresh
+from .timing import Result
 
 
 def main() -> None:
-    groups = _groups()
+    known = groups()
     parser = argparse.ArgumentParser(prog='python -m benchmarks.speed', description=__doc__)
-    parser.add_argument('--only', metavar='A,B', help='of ' + ','.join(groups))
+    parser.add_argument('--only', metavar='A,B', help='of ' + ','.join(known))
     parser.add_argument('--repeats', type=int, default=7, help='interleaved repeats, at least 5')
     parser.add_argument('--json', metavar='OUT', help='write the figures here as well')
     args = parser.parse_args()
-    chosen = args.only.split(',') if args.only else list(groups)
-    if unknown := set(chosen) - set(groups):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(groups)}")
+    chosen = args.only.split(',') if args.only else list(known)
+    if unknown := set(chosen) - set(known):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if args.repeats < 5:
         parser.error('a ratio needs at least 5 repeats')
     console = Console(width=150 if not sys.stdout.isatty() else None)
@@ -47,14 +38,11 @@ def main() -> None:
             console.print(f'{library} is not installed: no row for it')
     results: list[Result] = []
     for group in chosen:
-        for case in groups[group]():
-            console.print(f'measuring {case.name}: {case.what} ...')
-            results.append(measure(case, args.repeats))
-            console.print(f'  {results[-1].verdict}')
-            if args.json:  # after every case: what is known is kept if the rest is interrupted
-                rows = {r.name: dataclasses.asdict(r) for r in results}
-                Path(args.json).write_text(
-                    json.dumps(dict(machine=environment, **rows), indent=2) + '\n')
+        results += run(group, args.repeats) if len(chosen) == 1 else run_afresh(group, args.repeats)
+        if args.json:  # after every group: what is known is kept if the rest is interrupted
+            rows = {r.name: dataclasses.asdict(r) for r in results}
+            Path(args.json).write_text(
+                json.dumps(dict(machine=environment, **rows), indent=2) + '\n')
     console.print(table(results))
 
 

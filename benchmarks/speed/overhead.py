@@ -63,12 +63,13 @@ def overhead_cases() -> Iterator[Case]:
             for _ in range(STEPS):
                 work(repeat(batch), 1, 0.0)
 
-        yield Case('overhead_empty', 'our loop with all default hooks against a bare loop, around a '
-                                     'step that does nothing, one core',
+        yield Case('overhead_empty', 'our loop with all default hooks against a bare loop, around '
+                                     'a step that does nothing, one core',
                    on_threads(1, lambda: with_hooks(nothing)),
                    on_threads(1, lambda: bare(nothing)), items=STEPS, unit='steps/s',
                    difference=True)
-        yield Case('overhead', 'the same around a PLM step of ResNet-18, 16 pairs of 64 px, one core',
+        yield Case('overhead', 'the same around a PLM step of ResNet-18, 16 pairs of 64 px, one '
+                               'core',
                    on_threads(1, lambda: with_hooks(step)), on_threads(1, lambda: bare(step)),
                    items=STEPS, unit='steps/s', calls=1, difference=True)
         runner.call_hook('after_train')

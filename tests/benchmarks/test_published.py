@@ -38,7 +38,8 @@ def test_matching():
                                                                  cell_boxes(k, 7))
     assert (weight_q == 0).any()  # some views hardly meet
     # Slivers at the rounding error are no overlap in ours.
-    for mine, theirs, weight in ((ours.match_q, match_q, weight_q), (ours.match_k, match_k, weight_k)):
+    for mine, theirs, weight in ((ours.match_q, match_q, weight_q),
+                                 (ours.match_k, match_k, weight_k)):
         sure = (weight > 1e-4)[..., None]
         torch.testing.assert_close(mine * sure, theirs * sure, atol=2e-4, rtol=1e-3)
     torch.testing.assert_close(ours.weight_q, weight_q, atol=1e-5, rtol=1e-4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import timing
+from benchmarks.speed import groups, timing
 from benchmarks.speed.timing import Case, Result, measure
 
 
@@ -99,7 +99,8 @@ def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     def case():
         yield Case('fast', 'sleeping', lambda: time.sleep(0.001), lambda: time.sleep(0.005),
                    calls=2, memory=True)
-    monkeypatch.setattr(command, '_groups', lambda: dict(sleep=case, other=case))
+    for module in (command, groups):
+        monkeypatch.setattr(module, 'groups', lambda: dict(sleep=case, other=case))
     out = tmp_path / 'out.json'
     monkeypatch.setattr('sys.argv', ['speed', '--only', 'sleep', '--repeats', '5', '--json',
                                      str(out)])
