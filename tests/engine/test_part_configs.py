@@ -42,7 +42,9 @@ def runner_of(name, work_dir, *options):
     return PretrainRunner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), work_dir)
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.slow) if 'r34' in name or 'r50' in name else name
+    for name in CONFIGS])
 def test_a_step_of_every_config(name, tmp_path):
     options, keys = CONFIGS[name]
     runner = runner_of(name, tmp_path, *options)
