@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# Two processes of one thread each; a file stays in one process, its fixtures are made once.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: install demo test test-slow lint clean
 
@@ -23,10 +25,10 @@ demo: install
 	$(PY) tools/demo.py
 
 test: install
-	$(PY) -m pytest tests
+	$(PYTEST) tests
 
 test-slow: install
-	$(PY) -m pytest tests -m 'slow or not slow'
+	$(PYTEST) tests -m 'slow or not slow'
 
 lint: install
 	$(PY) -m pip install --quiet ruff && $(PY) -m ruff check .

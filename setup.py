@@ -21,6 +21,6 @@ setup(
     extras_require=dict(
         slides=['openslide-python>=1.3', 'openslide-bin'],
         umap=['umap-learn>=0.5'],
-        test=['pytest>=8', 'hypothesis>=6.100'],
+        test=['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100'],
         dev=['ruff>=0.6']),
 )
