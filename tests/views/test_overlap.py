@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from strategies import GOLDEN, affine_map, axis_aligned_map, given, golden_maps
 from torch.testing import assert_close
 
-from openselfsup.views import cell_boxes, compose, geometry, match_cells, overlap, polygons
+from openselfsup.views import (ViewRecipe, cell_boxes, compose, geometry, match_cells, overlap,
+                               polygons)
 
 GRIDS = st.tuples(st.integers(1, 8), st.integers(1, 8))
 
@@ -127,12 +128,31 @@ def test_shares_by_counting_points(query, key):
 
 @pytest.mark.parametrize('path', ['axis_aligned', 'affine'])
 def test_cells_are_clipped_to_the_tile(path):
-    half_out = torch.tensor([[[1., 0, -0.5], [0, 1, 0]]])
     whole = torch.eye(2, 3)[None]
+    half_out = torch.tensor([[[1., 0, -0.5], [0, 1, 0]]])
     got = match_cells(half_out, whole, (1, 4), path)
     assert got.weight_q[0].tolist() == [0, 0, 1, 1]
     assert got.weight_k[0].tolist() == [1, 1, 0, 0]
     assert_close(got.match_q[0, 2:, :2], torch.eye(2))
+    # Of a cell that lies across the edge only the inner part counts, also against itself.
+    across = torch.tensor([[[1., 0, -0.4], [0, 1, 0]]])
+    for key in (whole, across):
+        got = match_cells(across, key, (1, 4), path)
+        assert_close(got.weight_q[0], torch.tensor([0., 1, 1, 1]))
+
+
+def test_small_cells_of_rotated_views_are_precise():
+    recipe = ViewRecipe(224, [dict(type='RandomResizedCrop', scale=(0.01, 1.)),
+                              dict(type='ShiftScaleRotate', p=1.)])
+    generator, sizes = torch.Generator().manual_seed(0), torch.tensor([[1000, 1000]] * 200)
+    query, key = (recipe.draw(sizes, generator)['view_to_tile'] for _ in range(2))
+    got = match_cells(query, key, 7, 'affine')
+    precise = match_cells(query.double(), key.double(), 7, 'affine')
+    # Slivers thinner than the rounding of float32 are cut off there.
+    for name in ('weight_q', 'share_k'):
+        value, expected = getattr(got, name), getattr(precise, name)
+        assert_close(value.double(), torch.where(value > 0, expected, 0.), rtol=1e-5, atol=1e-6)
+        assert expected[value == 0].max() < 1e-4
 
 
 @pytest.mark.parametrize('path', ['axis_aligned', 'affine'])

@@ -66,6 +66,13 @@ def test_both_renderers_agree_on_each_step(tiles, step):
     assert mean <= 1.5
 
 
+def test_brightening_does_not_suffer_from_the_later_resize(tiles):
+    sharp = tiles[-30:]
+    recipe = ViewRecipe(224, [CROP, dict(type='ColorJitter', brightness=(1., 1.4))])
+    mean, percentile = difference(recipe, sharp)
+    assert mean <= 0.4 and percentile <= 4
+
+
 def test_without_steps_a_view_is_its_tile(tiles):
     for renderer in (render_cpu, render_pil):
         assert np.array_equal(render_all(renderer, ViewRecipe(224, []), tiles[:2]), tiles[:2])
