@@ -64,7 +64,7 @@ def _check_value(path: tuple[str, ...], name: str, value: Any) -> Iterator[Probl
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _check_value((*path, str(i)), name, item)
-    elif isinstance(value, dict) and name == 'steps' and 'type' not in value:
+    elif isinstance(value, dict) and path[-1] == 'steps' and 'type' not in value:
         for key, item in value.items():
             yield from _check_value((*path, key), name, item)
     elif isinstance(value, dict):

@@ -1,5 +1,6 @@
 """Features of any source of tiles, and the files that hold them."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,7 +67,9 @@ def write_features(out: str | Path, features: Tensor, source: Source) -> None:
             np.savez(file, **arrays)
             return
         import h5py  # only those who want HDF5 files need it
-        with h5py.File(file, 'w') as h5:
+        memory = io.BytesIO()  # HDF5 also reads what it writes, which this file does not allow
+        with h5py.File(memory, 'w') as h5:
             for name, values in arrays.items():
                 text = values.dtype.kind == 'U'
                 h5[name] = values.astype(h5py.string_dtype()) if text else values
+        file.write(memory.getbuffer())

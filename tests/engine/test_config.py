@@ -68,6 +68,7 @@ def test_an_option_may_name_what_only_the_class_knows():
 @pytest.mark.parametrize('option, words', [
     ('model.bakbone.depth=18', ["takes no argument 'bakbone'", "did you mean 'backbone'"]),
     ('epochs.first=1', ['has no fields']),
+    ('dataset.recipe.steps.new.p=1', ["this recipe step has no 'type'"]),
     ('hooks.2.interval=1', ['no position in a list of 0']),
     ('nonsense', ['not of the form KEY=VALUE']),
     ('amp=bf61', ["did you mean 'bf16'"]),

@@ -44,7 +44,7 @@ def test_lines_of_steps_that_will_be_repeated_are_forgotten(tmp_path):
 
 def test_a_full_disk_does_not_end_a_run_that_can_go_on(make_runner, monkeypatch, capsys):
     from openselfsup import checkpoints
-    runner = make_runner()
+    runner = make_runner('checkpoint_interval=1')
     real, calls = checkpoints.save, []
 
     def full_once(state, path):

@@ -146,8 +146,8 @@ def test_slurm_and_mpi_by_their_environment(tmp_path, launcher, names):
 def test_dry_run_reports_and_leaves_nothing(tmp_path):
     output = finish(start(command(DEMO, tmp_path / 'never', '--dry-run',
                                   options=('base_batch_size=32',))))
-    for words in ("type='SplitBN'", 'M trainable', 'global batch 16', '= 0.001 x 16 / 32',
-                  'learning rate 0.0005', 'one step: ', 'dry run done'):
+    for words in ("type='SplitBN'", 'M trainable', 'global batch 16', '= 0.0003 x 16 / 32',
+                  'learning rate 0.00015', 'one step: ', 'dry run done'):
         assert words in output
     assert not (tmp_path / 'never').exists()
 

@@ -122,6 +122,16 @@ def test_precise_bn_is_the_mean_over_batches():
     assert norm.momentum == 0.1 and update_statistics(norm.eval(), batches, norm) == 0
 
 
+def assert_close(first, second):
+    """Two trees of scores are equal up to rounding."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_close(first[key], second[key])
+    else:
+        assert first == pytest.approx(second, rel=1e-5) if first is not None else second is None
+
+
 def test_a_run_leaves_scores_pictures_and_a_model_that_scores_the_same(datasets, tmp_path):
     steps = ['SOLVER.MAX_ITER', '2', 'MODEL.ROI_HEADS.SCORE_THRESH_TEST', '0.0']
     first = backend(datasets, tmp_path / 'a', *steps)
@@ -133,7 +143,9 @@ def test_a_run_leaves_scores_pictures_and_a_model_that_scores_the_same(datasets,
     second = backend(datasets, tmp_path / 'b', *steps, 'MODEL.WEIGHTS', str(model), eval_only=True)
     second.load_backbone()
     again = evaluate(second, str(datasets), compare=[str(tmp_path / 'a')])['GlaS_test']
-    assert again['scores'] == outcome['scores'] and again['images'] == outcome['images']
+    # One thread or two round differently.
+    assert_close(again['scores'], outcome['scores'])
+    assert_close(again['images'], outcome['images'])
     page = (tmp_path / 'b' / 'index.html').read_text()
     assert page.count('<img') == 3 and page.count('from random weights, 2 iterations') == 2
     worst = min(outcome['images'], key=lambda n: outcome['images'][n]['dice'])
