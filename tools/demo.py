@@ -146,11 +146,12 @@ def segment(work_dir: Path) -> dict:
     data, runs = work_dir / 'glands', (work_dir / 'glands_random', work_dir / 'glands_plm')
     tool('tools/prepare_data.py', 'glas', data / 'official', data / 'datasets', '--demo',
          '--demo-count', 24, 6, 4, '--demo-size', 128)
-    train = ('segmentation/detection/train_net.py', '--config-file', recipe, '--num-gpus', 0,
-             '--backend', 'torchvision', '--datasets-folder', data / 'datasets')
-    tool(*train, 'MODEL.WEIGHTS', '', 'OUTPUT_DIR', runs[0])
-    tool(*train, '--compare', runs[0], 'MODEL.WEIGHTS', work_dir / 'backbone.pth', 'OUTPUT_DIR',
-         runs[1])
+    train = 'segmentation/detection/train_net.py'
+    options = ('--config-file', recipe, '--num-gpus', 0, '--backend', 'torchvision',
+               '--datasets-folder', data / 'datasets')
+    tool(train, *options, 'MODEL.WEIGHTS', '', 'OUTPUT_DIR', runs[0])
+    tool(train, '--compare', runs[0], *options, 'MODEL.WEIGHTS', work_dir / 'backbone.pth',
+         'OUTPUT_DIR', runs[1])
     rows = []
     for run_dir, name in zip(runs, ('random weights', 'backbone after PLM')):
         results = json.loads((run_dir / 'results.json').read_text())
