@@ -30,6 +30,7 @@ _TRUNCATE = -0.5  # PIL cuts to whole numbers where OpenCV rounds
 # A view that is brightened more than this is enlarged before: interpolation between pixels
 # that were cut to 255 is not what cutting after the interpolation gives.
 _HEADROOM = 1.1
+_TAKE_GREY = ('GaussianBlur', 'Solarize')  # operations that also take (H, W)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2
 
 
@@ -71,8 +72,10 @@ def _apply(image: np.ndarray, steps: list, parameters: Mapping[str, Any],
            size: Size) -> np.ndarray:
     for name, step in steps:
         if parameters[f'{name}.apply']:
-            operation = OPERATIONS[type(step).__name__]
-            image = operation(image, step, Scope(parameters, f'{name}.'), size)
+            operation = type(step).__name__
+            if image.ndim == 2 and operation not in _TAKE_GREY:
+                image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+            image = OPERATIONS[operation](image, step, Scope(parameters, f'{name}.'), size)
     return image
 
 
@@ -105,12 +108,16 @@ def _warp(tile: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
 
 def _resize(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None
             ) -> np.ndarray:
-    """Resize bilinearly, with antialiasing where the image shrinks, as PIL does."""
+    """Resize bilinearly to RGB, with antialiasing where the image shrinks, as PIL does."""
     if out is None:
         out = np.empty((*size, 3), np.uint8)
+    grows = image.shape[0] <= size[0] and image.shape[1] <= size[1]
+    if image.ndim == 2:
+        image = cv2.resize(image, size[::-1]) if grows else image
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     if image.shape[:2] == size:
         np.copyto(out, image)
-    elif image.shape[0] <= size[0] and image.shape[1] <= size[1]:
+    elif grows:
         cv2.resize(image, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
     else:
         # OpenCV has no such resize; torch's, for bytes, is PIL's algorithm with SIMD.
@@ -124,6 +131,7 @@ def _resize(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = N
 
 
 # Operations: they return a new image and leave the old one as it is, which may be the tile.
+# Where only one channel matters they may return a grey image (H, W).
 
 def _color_jitter(image: np.ndarray, step: ColorJitter, drawn: Scope, size: Size
                   ) -> np.ndarray:
@@ -177,14 +185,16 @@ def _hue(image: np.ndarray, turn: float) -> np.ndarray:
 
 
 def _grayscale(image: np.ndarray, step: Grayscale, drawn: Scope, size: Size) -> np.ndarray:
-    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    # One channel, until an operation or the view needs three: a third of the work.
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
 def _gaussian_blur(image: np.ndarray, step: GaussianBlur, drawn: Scope, size: Size
                    ) -> np.ndarray:
     sigma = float(drawn['sigma'])
-    return cv2.sepFilter2D(image, -1, gaussian_kernel(sigma * image.shape[1] / size[1]),
-                           gaussian_kernel(sigma * image.shape[0] / size[0]), borderType=cv2.BORDER_REPLICATE)
+    along_x = gaussian_kernel(sigma * image.shape[1] / size[1])
+    along_y = gaussian_kernel(sigma * image.shape[0] / size[0])
+    return cv2.sepFilter2D(image, -1, along_x, along_y, borderType=cv2.BORDER_REPLICATE)
 
 
 def gaussian_kernel(sigma: float) -> np.ndarray:

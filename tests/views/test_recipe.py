@@ -157,7 +157,8 @@ def test_shifts_scales_and_rotations_stay_in_range():
 
 
 def test_jitter_takes_every_order_and_its_ranges():
-    recipe = ViewRecipe(32, [dict(type='ColorJitter', brightness=0.4, contrast=(0.5, 0.6), hue=0.1)])
+    jitter = dict(type='ColorJitter', brightness=0.4, contrast=(0.5, 0.6), hue=0.1)
+    recipe = ViewRecipe(32, [jitter])
     drawn = draw(recipe, [[32, 32]] * 2000)
     assert len({tuple(order) for order in drawn['ColorJitter.order'].tolist()}) == 24
     for name, low, high in (('brightness', 0.6, 1.4), ('contrast', 0.5, 0.6),

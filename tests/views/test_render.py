@@ -73,6 +73,20 @@ def test_brightening_does_not_suffer_from_the_later_resize(tiles):
     assert mean <= 0.4 and percentile <= 4
 
 
+@pytest.mark.parametrize('size', [224, (300, 60)])
+def test_whatever_follows_a_grey_view(tiles, size):
+    gray = dict(type='Grayscale', p=1.)
+    for name in ('RandomResizedCrop', 'GaussianBlur', 'ColorJitter', 'Grayscale', 'Solarize',
+                 'HEDJitter', 'GridDistortion'):
+        recipe = ViewRecipe(size, [CROP, gray, dict(type=name, p=1.)])
+        views = render_all(render_cpu, recipe, tiles[-2:])
+        assert views.std() > 5
+        if name != 'HEDJitter':
+            assert (views[..., :1] == views).all()
+        reference = render_all(render_pil, recipe, tiles[-2:])
+        assert np.abs(views.astype(int) - reference).mean() < 1.5
+
+
 def test_without_steps_a_view_is_its_tile(tiles):
     for renderer in (render_cpu, render_pil):
         assert np.array_equal(render_all(renderer, ViewRecipe(224, []), tiles[:2]), tiles[:2])
