@@ -1,15 +1,16 @@
 # PLM on the tiles that come with the project, small enough for a few minutes on a CPU.
 # What differs from the published recipe, and why: 121 tiles want a queue that does not hold
 # an older view of the same tile; some hundred steps want keys that follow faster, milder
-# colours and a sharper softmax; one process wants batch statistics over parts of the batch.
+# colours, and a matching neck without its linear layer, which starts from random weights and
+# has to become useful before matched cells attract each other; one process wants batch
+# statistics over parts of the batch.
 _base_ = ['../_base_/models/plm_r18.py', '../_base_/runtime.py']
 
 model = dict(
     backbone=dict(norm_cfg=dict(type='SplitBN', num_splits=2)),
+    matching_neck=dict(linear=False),
     queue_len=64,
-    momentum=0.95,
-    temperature=0.1,
-    loss_lambda=0.3)
+    momentum=0.95)
 
 dataset = dict(
     type='TileDataset',
