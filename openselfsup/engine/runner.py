@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import __version__, checkpoints, distributed
+from ..datasets import ViewLoader
 from ..errors import UserError
 from ..registry import ALGORITHMS, BACKBONES, DATASETS, HOOKS, SCHEDULES
 from .config_text import config_text
@@ -47,7 +48,6 @@ class PretrainRunner(Runner):
         self.launch, self.device = launch, launch.device
         self.batch_size = batch_size_per_rank(cfg, launch.world_size)
         dataset = DATASETS.build(cfg.dataset)
-        from ..datasets import ViewLoader
         self.render = choose_render(cfg.render, dataset, self.device)
         loader = ViewLoader(dataset, self.batch_size, seed=cfg.seed, rank=launch.rank,
                             world_size=launch.world_size, workers=cfg.workers,
@@ -112,11 +112,11 @@ class PretrainRunner(Runner):
         if deterministic:
             make_deterministic()
 
-    def build_logger(self, log_level: str = 'INFO', **_) -> logging.Logger:
-        """Log to the console and to train.log."""
+    def build_logger(self, **_) -> logging.Logger:
+        """Log to the console and to train.log; below warnings only once set-up is over."""
         return build_logger(Path(self.work_dir), 'WARNING')
 
-    def build_visualizer(self, visualizer=None) -> dict:
+    def build_visualizer(self, visualizer=None) -> '_NoVisualizer':
         """TensorBoard events are written by a hook; there is no second visualizer."""
         return _NoVisualizer()
 
