@@ -5,6 +5,7 @@ device: gloo on CPU, nccl on GPUs.
 """
 
 import dataclasses
+import gc
 import os
 import re
 import subprocess
@@ -57,8 +58,11 @@ def start(launcher: str | None = None) -> Launch:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, and let its threads end."""
     if dist.is_initialized():
+        # DistributedDataParallel, in a cycle of references, keeps the group's threads alive; one
+        # of them asking for the interpreter while that shuts down would abort the process.
+        gc.collect()
         dist.destroy_process_group()
 
 
