@@ -40,8 +40,8 @@ def evaluate_instances(truth: dict, results: Sequence[dict],
         ``protocol``, ``score_threshold``, ``max_detections``, ``scores`` (by subset, 'all' first:
         ``bbox`` and ``segm`` each with AP, AP50, AP75, APs, APm and APl in [0, 1], None where
         undefined; ``objects`` with f1, dice, hausdorff, aji, pq, sq and the counts) and
-        ``images`` (the object-level scores of each image by file name). F1 and PQ count objects over the whole
-        subset; object Dice, Hausdorff (pixels) and AJI are means over its images.
+        ``images`` (the object-level scores of each image by file name). F1 and PQ count objects
+        over the whole subset; object Dice, Hausdorff (pixels) and AJI are means over its images.
     """
     sets = {'all': [i['id'] for i in truth['images']], **(subsets or {})}
     with_masks = all('segmentation' in r for r in results)

@@ -1,6 +1,7 @@
 """detectron2 as a backend. The only file that imports it, and only when it is used."""
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, ResNet
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from .. import distributed
 from ..checkpoints import backbone_state_dict, to_detectron2
 from ..datasets.prepare.instances import encode
 from ..errors import UserError
-from .protocol import Job, locate
-from .torchvision_backend import PLACEHOLDER
+from .protocol import PLACEHOLDER, Job, locate
 from .weights import read_backbone
 
 _STAGES = {18: (BasicBlock, 2), 34: (BasicBlock, 3), 50: (BottleneckBlock, 3),
@@ -87,6 +88,7 @@ class Detectron2Backend:
                             where=job.config_file) from None
         cfg.MODEL.DEVICE = job.device.type
         cfg.freeze()
+        seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + distributed.rank())
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.test_sets = list(cfg.DATASETS.TEST)
         for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
@@ -94,6 +96,7 @@ class Detectron2Backend:
         self.trainer: _Trainer | None = None
         self.model: nn.Module | None = None
         self.initialised = 'random'
+        self.minutes: float | None = None
 
     def _register(self, name: str) -> None:
         folder, _ = locate(self.job.datasets_folder, name)
@@ -114,6 +117,7 @@ class Detectron2Backend:
         if self.job.eval_only:
             self.model = DefaultTrainer.build_model(self.cfg)
             DetectionCheckpointer(self.model).load(path)
+            self.initialised = str(path)
             return f'a trained detector, {path}'
         logging.getLogger('detectron2.engine.defaults').setLevel(logging.WARNING)
         self.trainer = _Trainer(self.cfg)
@@ -132,7 +136,9 @@ class Detectron2Backend:
             self.trainer.checkpointer.resume_or_load('', resume=True)
             if self.trainer.checkpointer.has_checkpoint():
                 self.trainer.start_iter = self.trainer.iter + 1
+        began = time.perf_counter()
         self.trainer.train()
+        self.minutes = round((time.perf_counter() - began) / 60, 2)
 
     @torch.no_grad()
     def predict(self, dataset: str) -> list[dict]:
@@ -156,6 +162,7 @@ class Detectron2Backend:
                     processes=distributed.world_size(), config=self.job.config_file,
                     precision='autocast' if self.cfg.SOLVER.AMP.ENABLED else 'float32',
                     initialised=self.initialised, iterations=self.cfg.SOLVER.MAX_ITER,
+                    minutes=self.minutes,
                     detections_per_image=self.cfg.TEST.DETECTIONS_PER_IMAGE)
 
 

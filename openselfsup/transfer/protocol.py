@@ -14,6 +14,8 @@ from ..errors import UserError, nearest
 BACKENDS = ('auto', 'detectron2', 'torchvision')
 INSTALL = ("python -m pip install --no-build-isolation "
            "'git+https://github.com/facebookresearch/detectron2.git'")
+LAST = 'last_checkpoint'  # a file that names the newest checkpoint, as detectron2 has it
+PLACEHOLDER = 'See Instructions'  # MODEL.WEIGHTS of the *_moco configs
 
 
 @dataclass
@@ -92,6 +94,22 @@ def build(name: str, job: Job) -> Backend:
         return Detectron2Backend(job)
     from .torchvision_backend import TorchvisionBackend
     return TorchvisionBackend(job)
+
+
+def refuse_to_overwrite(folder: str | Path, *made: str) -> None:
+    """Stop before a new run replaces what an earlier one computed.
+
+    Args:
+        folder: to be written into.
+        made: names in it that only a run leaves behind.
+
+    Raises:
+        UserError: one of them is there.
+    """
+    there = [name for name in made if (Path(folder) / name).exists()]
+    if there:
+        raise UserError(f'an earlier run left {" and ".join(there)} here', where=str(folder),
+                        expected='--resume to go on from it, or another folder to write to')
 
 
 def locate(folder: str | Path, name: str) -> tuple[Path, dict]:

@@ -21,15 +21,13 @@ from ..datasets.prepare.instances import encode
 from ..errors import UserError
 from .instance_data import InstanceDataset, training_batches
 from .precise_bn import update_statistics
-from .protocol import Job, locate
+from .protocol import LAST, PLACEHOLDER, Job, locate
 from .recipe import Recipe
 from .solver import build_optimizer, clip_gradients, learning_rate
-from .torchvision_model import build_model
+from .torchvision_model import build_model, synchronises
 from .weights import read_backbone
 
 KIND = 'torchvision detector'
-LAST = 'last_checkpoint'  # a file that names the newest checkpoint, as detectron2 has it
-PLACEHOLDER = 'See Instructions'  # MODEL.WEIGHTS of the *_moco configs
 _LOG_INTERVAL = 20
 
 
@@ -94,6 +92,13 @@ class TorchvisionBackend:
         data = self._training_data()
         optimizer = build_optimizer(recipe, self.model)
         start = self._resume(optimizer) if self.job.resume else 0
+        if start == stop and self.trained:
+            self.log.info('this run was finished: nothing is trained')
+            return
+        if not synchronises(self.device, self.world) and 'SyncBN' in (
+                recipe['MODEL.RESNETS.NORM'], recipe['MODEL.FPN.NORM']):
+            self.log.info('SyncBN needs several GPUs: here it is BN, each process normalises with '
+                          'the %d images of its own', recipe['SOLVER.IMS_PER_BATCH'] // self.world)
         self.model.train()
         step_model: nn.Module = self.model
         if self.world > 1:
@@ -219,7 +224,7 @@ class TorchvisionBackend:
         checkpoint = load(self.output_dir / last.read_text(encoding='utf-8').strip())
         self.model.load_state_dict(checkpoint['model'])
         optimizer.load_state_dict(checkpoint['optimizer'])
-        self.initialised = checkpoint['initialised']
+        self.initialised, self.trained = checkpoint['initialised'], checkpoint['trained']
         self.log.info('going on from %s, iteration %d', last.read_text(), checkpoint['iteration'])
         return min(checkpoint['iteration'], self.recipe['SOLVER.MAX_ITER'])
 

@@ -24,8 +24,7 @@ def build_model(recipe: Recipe, device: torch.device, world_size: int = 1) -> nn
 
     Args:
         recipe: what to build.
-        device: where it goes. Synchronised batch norm needs GPUs and several processes;
-            elsewhere it is plain batch norm.
+        device: where it goes. Where batch norm cannot be synchronised it is plain.
         world_size: number of processes.
 
     Raises:
@@ -40,15 +39,19 @@ def build_model(recipe: Recipe, device: torch.device, world_size: int = 1) -> nn
                  [model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor]):
         if head is not None:
             head.register_forward_hook(_to_float32)
-    synchronised = world_size > 1 and device.type == 'cuda'
     for module, key in ((model.backbone.body, 'MODEL.RESNETS.NORM'),
                         (model.backbone.fpn, 'MODEL.FPN.NORM')):
-        if recipe[key] == 'SyncBN' and synchronised:
+        if recipe[key] == 'SyncBN' and synchronises(device, world_size):
             nn.SyncBatchNorm.convert_sync_batchnorm(module)
         elif recipe[key] == 'FrozenBN':
             freeze_norms(module)
     _freeze_stages(model.backbone.body, recipe['MODEL.BACKBONE.FREEZE_AT'])
     return model.to(device)
+
+
+def synchronises(device: torch.device, world_size: int) -> bool:
+    """Return whether there is batch norm over processes: on several GPUs only."""
+    return world_size > 1 and device.type == 'cuda'
 
 
 def refuse_unbuildable(recipe: Recipe) -> None:

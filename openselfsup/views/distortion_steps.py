@@ -4,6 +4,7 @@ Each gives the positions at which the view is sampled; a position beyond the edg
 mirrored. Positions are in pixels with pixel centres at integers.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -54,26 +55,34 @@ class ElasticDistortion(Distortion):
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator
              ) -> dict[str, Tensor]:
-        rows, columns = (math.ceil(n / self.sigma) + 2 * self.reach for n in size)
+        rows, columns = map(self.points, size)
         return {'noise': torch.randn(batch, 2, rows, columns, generator=generator)}
 
-    def _weights(self, pixels: int, points: int) -> np.ndarray:
-        """Return the Gaussian of each lattice point at each pixel, (pixels, points)."""
-        lattice = (np.arange(points) - self.reach) * self.sigma
-        z = (np.arange(pixels)[:, None] - lattice) / self.sigma
-        return np.exp(-z * z / 2, dtype=np.float32) / (self.sigma * math.sqrt(2 * math.pi))
+    def points(self, pixels: int) -> int:
+        """Return the number of lattice points along so many pixels."""
+        return math.ceil(pixels / self.sigma) + 2 * self.reach
+
+    @property
+    def gain(self) -> float:
+        """What a lattice point of 1 moves the pixel on it by, in pixels."""
+        # It stands for sigma² pixels, each of variance 1/3, beneath the Gaussian's peak.
+        return self.alpha * self.sigma / math.sqrt(3) / (2 * math.pi * self.sigma ** 2)
 
     def positions(self, drawn: Scope, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        noise = np.asarray(drawn['noise'])
-        by_row = self._weights(size[0], noise.shape[1])
-        by_column = self._weights(size[1], noise.shape[2])
-        # A lattice point stands for sigma² pixels, each of variance 1/3.
-        by_row *= self.alpha * self.sigma / math.sqrt(3)
+        by_row, by_column = (_lattice_weights(n, self.points(n), self.sigma, self.reach)
+                             for n in size)
         # OpenCV's product, since numpy's starts threads that fight with the loader's.
-        dx, dy = (cv2.gemm(cv2.gemm(by_row, n, 1, None, 0), by_column, 1, None, 0,
-                           flags=cv2.GEMM_2_T) for n in noise)
+        dx, dy = (cv2.gemm(cv2.gemm(by_row, n, self.gain, None, 0), by_column, 1, None, 0,
+                           flags=cv2.GEMM_2_T) for n in np.asarray(drawn['noise']))
         return (dx + np.arange(size[1], dtype=np.float32),
                 dy + np.arange(size[0], dtype=np.float32)[:, None])
+
+
+@functools.lru_cache
+def _lattice_weights(pixels: int, points: int, sigma: float, reach: int) -> np.ndarray:
+    """Return the Gaussian, of peak 1, of each lattice point at each pixel, (pixels, points)."""
+    z = np.arange(pixels)[:, None] / sigma - (np.arange(points) - reach)
+    return np.exp(-z * z / 2, dtype=np.float32)
 
 
 @dataclass(kw_only=True)

@@ -91,23 +91,22 @@ def _safe(x: Tensor) -> Tensor:
 # along each axis of the tile, and so are weights and matchings. An axis of a view is 0 for x
 # (its columns) and 1 for y (its rows), whichever way it runs on the tile.
 
-def _ends(maps: Tensor, transposed: Tensor, grid: tuple[int, int], length: int) -> Tensor:
+def _lines(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return where the columns and the rows of a grid begin and end on the tile.
 
     Args:
         maps: axis-aligned maps, (..., 2, 3).
-        transposed: whether the view's x runs along the tile's y, (..., 1).
         grid: (rows, columns).
-        length: number L to which both axes are filled up with empty intervals.
 
     Returns:
-        Lower and upper ends clipped to the tile, (2, ..., 2, L), the axes as (x, y).
+        Lower and upper ends clipped to the tile, (2, ..., 2, L), the axes as (x, y), L the
+        larger side of the grid; the other axis is filled up with empty intervals.
     """
-    ticks = torch.arange(length + 1, dtype=maps.dtype, device=maps.device)
     rows, columns = grid
+    ticks = torch.arange(max(grid) + 1, dtype=maps.dtype, device=maps.device)
     ticks = ticks / rows if rows == columns else torch.stack([ticks / columns, ticks / rows])
     offset = maps[..., 2]
-    offset = torch.where(transposed, offset.flip(-1), offset)
+    offset = torch.where(is_transposed(maps)[..., None], offset.flip(-1), offset)
     # Of an axis of the view one component on the tile is zero: the sum is the other.
     step = maps[..., :2].sum(-2)
     edges = torch.addcmul(offset[..., None], step[..., None], ticks.clamp_(max=1)).clamp_(0, 1)
@@ -115,57 +114,49 @@ def _ends(maps: Tensor, transposed: Tensor, grid: tuple[int, int], length: int) 
     return torch.stack([torch.minimum(first, last), torch.maximum(first, last)])
 
 
+def _cells(lines: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return from :func:`_lines` where each of the N cells begins and ends, (2, ..., 2, N)."""
+    rows, columns = grid
+    by_column, by_row = lines[..., 0, None, :columns], lines[..., 1, :rows, None]
+    shape = (*lines.shape[:-2], rows, columns)
+    return torch.stack([by_column.expand(shape), by_row.expand(shape)], -3).flatten(-2)
+
+
 def _match_axis_aligned(query_to_tile: Tensor, key_to_tile: Tensor, grid: tuple[int, int],
                         key_grid: tuple[int, int]) -> Matching:
-    maps, length = torch.stack([query_to_tile, key_to_tile]), max(grid + key_grid)
-    transposed = is_transposed(maps)[..., None]  # 2 B 1
+    # Whether the columns of one view run along the rows of the other.
+    crossed = (is_transposed(query_to_tile) != is_transposed(key_to_tile))[:, None, None]  # B 1 1
     if grid == key_grid:
-        ends = _ends(maps, transposed, grid, length)
-    else:
-        ends = torch.stack([_ends(maps[0], transposed[0], grid, length),
-                            _ends(maps[1], transposed[1], key_grid, length)], dim=1)
-    # Of the key's axes the one along the query's x comes first, then the one along its y.
-    crossed = (transposed[0] != transposed[1])[..., None]  # B 1 1
-    ends_q, ends_k = ends.unbind(1)  # 2 B 2 L
-    low_k, high_k = torch.where(crossed, ends_k.flip(-2), ends_k)[..., None, :]
-    low_q, high_q = ends_q[..., None]
-    of_q = torch.minimum(high_q, high_k).sub_(torch.maximum(low_q, low_k))  # B 2 L L
-    of_q = threshold(of_q, _rounding(maps.dtype), 0., inplace=True)
-    of_k = torch.where(crossed[..., None], of_q.flip(1), of_q).mT
-    lengths = ends[1] - ends[0]
-    if grid == key_grid:
-        weight, match = _one_way(torch.stack([of_q, of_k]), lengths, crossed, grid, key_grid)
+        lines = _lines(torch.stack([query_to_tile, key_to_tile]), grid)  # 2 2 B 2 L
+        weight, match = _one_way(lines, _cells(lines, grid).flip(1), crossed, grid)
         return Matching(*weight, *match)
-    weight_q, match_q = _one_way(of_q, lengths[0], crossed, grid, key_grid)
-    weight_k, match_k = _one_way(of_k, lengths[1], crossed, key_grid, grid)
+    lines_q, lines_k = _lines(query_to_tile, grid), _lines(key_to_tile, key_grid)
+    weight_q, match_q = _one_way(lines_q, _cells(lines_k, key_grid), crossed, grid)
+    weight_k, match_k = _one_way(lines_k, _cells(lines_q, grid), crossed, key_grid)
     return Matching(weight_q, weight_k, match_q, match_k)
 
 
-def _one_way(common: Tensor, lengths: Tensor, crossed: Tensor, grid: tuple[int, int],
-             other: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _one_way(lines: Tensor, others: Tensor, crossed: Tensor, grid: tuple[int, int]
+             ) -> tuple[Tensor, Tensor]:
     """Return weights (..., B, N) and matching (..., B, N, M) of the cells of one view.
 
     Args:
-        common: lengths of the common parts of this view's columns (rows) and whichever of
-            the other's columns and rows run along them, (..., B, 2, L, L) indexed
-            [axis, cell, other cell].
-        lengths: extents of this view's columns and rows, (..., B, 2, L).
-        crossed: whether the rows of one view run along the columns of the other, (B, 1, 1).
+        lines: :func:`_lines` of this view, (2, ..., B, 2, L).
+        others: :func:`_cells` of the other view, (2, ..., B, 2, M).
+        crossed: whether the axes of the one run along the other axes of the other, (B, 1, 1).
         grid: (rows, columns) of this view, N cells.
-        other: (rows, columns) of the other view, M cells.
     """
-    (rows, columns), (other_rows, other_columns) = grid, other
-    total = common.sum(-1)  # ... B 2 L
-    weight_x, weight_y = (total / _safe(lengths)).clamp_(max=1).unbind(-2)
-    weight = weight_y[..., :rows, None] * weight_x[..., None, :columns]
-    match = common / _safe(total)[..., None]
-    # From the other view's columns and rows to its cells: each axis varies along one of
-    # them, so of the two terms one is zero.
-    axis = torch.arange(2, device=common.device)[:, None]
-    by_row = (axis != crossed)[..., None]  # B 2 1 1
-    match = ((match * by_row)[..., :other_rows, None]
-             + (match * ~by_row)[..., None, :other_columns]).flatten(-2)  # ... B 2 L M
-    match_x, match_y = match.unbind(-3)
+    rows, columns = grid
+    low, high = lines[..., None]  # ... B 2 L 1
+    other_low, other_high = torch.where(crossed, others.flip(-2), others)[..., None, :]
+    common = torch.minimum(high, other_high).sub_(torch.maximum(low, other_low))  # ... B 2 L M
+    common = threshold(common, _rounding(common.dtype), 0., inplace=True)
+    # In ``common`` a column of the other view counts once for each of its rows and a row once
+    # for each column, M times together in the products below, which this shares between them.
+    total = common.sum(-1) / others.shape[-1] ** 0.5  # ... B 2 L
+    weight_x, weight_y = (total / _safe(high - low)[..., 0]).unbind(-2)
+    weight = (weight_y[..., :rows, None] * weight_x[..., None, :columns]).clamp_(max=1)
+    match_x, match_y = common.div_(_safe(total)[..., None]).unbind(-3)
     match = match_y[..., :rows, None, :] * match_x[..., None, :columns, :]
     return weight.flatten(-2), match.flatten(-3, -2)
 

@@ -8,7 +8,7 @@ the CPU renderer, in the recipe's order.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +16,50 @@ from torch import Tensor
 
 from .geometric_steps import QuarterTurn, Transpose
 from .photometric_steps import GaussianBlur
-from .recipe import ViewRecipe
+from .recipe import OneOf, ViewRecipe
 from .steps import Step
-from .torch_operations import OPERATIONS, blur_kernels
+from .torch_operations import COLOURS, blur_kernels
+from .torch_strong_operations import STRONG
+
+OPERATIONS = {**COLOURS, **STRONG}
 
 
 def missing_steps(recipe: object) -> list[str]:
     """Return the names of the steps that cannot be rendered here, or of the whole recipe."""
     if not isinstance(recipe, ViewRecipe):
         return [type(recipe).__name__]
-    return [name for name, step in [*recipe.before_resize, *recipe.after_resize]
+    return [name for name, step in _single_steps(_image_steps(recipe))
             if not isinstance(step, GaussianBlur) and type(step).__name__ not in OPERATIONS]
+
+
+def _image_steps(recipe: ViewRecipe) -> list[tuple[str, Step]]:
+    return [*recipe.before_resize, *recipe.after_resize]
+
+
+def _children(name: str, step: OneOf) -> list[tuple[str, Step]]:
+    return [(f'{name}.{child}', step) for child, step in step.named_steps.items()]
+
+
+def _single_steps(steps: Iterable[tuple[str, Step]]) -> list[tuple[str, Step]]:
+    """Put the steps that a :class:`OneOf` chooses from in its place, one after the other."""
+    single = []
+    for name, step in steps:
+        single += (_single_steps(_children(name, step)) if isinstance(step, OneOf)
+                   else [(name, step)])
+    return single
+
+
+def _single_draws(steps: Iterable[tuple[str, Step]], parameters: Mapping[str, Tensor]
+                  ) -> Mapping[str, Tensor]:
+    """Add which views undergo each of the steps that a :class:`OneOf` chooses from."""
+    for name, step in steps:
+        if isinstance(step, OneOf):
+            children = _children(name, step)
+            apply, choice = parameters[f'{name}.apply'], parameters[f'{name}.choice']
+            parameters = {**parameters, **{f'{child}.apply': apply & (choice == i)
+                                           for i, (child, _) in enumerate(children)}}
+            parameters = _single_draws(children, parameters)
+    return parameters
 
 
 class TorchRenderer:
@@ -48,7 +81,7 @@ class TorchRenderer:
         self.recipe = recipe
         self._turns = any(isinstance(s, (QuarterTurn, Transpose)) for s in recipe.steps)
         self._stages = [self._stage(is_blur, list(steps), compile) for is_blur, steps in
-                        itertools.groupby([*recipe.before_resize, *recipe.after_resize],
+                        itertools.groupby(_single_steps(_image_steps(recipe)),
                                           key=lambda entry: isinstance(entry[1], GaussianBlur))]
         self._resize_matrix = (torch.compile(resize_matrix, dynamic=False) if compile
                                else resize_matrix)
@@ -70,6 +103,7 @@ class TorchRenderer:
         if tiles.dtype != torch.uint8 or tiles.ndim != 4 or tiles.shape[1] != 3:
             raise ValueError(f'tiles are uint8 (B, 3, H, W), not {tiles.dtype} '
                              f'{tuple(tiles.shape)}')
+        parameters = _single_draws(_image_steps(self.recipe), parameters)
         prepared = [_geometry(parameters, self.recipe)]
         for stage in self._stages:
             prepared += [prepare(parameters) for prepare in stage.prepare]
@@ -88,11 +122,10 @@ class TorchRenderer:
         operations = [(OPERATIONS[type(step).__name__], name, step) for name, step in steps]
         prepare = [lambda p, o=operation, name=name, step=step: o.prepare(p, f'{name}.', step)
                    for operation, name, step in operations]
-        changes = [operation.apply for operation, _, _ in operations]
 
         def chain(view: Tensor, numbers: list[Tensor]) -> Tensor:
-            for change, drawn in zip(changes, numbers):
-                view = change(view, drawn)
+            for (operation, _, step), drawn in zip(operations, numbers):
+                view = operation.apply(view, drawn, step)
             return view
 
         return _Stage(prepare, torch.compile(chain, dynamic=False) if compile else chain)

@@ -60,6 +60,10 @@ def work(rank: int, processes: int, port: int, backend_name: str,
         job = protocol.Job(args.config_file, args.opts, args.datasets_folder, where.device,
                            args.resume, args.eval_only)
         backend = protocol.build(backend_name, job)
+        if not args.resume:
+            scores = [f'{name}/results.json' for name in backend.test_sets] + ['results.json']
+            protocol.refuse_to_overwrite(
+                backend.output_dir, *scores, *([] if args.eval_only else [protocol.LAST]))
         log = start_log(backend.output_dir, rank)
         if backend_name == 'torchvision' and args.backend == 'auto':
             log.info('detectron2 is not installed: torchvision trains the same recipe. '

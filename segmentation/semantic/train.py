@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from openselfsup.engine.cli import run
+from openselfsup.transfer.protocol import refuse_to_overwrite
 from openselfsup.transfer.recipe import literal, parse_overrides, read_yaml
 from openselfsup.transfer.semantic import SemanticTrainer, Settings, result_lines
 from openselfsup.visualization import overlays, page
@@ -62,6 +63,8 @@ def main() -> int:
     for name, value in parse_overrides(args.opts).items():
         values[name] = (literal(value), 'command line')
     settings = Settings.read(values)
+    if not args.resume:
+        refuse_to_overwrite(settings.out, 'results.json', 'latest.pth')
     Path(settings.out).mkdir(parents=True, exist_ok=True)
     handlers = [logging.StreamHandler(sys.stdout),
                 logging.FileHandler(Path(settings.out) / 'train.log', encoding='utf-8')]
