@@ -96,7 +96,7 @@ class Detectron2Backend:
         self.trainer: _Trainer | None = None
         self.model: nn.Module | None = None
         self.initialised = 'random'
-        self.minutes: float | None = None
+        self.trained: dict[str, Any] = {}
 
     def _register(self, name: str) -> None:
         folder, _ = locate(self.job.datasets_folder, name)
@@ -138,7 +138,7 @@ class Detectron2Backend:
                 self.trainer.start_iter = self.trainer.iter + 1
         began = time.perf_counter()
         self.trainer.train()
-        self.minutes = round((time.perf_counter() - began) / 60, 2)
+        self.trained = dict(minutes=round((time.perf_counter() - began) / 60, 2))
 
     @torch.no_grad()
     def predict(self, dataset: str) -> list[dict]:
@@ -162,8 +162,7 @@ class Detectron2Backend:
                     processes=distributed.world_size(), config=self.job.config_file,
                     precision='autocast' if self.cfg.SOLVER.AMP.ENABLED else 'float32',
                     initialised=self.initialised, iterations=self.cfg.SOLVER.MAX_ITER,
-                    minutes=self.minutes,
-                    detections_per_image=self.cfg.TEST.DETECTIONS_PER_IMAGE)
+                    detections_per_image=self.cfg.TEST.DETECTIONS_PER_IMAGE, **self.trained)
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor]) -> tuple[int, int]:

@@ -146,3 +146,7 @@ def test_the_command_line(tiles, tmp_path):
     assert 'gland' in done.stdout and (tmp_path / 'index.html').read_text().count('<img') == 4
     settings_read = json.loads((tmp_path / 'results.json').read_text())['run']['settings']
     assert settings_read['freeze'] is True and settings_read['depth'] == 18
+    again = subprocess.run([sys.executable, 'train.py', 'configs/bcss_r18_unet.yaml', 'data',
+                            str(tiles), 'out', str(tmp_path)], cwd=SEMANTIC, capture_output=True,
+                           text=True)
+    assert again.returncode == 2 and 'an earlier run left results.json' in again.stderr

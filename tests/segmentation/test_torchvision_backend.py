@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,23 @@ def test_interrupted_and_resumed_equals_uninterrupted(datasets, tmp_path):
     for (name, a), b in zip(whole.model.state_dict().items(),
                             resumed.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_a_finished_run_resumed_trains_nothing_and_keeps_its_figures(datasets, tmp_path, caplog,
+                                                                   monkeypatch):
+    monkeypatch.setattr(logging.getLogger('openselfsup'), 'propagate', True)
+    caplog.set_level('INFO', 'openselfsup.transfer')
+    first = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2')
+    first.fit()
+    assert 'here it is BN, each process normalises with the 2 images' in caplog.text
+    written = (tmp_path / 'model_final.pth').read_bytes()
+    again = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2', resume=True)
+    again.fit()
+    assert 'was finished' in caplog.text and again.trained == first.trained
+    assert (tmp_path / 'model_final.pth').read_bytes() == written
+    further = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '3', resume=True)
+    further.fit()
+    assert further.trained['iterations'] == 3 and further.trained['resumed_at'] == 2
 
 
 def test_backbone_weights_arrive_and_nothing_starts_from_nothing(datasets, tmp_path):
@@ -175,20 +193,38 @@ def test_the_command_line_in_two_processes(datasets, tmp_path):
     assert 'iteration 2' in (tmp_path / 'o' / 'log.txt').read_text()
 
 
-def test_mistakes_on_the_command_line(monkeypatch, tmp_path):
+@pytest.fixture
+def run_train_net(monkeypatch):
+    """Calls train_net.py's main with a config and further words."""
     spec = importlib.util.spec_from_file_location('train_net', DETECTION / 'train_net.py')
     train_net = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(train_net)
-    config = str(DETECTION / 'configs' / 'GlaS' / 'GlaS_R_18_C4_1x.yaml')
 
-    def run(*words: str) -> int:
-        monkeypatch.setattr(sys, 'argv', ['train_net.py', '--config-file', config, *words])
+    def run(config: Path, *words: str) -> int:
+        monkeypatch.setattr(sys, 'argv', ['train_net.py', '--config-file', str(config), *words])
         return train_net.main()
+    return run
+
+
+def test_mistakes_on_the_command_line(run_train_net, monkeypatch, tmp_path):
+    config = SHORT.with_name('GlaS_R_18_C4_1x.yaml')
     with pytest.raises(UserError, match='C4 model'):
-        run('--num-gpus', '0', '--backend', 'torchvision', 'OUTPUT_DIR', str(tmp_path))
+        run_train_net(config, '--num-gpus', '0', '--backend', 'torchvision', 'OUTPUT_DIR',
+                      str(tmp_path))
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     with pytest.raises(UserError, match='4 GPUs are asked for, this machine has 2.*0 runs on'):
-        run('--num-gpus', '4')
+        run_train_net(config, '--num-gpus', '4')
+
+
+@pytest.mark.parametrize('made, words', [
+    ('results.json', []), ('last_checkpoint', []), ('results.json', ['--eval-only'])])
+def test_what_an_earlier_run_computed_is_not_overwritten(run_train_net, datasets, tmp_path, made,
+                                                         words):
+    (tmp_path / made).write_text('earlier')
+    with pytest.raises(UserError, match=f'{tmp_path}: an earlier run left {made} here.*--resume'):
+        run_train_net(SHORT, '--num-gpus', '0', '--backend', 'torchvision', *words,
+                      '--datasets-folder', str(datasets), *TINY, 'OUTPUT_DIR', str(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == [made]
 
 
 @pytest.mark.slow
