@@ -60,7 +60,7 @@ def sgd(features: torch.Tensor, labels: torch.Tensor):
 
 def one_fit(features: torch.Tensor, labels: torch.Tensor):
     axes = principal_axes(features)
-    theta = solve(axes, labels, CLASSES, torch.tensor([1e-2]), tolerance=TOLERANCE)[0]
+    theta = solve(features, axes, labels, CLASSES, torch.tensor([1e-2]), tolerance=TOLERANCE)[0]
     return axes.classifier(theta).probabilities
 
 

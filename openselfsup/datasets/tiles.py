@@ -1,7 +1,10 @@
 """The training dataset: tiles and the views drawn from them."""
 
 import logging
+import math
 import threading
+import weakref
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -164,12 +167,34 @@ def _image_buffer(count: int, height: int, width: int,
                   pin_memory: bool) -> tuple[Tensor, np.ndarray]:
     """Return a uint8 image batch (B, 3, H, W) and its memory as an array (B, H, W, 3).
 
-    Buffers are fresh: a batch stays valid for as long as anybody holds it. Page-locked
-    memory comes from torch's caching allocator, which does not hand out a block again
-    before the copies from it are done.
+    A batch stays valid for as long as anybody holds it. Its memory is used again afterwards:
+    by torch's caching allocator if it is page-locked (which waits for the copies from it), else
+    by :func:`_recycled`.
     """
-    memory = torch.empty(count, height, width, 3, dtype=torch.uint8, pin_memory=pin_memory)
+    shape = count, height, width, 3
+    memory = (torch.empty(shape, dtype=torch.uint8, pin_memory=True) if pin_memory
+              else torch.from_numpy(_recycled(shape)))
     return memory.permute(0, 3, 1, 2), memory.numpy()
+
+
+_FREE: dict[int, deque[np.ndarray]] = {}  # blocks of memory by their number of bytes
+_SPARE = 8  # of one size
+
+
+def _recycled(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an uninitialised uint8 array in the memory of one that nobody holds any more.
+
+    The system clears each page of new memory before it hands it out, which takes longer than
+    copying a tile into it.
+    """
+    free = _FREE.setdefault(math.prod(shape), deque(maxlen=_SPARE))
+    try:
+        block = free.pop()
+    except IndexError:
+        block = np.empty(math.prod(shape), np.uint8)
+    array = block.reshape(shape)
+    weakref.finalize(array, free.append, block).atexit = False
+    return array
 
 
 def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor],

@@ -4,12 +4,14 @@ Each fits on training features alone and returns what classifies any features. N
 ever sees a test tile, so nothing can be chosen by one.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .logistic import Axes, Classifier, principal_axes, solve
@@ -17,7 +19,7 @@ from .neighbours import nearest_tiles, vote_shares
 from .sampling import hold_out
 
 #: Penalties that linear-v1 chooses from (see :func:`~openselfsup.evaluation.logistic.solve`).
-PENALTIES = tuple(10.0 ** e for e in (-5, -4, -3, -2, -1, 0, 1))
+PENALTIES = tuple(10.0 ** e for e in (1, 0, -1, -2, -3, -4, -5))
 VALIDATION_SHARE = 0.2
 #: Up to so many training tiles the choice rests on several splits; above, on one.
 FEW_TILES, SPLITS = 2000, 5
@@ -58,22 +60,20 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
         seed: draws the validation tiles.
         patients: patient of each tile, or None; whole patients validate where given.
     """
-    search = _subset(labels, seed)
+    search = _subset(labels, features.shape[1], seed)
     splits = [hold_out(labels[search].numpy(), VALIDATION_SHARE, seed * SPLITS + i,
                        None if patients is None else patients[search])
               for i in range(SPLITS if len(labels) <= FEW_TILES else 1)]
     splits = [(kept, held) for kept, held in splits if len(held)]
     settings = dict(penalties=list(PENALTIES), validation_share=VALIDATION_SHARE,
                     splits=len(splits), standardised=True, solver='L-BFGS')
-    axes = principal_axes(features)
-    losses, start = torch.zeros(len(PENALTIES)), None
+    axes = principal_axes(features, rows=torch.from_numpy(search))
+    best, losses, start = 0, torch.full((len(PENALTIES),), math.nan), None
     if splits:
-        own = axes if len(search) == len(labels) else principal_axes(features[search])
-        losses, found = _search(own, labels[search], classes, splits)
-    best = max(i for i, loss in enumerate(losses.tolist()) if loss <= losses.min() + 1e-6)
-    if splits:  # what the splits found is nearly the answer
-        start = axes.parameters(own.classifier(found[:, best].mean(0))).unsqueeze(0)
-    theta = solve(axes, labels, classes, torch.tensor([PENALTIES[best]]), start=start,
+        losses, found = _search(features[search], axes, labels[search], classes, splits)
+        best = int(losses.argmin())
+        start = found[:, best].mean(0, keepdim=True)  # nearly the answer
+    theta = solve(features, axes, labels, classes, torch.tensor([PENALTIES[best]]), start=start,
                   tolerance=TOLERANCE)[0]
     classifier = axes.classifier(theta)
     return Fitted(classifier.probabilities, settings,
@@ -108,31 +108,36 @@ def fit_knn(features: Tensor, labels: Tensor, classes: int, k: int = 20,
                                       standardised=standardise))
 
 
-def _subset(labels: Tensor, seed: int) -> np.ndarray:
-    """Return the tiles on which the penalty is searched: all, or a random part of many."""
-    if len(labels) <= SEARCH_TILES:
+def _subset(labels: Tensor, width: int, seed: int) -> np.ndarray:
+    """Return the tiles on which the penalty is searched: all, or a random part of many.
+
+    The part is larger than the width of the features, so that it spans them.
+    """
+    count = max(SEARCH_TILES, 2 * width)
+    if len(labels) <= count:
         return np.arange(len(labels))
-    return np.sort(np.random.default_rng(seed).permutation(len(labels))[:SEARCH_TILES])
+    return np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
 
 
-def _search(axes: Axes, labels: Tensor, classes: int,
+def _search(features: Tensor, axes: Axes, labels: Tensor, classes: int,
             splits: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Fit every penalty on every split.
+    """Fit every penalty on every split, all at once.
 
     Returns:
         The mean cross-entropy (P,) of each penalty on the tiles held out, and the parameters
-        (S, P, r + 1, C).
+        (S, P, C, r + 1).
     """
-    held = torch.zeros(len(labels), len(splits), dtype=torch.bool)
+    held = torch.zeros(len(splits), len(labels), dtype=torch.bool)
     for i, (_, out) in enumerate(splits):
-        held[out, i] = True
+        held[i, out] = True
     # Problem s · P + p is split s with penalty p.
-    weights = (~held).float().repeat_interleave(len(PENALTIES), 1)
-    theta = solve(axes, labels, classes, torch.tensor(PENALTIES).repeat(len(splits)), weights,
-                  tolerance=TOLERANCE)
-    logits = torch.einsum('nr,krc->nkc', axes.features, theta[:, :-1]) + theta[:, -1]
-    loss = -logits.log_softmax(2).gather(
-        2, labels.view(-1, 1, 1).expand(-1, logits.shape[1], 1)).squeeze(2)  # N x (S·P)
-    loss = loss.view(len(labels), len(splits), -1)
-    mean = (loss * held.unsqueeze(2)).sum((0, 1)) / held.sum()
-    return mean, theta.view(len(splits), len(PENALTIES), *theta.shape[1:])
+    weights = (~held).float().repeat_interleave(len(PENALTIES), 0)
+    theta = solve(features, axes, labels, classes, torch.tensor(PENALTIES).repeat(len(splits)),
+                  weights, tolerance=TOLERANCE)
+    theta = theta.view(len(splits), len(PENALTIES), *theta.shape[1:])
+    losses = torch.zeros(len(PENALTIES))
+    for out, found in zip(held, theta):
+        for p, (weight, bias) in enumerate(map(axes.classifier, found)):
+            losses[p] += F.cross_entropy(features[out] @ weight + bias, labels[out],
+                                         reduction='sum')
+    return losses / held.sum(), theta

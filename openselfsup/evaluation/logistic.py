@@ -2,8 +2,8 @@
 
 The problems (regularisations, and folds of a cross-validation) differ only in a number and
 in the weights of the tiles, so they are solved together: every pass over the features is one
-matrix product for all of them. Features are turned to their principal axes first, where the
-curvature is nearly diagonal; L-BFGS started from that diagonal needs some tens of passes
+matrix product for all of them. Weights are sought along the principal axes of the features,
+where the curvature is nearly diagonal; L-BFGS started from that diagonal needs some tens of passes
 where plain gradient steps need thousands.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _SMALL = 20_000_000  # multiplications of a pass below which threads cost more than they save
@@ -34,106 +35,110 @@ class Classifier(NamedTuple):
 
 
 class Axes(NamedTuple):
-    """Standardised features seen along their principal axes.
+    """The principal axes of standardised features.
 
     Attributes:
-        mean, scale: tensors of shape (D,), what standardised the features.
+        mean, scale: tensors of shape (D,), what standardises the features.
         basis: tensor of shape (D, r), orthonormal columns.
         variance: tensor of shape (r,), variance along each axis.
-        features: tensor of shape (N, r).
     """
 
     mean: Tensor
     scale: Tensor
     basis: Tensor
     variance: Tensor
-    features: Tensor
 
     def classifier(self, theta: Tensor) -> Classifier:
-        """Return the classifier on raw features that parameters (r + 1, C) describe."""
-        weight = self.basis @ theta[:-1] / self.scale.unsqueeze(1)
-        return Classifier(weight, theta[-1] - self.mean @ weight)
-
-    def parameters(self, classifier: Classifier) -> Tensor:
-        """Return the parameters (r + 1, C) that come nearest to a classifier."""
-        weight = self.basis.T @ (classifier.weight * self.scale.unsqueeze(1))
-        bias = classifier.bias + self.mean @ classifier.weight
-        return torch.cat([weight, bias.unsqueeze(0)])
+        """Return the classifier on raw features that parameters (C, r + 1) describe."""
+        weight = self.basis @ theta[:, :-1].T / self.scale.unsqueeze(1)
+        return Classifier(weight, theta[:, -1] - self.mean @ weight)
 
 
-def principal_axes(features: Tensor, dtype: torch.dtype = torch.float32) -> Axes:
-    """Standardise features of shape (N, D) and turn them to their principal axes.
+def principal_axes(features: Tensor, dtype: torch.dtype = torch.float32,
+                   rows: Tensor | None = None) -> Axes:
+    """Return what standardises features of shape (N, D), and their principal axes.
 
     A constant dimension carries nothing and is not blown up: no scale is smaller than 1 %
     of the root mean square of all.
+
+    Args:
+        features: float tensor of shape (N, D).
+        dtype: of the axes.
+        rows: tiles whose features tell the axes, int64 tensor of shape (n,), n at least D;
+            all by default. Axes of a part only make the solver a little slower.
     """
     x = features.to(dtype)
     mean = x.mean(0)
-    x = x - mean
-    scale = x.square().mean(0).sqrt()
-    scale = scale.clamp(min=max(0.01 * scale.square().mean().sqrt().item(), 1e-12))
-    x /= scale
-    n, d = x.shape
+    # In blocks that stay in the cache: a centred copy of all would cost more than a pass.
+    square = sum((block - mean).square_().sum(0) for block in x.split(1024)) / len(x)
+    scale = square.sqrt().clamp(min=max(0.01 * square.mean().sqrt().item(), 1e-12))
+    part = ((x if rows is None else x[rows]) - mean) / scale
+    n, d = part.shape
     if n < d:  # the small Gram matrix has the same axes
-        values, vectors = torch.linalg.eigh((x @ x.T).double())
+        values, vectors = torch.linalg.eigh((part @ part.T).double())
+        keep = values > 1e-6 * values[-1].clamp(min=1e-12)
+        values = values[keep]
+        basis = part.T @ (vectors[:, keep] / values.sqrt()).to(dtype)
     else:
-        values, vectors = torch.linalg.eigh((x.T @ x).double())
-    keep = values > 1e-6 * values[-1].clamp(min=1e-12)
-    values, vectors = values[keep], vectors[:, keep].to(dtype)
-    basis = x.T @ vectors / values.sqrt().to(dtype) if n < d else vectors
-    return Axes(mean, scale, basis, (values / n).to(dtype), x @ basis)
+        values, basis = torch.linalg.eigh((part.T @ part).double())
+    return Axes(mean, scale, basis.to(dtype), (values.clamp(min=0) / n).to(dtype))
 
 
-def solve(axes: Axes, labels: Tensor, classes: int, penalties: Tensor,
+def solve(features: Tensor, axes: Axes, labels: Tensor, classes: int, penalties: Tensor,
           weights: Tensor | None = None, start: Tensor | None = None, tolerance: float = 1e-4,
           max_passes: int = 300) -> Tensor:
     """Minimise mean cross-entropy + penalty / 2 · ‖W‖² for K problems at once.
 
     In terms of scikit-learn's ``LogisticRegression``, C = 1 / (penalty · N); like there the
-    bias is not penalised. W is the weight on standardised features.
+    bias is not penalised. W is the weight on standardised features, and what is solved for is
+    W along the principal axes. The features themselves are neither standardised nor turned:
+    that is done to the weights, of which there are fewer.
 
     Args:
-        axes: the features, from :func:`principal_axes`.
+        features: float tensor of shape (N, D), raw.
+        axes: from :func:`principal_axes`; its dtype is what is computed in.
         labels: int64 tensor of shape (N,).
         classes: C, number of classes.
         penalties: tensor of shape (K,), above 0.
-        weights: tensor of shape (N, K), weight of each tile in each problem (0 leaves it
+        weights: tensor of shape (K, N), weight of each tile in each problem (0 leaves it
             out); ones by default.
-        start: parameters to start from, (K, r + 1, C).
+        start: parameters to start from, (K, C, r + 1).
         tolerance: stop when no entry of the gradient exceeds this.
         max_passes: most passes over the features.
 
     Returns:
-        Parameters of shape (K, r + 1, C); the last row is the bias.
+        Parameters of shape (K, C, r + 1); the last column is the bias.
     """
-    z, count = axes.features, len(penalties)
-    rank = z.shape[1]
-    penalty = penalties.to(z).view(-1, 1, 1)
-    theta = (z.new_zeros(count, rank + 1, classes) if start is None
-             else start.to(z).expand(count, -1, -1).clone())
-    share = (z.new_full((len(z), count), 1 / len(z)) if weights is None
-             else (weights / weights.sum(0)).to(z))
+    x, count = features.to(axes.basis), len(penalties)
+    rank = axes.basis.shape[1]
+    turn = axes.basis / axes.scale.unsqueeze(1)  # D x r
+    penalty = penalties.to(x).view(-1, 1, 1)
+    theta = (x.new_zeros(count, classes, rank + 1) if start is None
+             else start.to(x).expand(count, -1, -1).clone())
+    share = (x.new_full((1, len(x)), 1 / len(x)) if weights is None
+             else (weights / weights.sum(1, keepdim=True)).to(x))
+    truth = F.one_hot(labels, classes).T.to(x)  # C x N
+    picked = labels.view(1, 1, -1).expand(count, 1, -1)
 
     def value_and_gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
-        weight, bias = theta[:, :-1], theta[:, -1]
-        logits = (z @ weight.permute(1, 0, 2).reshape(rank, -1)).view(len(z), count, classes)
-        logits += bias
-        log_sum = logits.logsumexp(2)  # N x K
-        picked = logits.gather(2, labels.view(-1, 1, 1).expand(-1, count, 1)).squeeze(2)
-        value = ((log_sum - picked) * share).sum(0)
+        weight, bias = theta[..., :-1], theta[..., -1]
+        raw = weight.reshape(-1, rank) @ turn.T  # (K·C) x D
+        # Tiles last: both products then run along the rows of x, as it lies in memory.
+        logits = torch.addmm((bias.flatten() - raw @ axes.mean).unsqueeze(1), raw, x.T)
+        error = logits.view(count, classes, -1).log_softmax(1)  # K x C x N
+        value = -(error.gather(1, picked).squeeze(1) * share).sum(1)
         value += 0.5 * (penalty * weight.square()).sum((1, 2))
-        error = (logits - log_sum.unsqueeze(2)).exp_()
-        error.scatter_add_(2, labels.view(-1, 1, 1).expand(-1, count, 1),
-                           error.new_full((len(z), count, 1), -1.0))
-        error *= share.unsqueeze(2)
-        slope = (z.T @ error.view(len(z), -1)).view(rank, count, classes).permute(1, 0, 2)
-        return value, torch.cat([slope + penalty * weight, error.sum(0).unsqueeze(1)], 1)
+        error.exp_().sub_(truth).mul_(share.unsqueeze(1))
+        total = error.sum(2)  # K x C
+        slope = error.view(-1, len(x)) @ x - total.view(-1, 1) * axes.mean
+        slope = (slope @ turn).view_as(weight) + penalty * weight
+        return value, torch.cat([slope, total.unsqueeze(2)], 2)
 
     # Cross-entropy curves like p (1 - p) times the second moments of the inputs.
     bound = (classes - 1) / classes ** 2
-    curvature = torch.cat([(bound * axes.variance).view(1, -1, 1) + penalty,
-                           penalty.new_full((count, 1, 1), bound)], 1)
-    with _one_thread(len(z) * rank * count * classes < _SMALL):
+    curvature = torch.cat([(bound * axes.variance).view(1, 1, -1) + penalty,
+                           penalty.new_full((count, 1, 1), bound)], 2)
+    with _one_thread(x.numel() * count * classes < _SMALL):
         return _lbfgs(value_and_gradient, theta, 1 / curvature, tolerance, max_passes)
 
 

@@ -27,13 +27,13 @@ def problem(count=300, dimensions=40, classes=4, seed=0):
 def test_the_solver_converges_to_scikit_learn(count, dimensions, penalty):
     features, labels = problem(count, dimensions)
     axes = principal_axes(features, torch.float64)
-    theta = solve(axes, labels, 4, torch.tensor([penalty]), tolerance=1e-8, max_passes=2000)
+    theta = solve(features, axes, labels, 4, torch.tensor([penalty]), tolerance=1e-8, max_passes=2000)
     found = axes.classifier(theta[0]).probabilities(features)
     standard = ((features.double() - axes.mean) / axes.scale).numpy()
     reference = LogisticRegression(C=1 / (penalty * count), tol=1e-10, max_iter=20_000)
     expected = reference.fit(standard, labels.numpy()).predict_proba(standard)
     assert np.abs(found.numpy() - expected).max() < 1e-4
-    weight = (axes.basis @ theta[0, :-1]).numpy()
+    weight = (axes.basis @ theta[0, :, :-1].T).numpy()
     assert np.abs(weight - reference.coef_.T).max() < 1e-3 * max(1, np.abs(weight).max())
 
 
@@ -41,18 +41,18 @@ def test_problems_side_by_side_equal_problems_alone():
     features, labels = problem()
     axes = principal_axes(features, torch.float64)
     held = torch.arange(300) % 5 == 0
-    weights = torch.stack([torch.ones(300), (~held).double()], 1)
+    weights = torch.stack([torch.ones(300), (~held).double()])
     options = dict(tolerance=1e-8, max_passes=1000)
-    both = solve(axes, labels, 4, torch.tensor([0.1, 0.01]), weights, **options)
-    alone = solve(axes, labels, 4, torch.tensor([0.1]), **options)
+    both = solve(features, axes, labels, 4, torch.tensor([0.1, 0.01]), weights, **options)
+    alone = solve(features, axes, labels, 4, torch.tensor([0.1]), **options)
     torch.testing.assert_close(both[:1], alone, atol=1e-5, rtol=1e-4)
     # Weight 0 is as good as absent.
-    part = axes._replace(features=axes.features[~held])
-    without = solve(part, labels[~held], 4, torch.tensor([0.01]), **options)
+    without = solve(features[~held], axes, labels[~held], 4, torch.tensor([0.01]), **options)
     torch.testing.assert_close(both[1:], without, atol=1e-5, rtol=1e-4)
 
 
-def test_dead_and_constant_features_change_nothing():
+def test_dead_and_constant_features_change_nothing(monkeypatch):
+    monkeypatch.setattr(frozen, 'TOLERANCE', 1e-5)
     features, labels = problem()
     padded = torch.cat([features, torch.zeros(300, 3), torch.full((300, 1), 7.0)], 1)
     plain = fit_linear(features, labels, 4, 0).probabilities(features)
@@ -68,7 +68,8 @@ def test_linear_chooses_a_sensible_penalty_and_generalises():
     accuracies = []
     for penalty in PENALTIES:
         axes = principal_axes(features)
-        classifier = axes.classifier(solve(axes, labels, 4, torch.tensor([penalty]))[0])
+        classifier = axes.classifier(solve(features, axes, labels, 4,
+                                           torch.tensor([penalty]))[0])
         accuracies.append(float((classifier.probabilities(test).argmax(1) == truth).float().mean()))
     found = float((fitted.probabilities(test).argmax(1) == truth).float().mean())
     assert found > max(accuracies) - 0.03 and found > min(accuracies)

@@ -122,9 +122,10 @@ def test_autocast_changes_nothing(some):
 
 
 def test_what_it_cannot_render_is_refused(some):
-    steps = dict(crop=CROP, bend=dict(type='ElasticDistortion'), blur=BLUR)
-    assert missing_steps(ViewRecipe(224, steps)) == ['bend']
-    with pytest.raises(ValueError, match='bend cannot be rendered by torch'):
+    clahe = dict(type='CLAHE')
+    steps = dict(crop=CROP, even=clahe, blur=dict(type='OneOf', steps=dict(gauss=BLUR, too=clahe)))
+    assert missing_steps(ViewRecipe(224, steps)) == ['even', 'blur.too']
+    with pytest.raises(ValueError, match='even, blur.too cannot be rendered by torch'):
         TorchRenderer(ViewRecipe(224, steps))
     recipe = ViewRecipe(224, MOCO)
     assert missing_steps(recipe) == []
