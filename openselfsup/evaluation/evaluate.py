@@ -24,7 +24,7 @@ from .baselines import (COLOUR_HISTOGRAM, COLOUR_STATISTICS, IMAGENET_INIT, RAND
 from .data import EvaluationData, Part
 from .features import Features, extract_all
 from .finetune import TrainSettings, predict, train_as_published, train_honestly
-from .frozen import SEARCH_TILES, Fitted, fit_knn, fit_linear
+from .frozen import Fitted, fit_knn, fit_linear
 from .metrics import bootstrap, check_head, confusion, interval, per_class_recall, score
 from .neighbours import nearest_tiles
 from .results import Results, Row, Summary
@@ -234,8 +234,8 @@ class Evaluation:
         self.draws[len(self.rows)] = draws
         self.probabilities[len(self.rows)] = found
         if validation_tiles is None:
-            share = fitted.settings.get('validation_share', 0)
-            validation_tiles = round(share * min(train_tiles, SEARCH_TILES))
+            validation_tiles = round(fitted.settings.get('validation_share', 0)
+                                     * fitted.settings.get('search_tiles', 0))
         self.rows.append(Row(
             protocol, _family(name), fraction, seed, honest, train_tiles, validation_tiles,
             len(labels), fitted.settings, fitted.chosen, scores,

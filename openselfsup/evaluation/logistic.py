@@ -54,33 +54,26 @@ class Axes(NamedTuple):
         return Classifier(weight, theta[:, -1] - self.mean @ weight)
 
 
-def principal_axes(features: Tensor, dtype: torch.dtype = torch.float32,
-                   rows: Tensor | None = None) -> Axes:
+def principal_axes(features: Tensor, dtype: torch.dtype = torch.float32) -> Axes:
     """Return what standardises features of shape (N, D), and their principal axes.
 
     A constant dimension carries nothing and is not blown up: no scale is smaller than 1 %
     of the root mean square of all.
-
-    Args:
-        features: float tensor of shape (N, D).
-        dtype: of the axes.
-        rows: tiles whose features tell the axes, int64 tensor of shape (n,), n at least D;
-            all by default. Axes of a part only make the solver a little slower.
     """
     x = features.to(dtype)
     mean = x.mean(0)
-    # In blocks that stay in the cache: a centred copy of all would cost more than a pass.
-    square = sum((block - mean).square_().sum(0) for block in x.split(1024)) / len(x)
-    scale = square.sqrt().clamp(min=max(0.01 * square.mean().sqrt().item(), 1e-12))
-    part = ((x if rows is None else x[rows]) - mean) / scale
-    n, d = part.shape
+    x = x - mean
+    scale = x.square().mean(0).sqrt()
+    scale = scale.clamp(min=max(0.01 * scale.square().mean().sqrt().item(), 1e-12))
+    x /= scale
+    n, d = x.shape
     if n < d:  # the small Gram matrix has the same axes
-        values, vectors = torch.linalg.eigh((part @ part.T).double())
+        values, vectors = torch.linalg.eigh((x @ x.T).double())
         keep = values > 1e-6 * values[-1].clamp(min=1e-12)
         values = values[keep]
-        basis = part.T @ (vectors[:, keep] / values.sqrt()).to(dtype)
+        basis = x.T @ (vectors[:, keep] / values.sqrt()).to(dtype)
     else:
-        values, basis = torch.linalg.eigh((part.T @ part).double())
+        values, basis = torch.linalg.eigh((x.T @ x).double())
     return Axes(mean, scale, basis.to(dtype), (values.clamp(min=0) / n).to(dtype))
 
 
@@ -96,7 +89,8 @@ def solve(features: Tensor, axes: Axes, labels: Tensor, classes: int, penalties:
 
     Args:
         features: float tensor of shape (N, D), raw.
-        axes: from :func:`principal_axes`; its dtype is what is computed in.
+        axes: from :func:`principal_axes` of these features, or of at least D of them: then
+            the solver needs a few passes more. Its dtype is what is computed in.
         labels: int64 tensor of shape (N,).
         classes: C, number of classes.
         penalties: tensor of shape (K,), above 0.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ..decode import read_tile
-from .files import files_in, progress, write_image, write_json
+from .files import files_in, go_on_with, progress, write_image, write_json
 from .glands import IMAGES, pair_up
 from .report import Report
 
@@ -73,7 +73,8 @@ def prepare_bcss(src: Path, dst: Path, report: Report, tile: int = 512, mpp: flo
         min_labelled: leave out tiles with a smaller share of pixels that are not ignored.
 
     Raises:
-        UserError: there are no such folders, or no pair of files in them.
+        UserError: there are no such folders, no pair of files in them, or tiles of an earlier
+            run with other options.
     """
     folders = {p.name.lower(): p for p in [src, *src.rglob('*')] if p.is_dir()}
     rgbs = next((folders[n] for n in ('rgbs_colornormalized', 'rgbs', 'images') if n in folders),
@@ -85,6 +86,8 @@ def prepare_bcss(src: Path, dst: Path, report: Report, tile: int = 512, mpp: flo
                     {p.stem: p for p in files_in(folders['masks'], ('.png',))}, report)
     if not pairs:
         raise UserError('not one region has both image and mask', where=str(src))
+    go_on_with(dst / 'BCSS' / 'options.json', dict(tile=tile, mpp=mpp, merge=merge,
+                                                   min_labelled=min_labelled))
     report.expect('regions', len(pairs), 151)
     table, classes = code_table(merge)
     regions, tiles = Counter(), Counter()

@@ -67,6 +67,24 @@ def read_json(path: str | Path) -> dict:
         raise UserError(f'not valid JSON: {error}', where=str(path)) from None
 
 
+def go_on_with(path: Path, options: dict[str, object]) -> None:
+    """Note the options of a run; refuse to go on from a run with others.
+
+    Files that are there are not made again, so those of other options would stay among ours.
+
+    Raises:
+        UserError: an earlier run noted other options.
+    """
+    if path.exists():
+        earlier = read_json(path)
+        other = [f'{key} {earlier.get(key)}, now {value}' for key, value in options.items()
+                 if earlier.get(key) != value]
+        if other:
+            raise UserError(f"this folder was prepared with {'; '.join(other)}",
+                            where=str(path.parent), expected='the same options, or another DST')
+    write_json(path, options)
+
+
 def copy_file(source: Path, target: Path) -> bool:
     """Copy a file unless the same (size and time of change) is there; return whether copied."""
     if target.exists():

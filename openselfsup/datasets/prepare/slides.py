@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import UserError
 from .bcss import starts
-from .files import files_in, progress, write_image, write_text
+from .files import files_in, go_on_with, progress, write_image, write_text
 from .report import Report
 
 SUFFIXES = ('.svs', '.tif', '.tiff', '.ndpi', '.mrxs', '.scn', '.vms', '.vmu', '.bif', '.svslide')
@@ -64,7 +64,8 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
         source_mpp: resolution of slides that do not tell theirs.
 
     Raises:
-        UserError: OpenSlide is not installed, or there is no slide.
+        UserError: OpenSlide is not installed, there is no slide, or tiles of an earlier run with
+            other options.
     """
     try:
         import openslide
@@ -75,6 +76,8 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
     if not slides:
         raise UserError('there is no slide', where=str(src),
                         expected='files ending in ' + ', '.join(SUFFIXES))
+    go_on_with(dst / 'options.json', dict(mpp=mpp, size=size, min_tissue=min_tissue,
+                                          source_mpp=source_mpp))
     for path in slides:
         listed = dst / 'slides' / f'{path.stem}.csv'
         if listed.exists():

@@ -66,6 +66,14 @@ def test_bcss_is_split_by_site_merged_and_cut_without_losing_pixels(tmp_path):
     assert 'missing' in found.problems[0]
 
 
+def test_tiles_of_other_options_are_not_mixed(tmp_path):
+    _bcss(tmp_path / 'src')
+    bcss.prepare_bcss(tmp_path / 'src', tmp_path, Report('BCSS'), tile=64)
+    bcss.prepare_bcss(tmp_path / 'src', tmp_path, Report('BCSS'), tile=64)
+    with pytest.raises(UserError, match='BCSS: this folder was prepared with merge True, now Fal'):
+        bcss.prepare_bcss(tmp_path / 'src', tmp_path, Report('BCSS'), tile=64, merge=False)
+
+
 def test_twenty_classes_keep_every_code_but_two():
     table, names = bcss.code_table(merge=False)
     assert len(names) == 20 and names[table[1]] == 'tumor' and names[table[21]] == 'other'
@@ -180,6 +188,8 @@ def test_a_slide_is_cut_at_the_resolution_that_was_asked_for(tmp_path):
     assert error.mean() < 6 and error.mean() < 0.5 * shifted.mean()
     check.check_slides(tmp_path, found := Report('c'))
     assert not found.problems
+    with pytest.raises(UserError, match='prepared with mpp 1.0, now 0.5'):
+        slides.prepare_slides(path, tmp_path, Report('s'), mpp=0.5, size=128)
     (tmp_path / row['file']).unlink()
     check.check_slides(tmp_path, found)
     assert len(found.problems) == 1
