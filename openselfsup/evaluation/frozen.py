@@ -20,6 +20,8 @@ from .sampling import hold_out
 
 #: Penalties that linear-v1 chooses from (see :func:`~openselfsup.evaluation.logistic.solve`).
 PENALTIES = tuple(10.0 ** e for e in (1, 0, -1, -2, -3, -4, -5))
+#: Factors of the logits that it chooses from together with the penalty.
+SHARPNESS = tuple(2.0 ** (e / 2) for e in range(-4, 13))
 VALIDATION_SHARE = 0.2
 #: Up to so many training tiles the choice rests on several splits; above, on one.
 FEW_TILES, SPLITS = 2000, 5
@@ -52,8 +54,11 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
 
     Features are standardised by training tiles, by 3,000 of them where there are more. The
     penalty of lowest cross-entropy on a held-out fifth of those (mean over five splits where
-    there are at most 2,000 tiles) wins, the larger one among equals; then the classifier is
-    fitted to all training tiles.
+    there are at most 2,000 tiles) wins; then the classifier is fitted to all training tiles.
+
+    A strong penalty may rank classes best and still be too unsure of them, which plain
+    cross-entropy would hold against it. The logits therefore have a factor (Guo et al. 2017,
+    arXiv:1706.04599, temperature scaling) that is chosen together with the penalty.
 
     Args:
         features: float32 tensor of shape (N, D).
@@ -68,19 +73,22 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
               for i in range(SPLITS if len(labels) <= FEW_TILES else 1)]
     splits = [(kept, held) for kept, held in splits if len(held)]
     settings = dict(penalties=list(PENALTIES), validation_share=VALIDATION_SHARE,
-                    splits=len(splits), standardised=True, search_tiles=len(search), solver='L-BFGS')
+                    splits=len(splits), search_tiles=len(search), standardised=True,
+                    solver='L-BFGS')
     axes = principal_axes(features[search])
-    best, losses, start = 0, torch.full((len(PENALTIES),), math.nan), None
+    best, sharpness, loss, start = 0, 1.0, math.nan, None
     if splits:
         losses, found = _search(features[search], axes, labels[search], classes, splits)
-        best = int((losses <= losses.min() + 1e-6).nonzero()[0])
+        best, factor = divmod(int(losses.argmin()), len(SHARPNESS))
+        sharpness, loss = SHARPNESS[factor], float(losses.min())
         start = found[:, best].mean(0, keepdim=True)  # nearly the answer
     theta = solve(features, axes, labels, classes, torch.tensor([PENALTIES[best]]), start=start,
                   tolerance=TOLERANCE)[0]
-    classifier = axes.classifier(theta)
+    weight, bias = axes.classifier(theta)
+    classifier = Classifier(sharpness * weight, sharpness * bias)
     return Fitted(classifier.probabilities, settings,
-                  dict(penalty=PENALTIES[best], validation_loss=round(float(losses[best]), 6)),
-                  classifier)
+                  dict(penalty=PENALTIES[best], sharpness=round(sharpness, 4),
+                       validation_loss=round(loss, 6)), classifier)
 
 
 def fit_knn(features: Tensor, labels: Tensor, classes: int, k: int = 20,
@@ -126,8 +134,8 @@ def _search(features: Tensor, axes: Axes, labels: Tensor, classes: int,
     """Fit every penalty on every split, all at once.
 
     Returns:
-        The mean cross-entropy (P,) of each penalty on the tiles held out, and the parameters
-        (S, P, C, r + 1).
+        The mean cross-entropy (P, F) of each penalty and factor of the logits on the tiles
+        held out, and the parameters (S, P, C, r + 1).
     """
     held = torch.zeros(len(splits), len(labels), dtype=torch.bool)
     for i, (_, out) in enumerate(splits):
@@ -137,9 +145,11 @@ def _search(features: Tensor, axes: Axes, labels: Tensor, classes: int,
     theta = solve(features, axes, labels, classes, torch.tensor(PENALTIES).repeat(len(splits)),
                   weights, tolerance=TOLERANCE)
     theta = theta.view(len(splits), len(PENALTIES), *theta.shape[1:])
-    losses = torch.zeros(len(PENALTIES))
+    losses, factors = torch.zeros(len(PENALTIES), len(SHARPNESS)), torch.tensor(SHARPNESS)
     for out, found in zip(held, theta):
         for p, (weight, bias) in enumerate(map(axes.classifier, found)):
-            losses[p] += F.cross_entropy(features[out] @ weight + bias, labels[out],
-                                         reduction='sum')
+            logits = features[out] @ weight + bias  # M x C
+            sharp = (factors.view(-1, 1, 1) * logits).flatten(0, 1)  # (F·M) x C
+            loss = F.cross_entropy(sharp, labels[out].repeat(len(factors)), reduction='none')
+            losses[p] += loss.view(len(factors), -1).sum(1)
     return losses / held.sum(), theta

@@ -76,6 +76,23 @@ def test_linear_chooses_a_sensible_penalty_and_generalises():
     assert fitted.probabilities(test).sum(1) == pytest.approx(1.0)
 
 
+def test_the_factor_of_the_logits_mends_what_the_penalty_takes():
+    """A strong penalty may rank best; what is chosen then is as sure as it is right."""
+    features, labels = problem(400, seed=1)
+    test, truth = problem(4000, seed=2)
+    fitted = fit_linear(features, labels, 4, 0)
+    assert fitted.chosen['sharpness'] > 1
+    axes = principal_axes(features)
+    plain = axes.classifier(solve(features, axes, labels, 4,
+                                  torch.tensor([fitted.chosen['penalty']]))[0])
+    losses = [float(torch.nn.functional.nll_loss(found(test).log(), truth))
+              for found in (fitted.probabilities, plain.probabilities)]
+    assert losses[0] < losses[1]
+    # A factor moves no decision.
+    same = fitted.probabilities(test).argmax(1) == plain.probabilities(test).argmax(1)
+    assert same.float().mean() > 0.99
+
+
 def test_the_choice_depends_on_seed_and_labels_only():
     features, labels = problem()
     first, again = fit_linear(features, labels, 4, 3), fit_linear(features, labels, 4, 3)
