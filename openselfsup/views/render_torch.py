@@ -4,7 +4,8 @@ A crop, its antialiased resize and its orientation are two matrix products with 
 one along its rows and one along its columns, and so is a Gaussian blur. The matrices are
 made on the device from a few numbers for each view, which cross in one copy; nothing comes
 back. The steps between follow PIL's arithmetic with the numbers that the recipe drew for
-the CPU renderer, in the recipe's order.
+the CPU renderer, in the recipe's order. Every step is computed for all views, also each of
+those that a OneOf chooses from, and changes those that it was drawn for.
 """
 
 import itertools

@@ -108,7 +108,7 @@ def test_total_loss_sums_terms_only():
 
 CROP = dict(type='RandomResizedCrop', scale=(0.2, 1.0))
 FLIP = dict(type='HorizontalFlip')
-BEND = dict(type='GridDistortion')
+EVEN = dict(type='CLAHE')
 
 
 def raw_batch(recipes: list) -> dict:
@@ -141,7 +141,7 @@ class Tiles:
 
 @pytest.mark.parametrize('wanted, device, dataset, chosen', [
     ('auto', 'cpu', Tiles(CROP), 'worker'), ('auto', 'cuda', Tiles(CROP), 'device'),
-    ('auto', 'cuda', Tiles(CROP, BEND), 'worker'),
+    ('auto', 'cuda', Tiles(CROP, EVEN), 'worker'),
     ('auto', 'cuda', Tiles(CROP, tile_size=None), 'worker'),
     ('worker', 'cuda', Tiles(CROP), 'worker'), ('device', 'cpu', Tiles(CROP), 'device')])
 def test_where_views_are_rendered(wanted, device, dataset, chosen):
@@ -149,7 +149,7 @@ def test_where_views_are_rendered(wanted, device, dataset, chosen):
 
 
 @pytest.mark.parametrize('dataset, message', [
-    (Tiles(CROP, BEND), 'render: GridDistortion cannot be rendered on the device'),
+    (Tiles(CROP, EVEN), 'render: CLAHE cannot be rendered on the device'),
     (Tiles(CROP, tile_size=None), 'not all of one size')])
 def test_what_cannot_be_rendered_on_the_device_is_refused(dataset, message):
     with pytest.raises(UserError, match=message):
