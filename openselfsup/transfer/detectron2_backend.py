@@ -115,6 +115,9 @@ class Detectron2Backend:
                             where=self.job.config_file,
                             expected='MODEL.WEIGHTS backbone.pkl at the end of the command')
         if self.job.eval_only:
+            if not path:
+                raise UserError('nothing is given to be evaluated', where='MODEL.WEIGHTS',
+                                expected='MODEL.WEIGHTS OUTPUT_DIR/model_final.pth')
             self.model = DefaultTrainer.build_model(self.cfg)
             DetectionCheckpointer(self.model).load(path)
             self.initialised = str(path)

@@ -69,16 +69,16 @@ class TorchvisionBackend:
                             where=self.recipe.config_file,
                             expected='MODEL.WEIGHTS backbone.pkl at the end of the command, or '
                                      'the config without _moco to start from random weights')
-        if not path:
+        if not path and not self.job.eval_only:
             return 'random initialisation: MODEL.WEIGHTS is empty'
-        checkpoint = read_backbone(path)
+        checkpoint = read_backbone(path) if path else {}
         if checkpoint.get('kind') == KIND:
             self.model.load_state_dict(checkpoint['model'])
             self.initialised = checkpoint['initialised']
             self.trained = checkpoint['trained']
             return f"{len(checkpoint['model'])} tensors of the detector {path}"
         if self.job.eval_only:
-            raise UserError('this is no trained detector', where=path,
+            raise UserError('this is no trained detector', where=path or 'MODEL.WEIGHTS',
                             expected='MODEL.WEIGHTS OUTPUT_DIR/model_final.pth')
         report = load_backbone_weights(self.model.backbone.body, checkpoint)
         self.initialised = str(path)
@@ -97,8 +97,8 @@ class TorchvisionBackend:
             return
         if not synchronises(self.device, self.world) and 'SyncBN' in (
                 recipe['MODEL.RESNETS.NORM'], recipe['MODEL.FPN.NORM']):
-            self.log.info('SyncBN needs several GPUs: here it is BN, each process normalises with '
-                          'the %d images of its own', recipe['SOLVER.IMS_PER_BATCH'] // self.world)
+            self.log.info('SyncBN needs several GPUs: here it is BN, over the '
+                          '%d images of each process', recipe['SOLVER.IMS_PER_BATCH'] // self.world)
         self.model.train()
         step_model: nn.Module = self.model
         if self.world > 1:

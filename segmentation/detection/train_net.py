@@ -95,6 +95,9 @@ def start_log(folder: Path, rank: int) -> logging.Logger:
 
 def main() -> int:
     args = parse_arguments()
+    if stray := [word for word in args.opts if word.startswith('--')]:
+        raise UserError(f'{stray[0]} stands behind KEY VALUE', where='command line',
+                        expected='options first, then KEY VALUE KEY VALUE ...')
     there = torch.cuda.device_count()
     if args.num_gpus is None:
         args.num_gpus = min(1, there)

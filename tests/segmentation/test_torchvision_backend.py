@@ -17,6 +17,7 @@ from openselfsup.transfer.instance_data import InstanceDataset, batch_indices, t
 from openselfsup.transfer.outcome import evaluate
 from openselfsup.transfer.precise_bn import update_statistics
 from openselfsup.transfer.protocol import Job, locate, subsets_of
+from openselfsup.transfer.solver import build_optimizer
 from openselfsup.transfer.torchvision_backend import TorchvisionBackend
 from openselfsup.transfer.weights import convert
 
@@ -88,7 +89,7 @@ def test_a_finished_run_resumed_trains_nothing_and_keeps_its_figures(datasets, t
     caplog.set_level('INFO', 'openselfsup.transfer')
     first = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2')
     first.fit()
-    assert 'here it is BN, each process normalises with the 2 images' in caplog.text
+    assert 'here it is BN, over the 2 images of each process' in caplog.text
     written = (tmp_path / 'model_final.pth').read_bytes()
     again = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2', resume=True)
     again.fit()
@@ -117,6 +118,10 @@ def test_backbone_weights_arrive_and_nothing_starts_from_nothing(datasets, tmp_p
     with pytest.raises(UserError, match='none is given.*MODEL.WEIGHTS backbone.pkl'):
         backend(datasets, tmp_path / 'o', config=moco).load_backbone()
     assert 'random' in backend(datasets, tmp_path / 'o').load_backbone()
+    for weights in ('', str(tmp_path / 'backbone.pkl')):
+        with pytest.raises(UserError, match='no trained detector'):
+            backend(datasets, tmp_path / 'o', 'MODEL.WEIGHTS', weights, eval_only=True
+                    ).load_backbone()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(datasets, tmp_path):
@@ -125,6 +130,33 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(datasets, tmp_path):
         spoilt.model.roi_heads.mask_predictor.mask_fcn_logits.bias.fill_(torch.nan)
     with pytest.raises(UserError, match='loss_mask is not finite at iteration 0'):
         spoilt.fit()
+
+
+def test_amp_computes_layers_in_bfloat16_and_losses_in_float32(datasets, tmp_path):
+    run = backend(datasets, tmp_path, 'SOLVER.AMP.ENABLED', 'True')
+    seen: dict = {}
+    for name in ('backbone.body.layer1', 'rpn.head', 'roi_heads.box_predictor'):
+        run.model.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.setdefault(name, output))
+    batch = next(run._batches(run._training_data(), 0, 1))
+    losses = run._step(run.model.train(), build_optimizer(run.recipe, run.model), batch, 0.01, 0)
+    assert seen['backbone.body.layer1'].dtype is torch.bfloat16
+    assert seen['rpn.head'][0][0].dtype is torch.float32
+    assert seen['roi_heads.box_predictor'][0].dtype is torch.float32
+    assert len(losses) == 5 and all(v.dtype is torch.float32 for v in losses.values())
+
+
+def test_sizes_are_drawn_in_training_and_fixed_in_testing(datasets, tmp_path):
+    resize = backend(datasets, tmp_path).model.transform.train()
+    torch.manual_seed(0)
+    image = torch.rand(3, 64, 96)
+    drawn = {tuple(resize.resize(image)[0].shape[1:]) for _ in range(300)}
+    assert {h for h, _ in drawn} == set(range(64, 97))
+    assert all(abs(w - 1.5 * h) <= 1 for h, w in drawn)
+    assert {tuple(resize.eval().resize(image)[0].shape[1:]) for _ in range(5)} == {(64, 96)}
+    chosen = backend(datasets, tmp_path, 'INPUT.MIN_SIZE_TRAIN_SAMPLING', 'choice')
+    resize = chosen.model.transform.train()
+    assert {resize.resize(image)[0].shape[1] for _ in range(40)} == {64, 96}
 
 
 def test_precise_bn_is_the_mean_over_batches():
@@ -211,6 +243,8 @@ def test_mistakes_on_the_command_line(run_train_net, monkeypatch, tmp_path):
     with pytest.raises(UserError, match='C4 model'):
         run_train_net(config, '--num-gpus', '0', '--backend', 'torchvision', 'OUTPUT_DIR',
                       str(tmp_path))
+    with pytest.raises(UserError, match='--resume stands behind KEY VALUE'):
+        run_train_net(config, '--num-gpus', '0', 'SEED', '1', '--resume')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     with pytest.raises(UserError, match='4 GPUs are asked for, this machine has 2.*0 runs on'):
         run_train_net(config, '--num-gpus', '4')
