@@ -100,20 +100,31 @@ class TileClassifier(nn.Module):
 
 
 def augmentation(size: int) -> dict:
-    """Return the recipe of the published augmentation, as far as our steps go.
+    """Return the recipe of the published augmentation, CA2CL's strong view.
 
-    Transpose and flips, brightness and contrast ±0.2, hue / saturation, blur, elastic and grid
-    distortion, shift-scale-rotate. Left out: motion and median blur, noise, optical
-    distortion, CLAHE and cutout. The whole recipe stands in the settings of every result.
+    The whole tile is turned and mirrored, changed in colour, blurred or made noisy, distorted,
+    moved, and a square is cut out. The recipe stands in the settings of every result.
+
+    Args:
+        size: side of the view in pixels.
     """
     return dict(type='ViewRecipe', size=size, steps=dict(
         transpose=dict(type='Transpose', p=0.5), vflip=dict(type='VerticalFlip', p=0.5),
         hflip=dict(type='HorizontalFlip', p=0.5),
-        affine=dict(type='ShiftScaleRotate', shift=0.1, scale=0.1, degrees=15.0, p=0.85),
-        jitter=dict(type='ColorJitter', brightness=0.2, contrast=0.2, saturation=0.1, hue=0.03,
-                    p=0.75),
-        blur=dict(type='GaussianBlur', sigma=(0.1, 1.0), p=0.5),
-        elastic=dict(type='ElasticDistortion', p=0.35), grid=dict(type='GridDistortion', p=0.35)))
+        brightness=dict(type='Brightness', limit=0.2, p=0.75),
+        contrast=dict(type='Contrast', limit=0.2, p=0.75),
+        blur=dict(type='OneOf', p=0.7, steps=dict(
+            motion=dict(type='MotionBlur', limit=5), median=dict(type='MedianBlur', limit=5),
+            gaussian=dict(type='GaussianBlur', sigma=(0.8, 1.1)),  # kernels 3 and 5
+            noise=dict(type='GaussianNoise', variance=(5.0, 30.0)))),
+        distortion=dict(type='OneOf', p=0.4, steps=dict(
+            optical=dict(type='OpticalDistortion', limit=1.0),
+            grid=dict(type='GridDistortion', steps=5, limit=1.0),
+            elastic=dict(type='ElasticDistortion', alpha=3.0, sigma=4.0))),
+        clahe=dict(type='CLAHE', clip=4.0, p=0.7),
+        hsv=dict(type='HueSaturationValue', hue=10, saturation=20, value=10, p=0.5),
+        affine=dict(type='ShiftScaleRotate', shift=0.1, scale=0.1, degrees=15, p=0.85),
+        cutout=dict(type='Cutout', size=0.375, p=0.7)))  # 84 of 224 pixels
 
 
 def train_honestly(backbone: nn.Module, width: int, labelled: Part, classes: int,
