@@ -97,8 +97,8 @@ class TorchvisionBackend:
             return
         if not synchronises(self.device, self.world) and 'SyncBN' in (
                 recipe['MODEL.RESNETS.NORM'], recipe['MODEL.FPN.NORM']):
-            self.log.info('SyncBN needs several GPUs: here it is BN, over the '
-                          '%d images of each process', recipe['SOLVER.IMS_PER_BATCH'] // self.world)
+            self.log.info('SyncBN needs several GPUs: here it is BN, over the %d images of each '
+                          'process', recipe['SOLVER.IMS_PER_BATCH'] // self.world)
         self.model.train()
         step_model: nn.Module = self.model
         if self.world > 1:
