@@ -77,7 +77,8 @@ def label_agreement(first: Tensor, second: Tensor, clusters: int) -> Tensor:
         clusters: number K of clusters.
     """
     numbers = torch.arange(clusters, device=first.device)
-    table = (first[:, None] == numbers).float().T @ (second[:, None] == numbers).float()
+    with torch.autocast(first.device.type, enabled=False):  # bfloat16 counts to 256
+        table = (first[:, None] == numbers).float().T @ (second[:, None] == numbers).float()
     table = distributed.all_reduce_sum(table)
     table = table / table.sum()
     entropies = torch.special.entr(table.sum(0)).sum(), torch.special.entr(table.sum(1)).sum()

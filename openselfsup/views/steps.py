@@ -2,8 +2,9 @@
 
 A step is a small dataclass of settings. It draws its parameters for a whole batch at once
 and renders nothing itself: `render_cpu.OPERATIONS` and `render_pil.OPERATIONS` hold one
-function for each class that changes pixels, under the name of the class. A new operation is
-one class here, one entry in `recipe.STEPS` and one function in each renderer.
+function for each class that changes pixels, under the name of the class, and so does
+`render_torch.OPERATIONS` where a whole batch can be changed at once. A new operation is one class
+here, one entry in `recipe.STEPS` and one function in each renderer.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """What the steps of a recipe do to the colours of a batch of views, in PIL's arithmetic.
 
-:mod:`.torch_strong_operations` has the steps of CA2CL's views. Each operation has two halves. The first turns what a recipe drew, on the CPU, into a few
-numbers for each view, which are those of no change where the step does not apply. The second
-changes views by them, on any device, without a branch: views hold whole numbers in [0, 255]
-before and after it, as float32.
+:mod:`.torch_strong_operations` has the steps of CA2CL's views. Each operation has two halves.
+The first turns what a recipe drew, on the CPU, into a few numbers for each view, which are those
+of no change where the step does not apply. The second changes views by them, on any device,
+without a branch: views hold whole numbers in [0, 255] before and after it, as float32.
 """
 
 from collections.abc import Callable, Mapping

@@ -130,6 +130,14 @@ def test_label_agreement_does_not_depend_on_the_numbering():
     assert label_agreement(first * 0, first * 0, 3) == 0
 
 
+def test_label_agreement_is_exact_under_autocast():
+    labels = torch.randint(3, (2, 3000), generator=torch.Generator().manual_seed(0))
+    labels[1, :1500] = labels[0, :1500]
+    expected = label_agreement(*labels, 3)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert label_agreement(*labels, 3) == expected
+
+
 def test_fewer_tiles_than_clusters():
     group = F.normalize(torch.randn(6, 4), dim=1)
     with pytest.raises(UserError, match='a batch of 6 tiles cannot form 10 clusters.*drop_last'):

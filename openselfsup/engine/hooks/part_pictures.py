@@ -39,6 +39,8 @@ class ClusterPictures(Hook):
         if not _is_due(runner, self.interval) or share * world < head.clusters:
             return
         indices = np.linspace(0, count - 1, share * world).round().astype(int)
+        # k-means may start at the first tiles, which in the data set's order are of one kind.
+        indices = np.random.default_rng(0).permutation(indices)
         images = plain_views(runner, indices[distributed.rank() * share:][:share])
         with _Evaluating(algorithm):
             maps = algorithm(runner.preprocessor.normalize(images.to(runner.device)), mode='tensor')
