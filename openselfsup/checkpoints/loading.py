@@ -83,7 +83,9 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
                 if theirs and ours and theirs != ours
                 else 'nothing in these weights fits the model' if not matching
                 else 'these weights do not fit the model')
-        raise UserError(f'{what}; {report}', where=source or None)
+        expected = ('weights of the whole backbone and nothing else, or allow_partial=True'
+                    if matching and not report.mismatched else None)
+        raise UserError(f'{what}; {report}', where=source or None, expected=expected)
     module.load_state_dict(matching, strict=False)
     return report
 

@@ -84,7 +84,7 @@ def describe_run(runner: PretrainRunner) -> list[str]:
         f"device {runner.device}, amp {cfg.amp}, {runner.environment['processor']}",
         f'work directory {runner.work_dir}']
     if cfg.pretrained:
-        lines.insert(1, f'{cfg.pretrained}: {runner.load_report}')
+        lines.insert(1, f'backbone: {runner.load_report}')
     elif report := getattr(runner.algorithm.backbone, 'load_report', None):
         lines.insert(1, f'{report.source}: {report}')
     return lines

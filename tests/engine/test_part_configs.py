@@ -126,6 +126,21 @@ def test_weights_of_another_backbone_are_an_error(tmp_path):
                   'model.backbone.init_cfg.type=Kaiming')
 
 
+def test_weights_with_something_missing_are_taken_if_asked_for(tmp_path):
+    runner = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS)
+    state = runner.algorithm.backbone.state_dict()
+    del state['bn1.weight']
+    torch.save(state, tmp_path / 'weights.pth')
+    asked = ['model.backbone.init_cfg={"type": "Pretrained", "checkpoint": "%s"}'
+             % (tmp_path / 'weights.pth')]
+    with pytest.raises(UserError, match='119/120.*missing: bn1.weight.*allow_partial=True'):
+        runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, *asked)
+    asked.append('model.backbone.init_cfg.allow_partial=True')
+    taken = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, *asked)
+    key = 'layer4.1.conv2.weight'
+    assert taken.algorithm.backbone.state_dict()[key].equal(state[key])
+
+
 def test_the_last_short_batch_trains(tmp_path):
     runner = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, 'global_batch_size=40',
                        'drop_last=False')

@@ -30,3 +30,8 @@ def test_one_infinite_gradient_makes_all_ranks_skip(found):
         assert good == 0 and good_size > 0
         assert bad == 1 and bad_size == 0
     assert found[0]['skipped'] == found[1]['skipped']
+
+
+def test_gradients_cross_between_ranks_once_a_step(found):
+    sent, gradients = found[0]['synchronised']
+    assert sent == gradients > 0

@@ -84,10 +84,27 @@ def skipped(rank):
     return found
 
 
+def synchronised():
+    """Return how many gradients one step of CA2CL sends between ranks, and how many it has."""
+    algorithm = toy('CA2CL', cluster={}, adversary={})
+    model, sent = DistributedDataParallel(algorithm), []
+
+    def count(_, bucket):
+        sent.append(bucket.buffer().numel())
+        return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(
+            lambda future: future.value()[0])
+
+    model.register_comm_hook(None, count)
+    outputs = model(random_batch(ROWS, seed=0)[0])
+    sum(value for key, value in outputs.items() if key.startswith('loss')).backward()
+    return sum(sent), sum(p.numel() for p in algorithm.parameters() if p.requires_grad)
+
+
 def run(rank, folder):
     """Compute every case as one of two processes and save what this rank found."""
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     found = {case: two_steps(case, rank, 2) for case in CASES}
-    torch.save(dict(cases=found, skipped=skipped(rank)), f'{folder}/rank{rank}.pt')
+    torch.save(dict(cases=found, skipped=skipped(rank), synchronised=synchronised()),
+               f'{folder}/rank{rank}.pt')
     dist.destroy_process_group()
