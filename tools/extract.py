@@ -23,7 +23,8 @@ def parse_arguments() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='weights of the backbone, of any kind we can read')
     parser.add_argument('--out', type=Path, required=True, help='the .npz or .h5 to write')
-    parser.add_argument('--data', help='folder of tiles (or a PCam _x.h5) in place of the config\'s')
+    parser.add_argument('--data',
+                        help='folder of tiles (or a PCam _x.h5) in place of the config\'s')
     parser.add_argument('--size', type=int, help='side of the input (default: that of the views)')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--device', help='default: a GPU if there is one')

@@ -92,8 +92,9 @@ def main() -> None:
     # Imported late: a typo in the arguments should not wait for the whole library.
     import torch
 
-    from openselfsup.evaluation import evaluate
+    from openselfsup.evaluation import settings as evaluation
     from openselfsup.evaluation.data import find_data
+    from openselfsup.evaluation.evaluate import Evaluation
     from openselfsup.evaluation.finetune import TrainSettings
     from openselfsup.evaluation.table import columns_of, results_table
     from openselfsup.visualization.report import write_report
@@ -104,20 +105,22 @@ def main() -> None:
     if amp == 'bf16':
         print('WARNING: fp16 needs a GPU: using bf16')
     protocols = args.protocols or [
-        evaluate.LINEAR, evaluate.KNN,
-        *([evaluate.AUGMENTED] if args.only_linear_eval else []),
-        *([evaluate.FINETUNE] if args.only_fine_tuning else [])]
+        evaluation.LINEAR, evaluation.KNN,
+        *([evaluation.AUGMENTED] if args.only_linear_eval else []),
+        *([evaluation.FINETUNE] if args.only_fine_tuning else [])]
     out = args.out or Path('work_dirs/evaluation') / (Path(args.model_path).stem or 'baselines')
-    data = find_data(args.dataset_path, args.train, args.test, args.holdout,
-                     patient_pattern=args.patient_pattern, layout=args.dataset)
     train = TrainSettings(
         args.ft_epoch, args.lr, args.momentum, args.weight_decay, args.batch_size,
         args.early_stop, args.validation_split, args.image_size,
         min(args.dataloader_num_workers, os.cpu_count() or 1), amp, args.debug)
-    results = evaluate.Evaluation(evaluate.Settings(
+    settings = evaluation.Settings(
         out, args.model_name, args.model_path, tuple(protocols), tuple(args.labeled_train),
         tuple(args.seeds or [args.seed]), train, args.paper_compat, torch.device(device),
-        args.knn_k, args.knn_temperature, args.imagenet), data).run()
+        args.knn_k, args.knn_temperature, args.imagenet)
+    settings.check()  # before the tiles are looked at, which can take minutes
+    data = find_data(args.dataset_path, args.train, args.test, args.holdout,
+                     patient_pattern=args.patient_pattern, layout=args.dataset)
+    results = Evaluation(settings, data).run()
     print(results_table(results, columns))
     print(f'report: {write_report(out, args.work_dir)}')
 

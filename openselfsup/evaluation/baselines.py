@@ -39,6 +39,29 @@ class ColourHistogram(nn.Module):
         return (counts.view(len(flat), -1) / flat.shape[2]).sqrt()
 
 
+class Renormalised(nn.Module):
+    """A backbone that was trained with another normalisation than its input comes with.
+
+    Args:
+        backbone: maps images to a list of feature maps.
+        given: mean and std of the input.
+        wanted: mean and std that the backbone was trained with.
+    """
+
+    def __init__(self, backbone: nn.Module, given: tuple[Sequence[float], Sequence[float]],
+                 wanted: tuple[Sequence[float], Sequence[float]]):
+        super().__init__()
+        self.backbone = backbone
+        (mean, std), (own_mean, own_std) = (
+            [torch.tensor(values).view(3, 1, 1) for values in pair] for pair in (given, wanted))
+        self.register_buffer('factor', std / own_std)
+        self.register_buffer('shift', (mean - own_mean) / own_std)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W) in the given normalisation to feature maps."""
+        return self.backbone(images * self.factor + self.shift)
+
+
 class FeatureBank(nn.Module):
     """Several feature extractors behind one forward pass, so that a tile is decoded once.
 

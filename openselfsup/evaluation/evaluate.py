@@ -7,73 +7,30 @@ fits on them, and only then is its classifier, finished, applied to the test til
 import datetime
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import __version__
 from ..datasets.labeled import LabeledTileDataset
-from ..errors import UserError
 from . import networks
 from .baselines import (COLOUR_HISTOGRAM, COLOUR_STATISTICS, IMAGENET_INIT, RANDOM_INIT,
-                        imagenet_weights)
+                        Renormalised, imagenet_weights)
 from .data import EvaluationData, Part
 from .features import Features, extract_all
-from .finetune import TrainSettings, predict, train_as_published, train_honestly
+from .finetune import predict, train_as_published, train_honestly
 from .frozen import Fitted, fit_knn, fit_linear
 from .metrics import bootstrap, check_head, confusion, interval, per_class_recall, score
 from .neighbours import nearest_tiles
 from .results import Results, Row, Summary
 from .sampling import labelled_fraction, too_small_for
+from .settings import AUGMENTED, FINETUNE, KNN, LINEAR, Settings
 
 CHECKPOINT = 'checkpoint'
-LINEAR, KNN, AUGMENTED, FINETUNE = 'linear-v1', 'knn-v1', 'linear-augmented-v1', 'finetune-v1'
-PROTOCOLS = (LINEAR, KNN, AUGMENTED, FINETUNE)
 COMPAT = 'paper-compat'
 RANDOM_INITS = 3
 ARRAYS = 'arrays.npz'
-
-
-@dataclass
-class Settings:
-    """What to evaluate, and how.
-
-    Attributes:
-        out: folder of the results.
-        model_name: architecture, a key of :data:`.networks.MODELS`.
-        model_path: the checkpoint, or '' for the baselines alone.
-        protocols: some of :data:`PROTOCOLS`; linear-v1 is always added.
-        fractions: labelled shares of the training part.
-        seeds: one row of each protocol for each.
-        train: settings of the protocols that train with SGD.
-        paper_compat: add the published, flattering variants of those protocols.
-        device: where networks run.
-        knn_k, knn_temperature: of knn-v1.
-        imagenet: ImageNet weights, None for torchvision's cache.
-        baselines: False leaves them out (for tests of single protocols).
-        resamples: bootstrap resamples.
-        say: receives every line that a user should read.
-    """
-
-    out: Path
-    model_name: str = 'resnet18'
-    model_path: str = ''
-    protocols: tuple[str, ...] = (LINEAR, KNN)
-    fractions: tuple[float, ...] = (1.0,)
-    seeds: tuple[int, ...] = (42,)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    paper_compat: bool = False
-    device: torch.device = torch.device('cpu')
-    knn_k: int = 20
-    knn_temperature: float = 0.07
-    imagenet: str | None = None
-    baselines: bool = True
-    resamples: int = 1000
-    say: Callable[[str], None] = print
 
 
 class Evaluation:
@@ -92,18 +49,14 @@ class Evaluation:
         self.rows: list[Row] = []
         self.draws: dict[int, dict[str, np.ndarray]] = {}  # bootstrap values by row
         self.probabilities: dict[int, np.ndarray] = {}
-        self.histories: dict[int, list[dict]] = {}
         self.test_labels = torch.from_numpy(np.asarray(data.test.labels))
 
     def run(self) -> Results:
         """Evaluate everything, write results.json and arrays.npz, return the results."""
         settings = self.settings
+        settings.check()
         settings.out.mkdir(parents=True, exist_ok=True)
         protocols = [LINEAR, *(p for p in settings.protocols if p != LINEAR)]
-        for protocol in protocols:
-            if protocol not in PROTOCOLS:
-                raise UserError(f"no protocol is called '{protocol}'", where='--protocols',
-                                expected='one of ' + ', '.join(PROTOCOLS))
         self._load_networks()
         self._say_data()
         labelled = {(fraction, seed): labelled_fraction(self.data.train.labels, fraction, seed)
@@ -145,6 +98,9 @@ class Evaluation:
                            f'{self.classes}: it is left out, heads are trained anew.')
         else:
             self._note('WARNING: no --model_path is given: only baselines are evaluated.')
+        known = self.checkpoint
+        self.normalise = (known.mean, known.std) if known else (networks.IMAGENET_MEAN,
+                                                                networks.IMAGENET_STD)
         if settings.baselines or not self.checkpoint:
             for i, seed in enumerate(settings.seeds[:RANDOM_INITS]):
                 self.backbones[f'{RANDOM_INIT} {i}'] = networks.build(settings.model_name, seed)
@@ -152,12 +108,10 @@ class Evaluation:
         if settings.baselines and found is not None:
             network = networks.from_checkpoint(settings.model_name, found)
             self.say(network.report)
-            self.backbones[IMAGENET_INIT] = network.backbone
+            self.backbones[IMAGENET_INIT] = Renormalised(network.backbone, self.normalise,
+                                                         (network.mean, network.std))
         for name, backbone in self.backbones.items():
             self.backbones[name] = backbone.to(settings.device, memory_format=torch.channels_last)
-        known = self.checkpoint
-        self.normalise = (known.mean, known.std) if known else (networks.IMAGENET_MEAN,
-                                                                networks.IMAGENET_STD)
 
     def _extract(self, labelled: dict[tuple[float, int], np.ndarray]) -> Features:
         """Cache the features of every tile that is needed, once."""
@@ -215,14 +169,13 @@ class Evaluation:
         test = LabeledTileDataset(data.test, settings.image_size, check=False)
         probabilities = predict(trained.model, test, settings, self.normalise)
         label = protocol if honest else f'{COMPAT} ({protocol.removesuffix("-v1")})'
-        self.histories[len(self.rows)] = trained.history
         fitted = Fitted(None, trained.settings, trained.chosen)
         self._test(label, name, fraction, seed, probabilities, fitted, trained.train_tiles,
-                   start, honest, trained.validation_tiles)
+                   start, honest, trained.validation_tiles, trained.history)
 
     def _test(self, protocol: str, name: str, fraction: float, seed: int, probabilities: Tensor,
               fitted: Fitted, train_tiles: int, start: float, honest: bool = True,
-              validation_tiles: int | None = None) -> None:
+              validation_tiles: int | None = None, history: list[dict] | None = None) -> None:
         """Score a finished classifier on the test tiles and add its row."""
         labels, found = self.test_labels.numpy(), probabilities.numpy()
         check_head(labels, found)
@@ -240,7 +193,7 @@ class Evaluation:
             protocol, _family(name), fraction, seed, honest, train_tiles, validation_tiles,
             len(labels), fitted.settings, fitted.chosen, scores,
             per_class_recall(labels, found), confusion(labels, found)[0].astype(int).tolist(),
-            round(time.perf_counter() - start, 3)))
+            history or [], round(time.perf_counter() - start, 3)))
 
     # ---- what stands around the rows ----
 
@@ -296,7 +249,7 @@ class Evaluation:
         return next(i for i, row in enumerate(self.rows)
                     if (row.protocol, row.features, row.fraction, row.seed) == wanted)
 
-    def _width(self, backbone: torch.nn.Module) -> int:
+    def _width(self, backbone: nn.Module) -> int:
         return backbone.out_channels[-1]
 
     def _note(self, text: str) -> None:

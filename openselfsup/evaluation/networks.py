@@ -17,7 +17,8 @@ from .knn import IMAGENET_MEAN, IMAGENET_STD
 
 MODELS = {'resnet18': dict(type='ResNet', depth=18), 'resnet34': dict(type='ResNet', depth=34),
           'resnet50': dict(type='ResNet', depth=50), 'resnet101': dict(type='ResNet', depth=101),
-          'resnext50': dict(type='ResNeXt', depth=50), 'resnext101': dict(type='ResNeXt', depth=101)}
+          'resnext50': dict(type='ResNeXt', depth=50),
+          'resnext101': dict(type='ResNeXt', depth=101)}
 
 
 @dataclass

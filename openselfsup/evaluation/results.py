@@ -49,6 +49,8 @@ class Row:
         scores: by name, each with value, low and high.
         recall_by_class: recall of each class, None for a class the test lacks.
         confusion: C x C counts, [true class][predicted class].
+        history: loss, and accuracy and cross-entropy on the validation tiles, of each epoch;
+            empty for protocols on cached features.
         seconds: time of fitting and testing, without the cached features.
     """
 
@@ -65,6 +67,7 @@ class Row:
     scores: dict[str, dict[str, float | None]]
     recall_by_class: list[float | None]
     confusion: list[list[int]]
+    history: list[dict[str, float]]
     seconds: float
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from ..errors import UserError
 from ..evaluation.results import Results, Summary, read_results
 from . import page
-from .report import STYLE, scores_table
+from .report import scores_table
+from .report_style import STYLE
 
 
 def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:

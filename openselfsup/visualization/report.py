@@ -17,49 +17,14 @@ from ..evaluation.results import Results, Row, Summary, read_results
 from ..evaluation.table import HEADINGS, percent
 from . import page
 from .curves import plot_curves
-from .report_figures import feature_maps, inline_png, thumbnail
+from .report_figures import (feature_maps, has_umap, history_figure, inline_figure, inline_png,
+                             thumbnail)
+from .report_style import STYLE
 
 REPORT = 'report.html'
 ARRAYS = 'arrays.npz'
 COLUMNS = ('accuracy', 'balanced_accuracy', 'macro_f1', 'auroc', 'calibration_error')
 NEIGHBOUR_ROWS, MISTAKES = 12, 12
-
-STYLE = '''
-.scroll { overflow-x: auto; margin-bottom: .8rem; }
-.scroll table { width: auto; min-width: 100%; margin: 0; }
-.scroll td, .scroll th { white-space: nowrap; padding-right: 1.1rem; }
-.scroll td:first-child { min-width: 0; }
-.scroll td.number, .scroll th.number { text-align: right; }
-.interval { display: block; color: #555; font-size: .75rem; font-weight: 400; }
-.paper td { color: #8a4b00; }
-.warning { border-left: .25rem solid #d08300; padding-left: .7rem; max-width: 44rem; }
-.scroll .matrix { min-width: 0; font-size: .8125rem; }
-.scroll .matrix td, .scroll .matrix th { text-align: center; padding: .3rem .35rem; border: 1px solid #fff;
-  min-width: 2.1rem; font-variant-numeric: tabular-nums; }
-.matrix th { font-weight: 600; }
-.scroll .matrix tbody th { text-align: right; padding-right: .5rem; }
-.scroll .matrix thead th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; }
-.scroll .matrix thead th.corner { writing-mode: horizontal-tb; transform: none; vertical-align: bottom;
-  font-weight: 400; text-align: right; }
-.strip { display: grid; grid-template-columns: repeat(6, minmax(0, 7rem)); gap: .3rem .4rem;
-  margin-bottom: .9rem; font-size: .75rem; }
-.strip > div, .card { overflow-wrap: anywhere; line-height: 1.25; }
-.strip .query { padding-right: .45rem; border-right: 1px solid #ccc; }
-.tile { display: block; width: 100%; height: auto; aspect-ratio: 1; border: 3px solid #ccc;
-  border-radius: .2rem; margin-bottom: .15rem; }
-.same { border-color: #00967d; }
-.other { border-color: #d2452b; border-style: dashed; }
-.gone { display: flex; align-items: center; justify-content: center; background: #eee;
-  color: #555; font-size: .7rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr));
-  gap: .8rem; font-size: .75rem; }
-.maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem; }
-pre.settings { font-size: .75rem; }
-@media (max-width: 36rem) {
-  .strip { grid-template-columns: repeat(4, minmax(0, 1fr)); }
-  .strip > div:nth-child(n+5) { display: none; }
-}
-'''
 
 
 class Evaluated(NamedTuple):
@@ -84,7 +49,7 @@ def write_report(folder: str | Path, work_dir: str | Path | None = None) -> Path
     run = read_evaluation(folder, work_dir)
     name = Path(run.results.model['path']).name or 'baselines'
     sections = (title, facts, tables, notes, confusion_matrix, neighbours, mistakes, maps,
-                curves, definitions)
+                training, curves, definitions)
     document = page.page(f'Evaluation of {name}', [section(run) for section in sections], STYLE)
     out = run.folder / REPORT
     out.write_text(document, encoding='utf-8')
@@ -252,9 +217,25 @@ def maps(run: Evaluated) -> str:
         return ''
     figures = feature_maps(run.arrays['features'], run.arrays['labels'],
                            run.results.data['classes'])
+    if not figures:
+        return ''
     inside = '\n'.join(figures)
-    return page.section('The test tiles as the features see them',
-                        f'<div class="maps">{inside}</div>' if figures else '')
+    return page.section(
+        'The test tiles as the features see them', f'<div class="maps">{inside}</div>',
+        '' if has_umap() else page.paragraph(
+            'There is no UMAP here because umap-learn is not installed: '
+            'pip install umap-learn, then write the report anew with tools/report.py.', 'note'))
+
+
+def training(run: Evaluated) -> str:
+    """Curves of the protocols that train on tiles, first seed, most labels."""
+    rows = [row for row in run.results.rows if len(row.history) > 1]
+    if not rows:
+        return ''
+    most, seed = max(row.fraction for row in rows), rows[0].seed
+    shown = {row.protocol: row.history for row in rows if (row.fraction, row.seed) == (most, seed)}
+    return page.section('How fine-tuning and linear evaluation went', inline_figure(
+        history_figure(shown), f'{100 * most:g} % labelled, seed {seed}.'))
 
 
 def curves(run: Evaluated) -> str:

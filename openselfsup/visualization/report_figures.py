@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -85,9 +86,8 @@ def feature_maps(features: np.ndarray, labels: np.ndarray, classes: Sequence[str
     x = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
     part = '' if len(shown) == len(features) else f', {len(shown):,} of {len(features):,} tiles'
     found = [_pca(x), _tsne(x)]
-    umap = _umap(x)
-    if umap is not None:
-        found.append(umap)
+    if has_umap():
+        found.append(_umap(x))
     return [inline_figure(_scatter(points, y, classes), f'{name}{part}.') for name, points in found]
 
 
@@ -109,11 +109,13 @@ def _tsne(x: np.ndarray) -> tuple[str, np.ndarray]:
             'groups mean nothing', points)
 
 
-def _umap(x: np.ndarray) -> tuple[str, np.ndarray] | None:
-    try:
-        import umap
-    except ImportError:
-        return None
+def has_umap() -> bool:
+    """Return whether umap-learn, an extra, is installed."""
+    return find_spec('umap') is not None
+
+
+def _umap(x: np.ndarray) -> tuple[str, np.ndarray]:
+    import umap
     neighbours = min(15, len(x) - 1)
     points = umap.UMAP(n_neighbors=neighbours, random_state=0).fit_transform(x)
     return f'UMAP, {neighbours} neighbours', points

@@ -12,10 +12,13 @@ import torch
 from openselfsup.datasets.labeled import LabeledTileDataset
 from openselfsup.errors import UserError
 from openselfsup.evaluation import evaluate, finetune, networks
+from openselfsup.evaluation.baselines import Renormalised
 from openselfsup.evaluation.data import Part, find_data
 from openselfsup.evaluation.finetune import TrainSettings
 from openselfsup.evaluation.metrics import SCORES
 from openselfsup.evaluation.results import read_results
+from openselfsup.evaluation.settings import PROTOCOLS, Settings
+from openselfsup.visualization.report import write_report
 
 ROOT = Path(__file__).parents[2]
 QUICK = TrainSettings(epochs=2, batch_size=16, image_size=32, lr=0.01, workers=2)
@@ -26,7 +29,7 @@ def run(tmp_path, split, weights, **changes):
     said = []
     options = dict(model_path=str(weights), train=QUICK, resamples=50, say=said.append) | changes
     data = find_data(str(split)) if isinstance(split, type(tmp_path)) else split
-    evaluation = evaluate.Evaluation(evaluate.Settings(tmp_path / 'out', **options), data)
+    evaluation = evaluate.Evaluation(Settings(tmp_path / 'out', **options), data)
     return evaluation.run(), said
 
 
@@ -34,7 +37,7 @@ def run(tmp_path, split, weights, **changes):
 def everything(tmp_path_factory, split, weights):
     """All protocols, two seeds, baselines."""
     folder = tmp_path_factory.mktemp('everything')
-    results, said = run(folder, split, weights, protocols=evaluate.PROTOCOLS, seeds=(1, 2),
+    results, said = run(folder, split, weights, protocols=PROTOCOLS, seeds=(1, 2),
                         paper_compat=True)
     return folder / 'out', results, said
 
@@ -51,6 +54,8 @@ def test_every_row_is_there_with_its_baselines(everything):
     for row in results.rows:
         assert row.honest != row.protocol.startswith('paper-compat')
         assert row.test_tiles == sum(map(sum, row.confusion)) == 15
+        trained = row.protocol not in ('linear-v1', 'knn-v1')
+        assert [epoch['epoch'] for epoch in row.history] == ([1, 2] if trained else [])
         for name in SCORES:
             score = row.scores[name]
             assert 0 <= score['low'] <= score['high'] <= 1 and 0 <= score['value'] <= 1
@@ -66,6 +71,11 @@ def test_the_summary_is_mean_and_deviation_over_seeds(everything):
         assert line.seeds == [1, 2] and len(values) == 2
         assert line.scores['accuracy']['mean'] == pytest.approx(np.mean(values))
         assert line.scores['accuracy']['sd'] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_the_report_shows_how_training_went(everything):
+    text = write_report(everything[0]).read_text()
+    assert 'How fine-tuning and linear evaluation went</h2>' in text
 
 
 def test_results_are_read_back_and_checked(everything, tmp_path):
@@ -116,8 +126,8 @@ def test_test_labels_cannot_influence_any_honest_protocol(split, weights, tmp_pa
         models = []
         monkeypatch.setattr(evaluate, 'predict', lambda model, *rest: (
             models.append(model), finetune.predict(model, *rest))[1])
-        evaluation = evaluate.Evaluation(evaluate.Settings(
-            tmp_path / name, model_path=str(weights), protocols=evaluate.PROTOCOLS, seeds=(1,),
+        evaluation = evaluate.Evaluation(Settings(
+            tmp_path / name, model_path=str(weights), protocols=PROTOCOLS, seeds=(1,),
             train=QUICK, resamples=10, say=lambda text: None), data)
         rows = evaluation.run().rows
         chosen.append(([row.chosen for row in rows], evaluation.probabilities,
@@ -219,16 +229,55 @@ def test_the_normalisation_of_our_checkpoints_is_used(weights, tmp_path):
     assert network.head_classes is None
 
 
+@pytest.mark.parametrize('way', ['cache', 'option'])
+def test_imagenet_weights_at_hand_are_a_baseline(split, weights, tmp_path, monkeypatch, way):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr(torch.hub, '_hub_dir', None)
+    folder = tmp_path / 'torch/hub/checkpoints' if way == 'cache' else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(weights, folder / 'resnet18-f37072fd.pth')
+    given = str(folder / 'resnet18-f37072fd.pth') if way == 'option' else None
+    results, said = run(tmp_path, split, weights, imagenet=given, protocols=('linear-v1',))
+    scores = {row.features: row.scores for row in results.rows}
+    assert scores['ImageNet init'] == scores['checkpoint']  # they are the same weights here
+    assert sum('tensors matched' in line for line in said) == 2
+
+
+def test_a_baseline_gets_the_input_it_was_trained_with(weights):
+    backbone = networks.from_checkpoint('resnet18', weights).backbone
+    ours, theirs = ((0.7, 0.5, 0.7), (0.1, 0.2, 0.3)), (networks.IMAGENET_MEAN,
+                                                        networks.IMAGENET_STD)
+    pixels = torch.rand(2, 3, 32, 32)
+    first, second = ((pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+                     for mean, std in (ours, theirs))
+    with torch.no_grad():
+        torch.testing.assert_close(Renormalised(backbone, ours, theirs)(first)[-1],
+                                   backbone(second)[-1], atol=1e-4, rtol=1e-4)
+
+
 def test_too_small_a_fraction_is_said(split, weights, tmp_path):
     results, said = run(tmp_path, split, weights, fractions=(0.01,), protocols=('linear-v1',))
     assert any('is less than one tile of ADIPOSE' in line for line in said)
     assert results.rows[0].train_tiles == 8
 
 
+def test_numbers_out_of_range_are_said_all_at_once(tmp_path):
+    train = TrainSettings(epochs=0, validation_split=1.0, batch_size=0)
+    with pytest.raises(UserError) as caught:
+        Settings(tmp_path, fractions=(0.5, 50.0, 0.0), train=train, knn_k=0).check()
+    said = str(caught.value)
+    for words in ('--labeled_train: 50 is out of range; expected a share', '--labeled_train: 0 is',
+                  '--ft_epoch: 0', '--validation_split: 1', '--batch_size: 0', '--knn_k: 0'):
+        assert words in said
+    assert '0.5' not in said
+    Settings(tmp_path).check()
+
+
 def test_wrong_names(split, weights, tmp_path):
     with pytest.raises(UserError, match="did you mean 'resnet18'"):
         run(tmp_path, split, weights, model_name='resnet8')
-    with pytest.raises(UserError, match='no protocol is called'):
+    with pytest.raises(UserError, match="no protocol is called.*did you mean 'linear-v1'"):
         run(tmp_path, split, weights, protocols=('linear',))
     with pytest.raises(UserError, match='ResNet-18, the model is a ResNet-34'):
         run(tmp_path, split, weights, model_name='resnet34')

@@ -27,7 +27,8 @@ def problem(count=300, dimensions=40, classes=4, seed=0):
 def test_the_solver_converges_to_scikit_learn(count, dimensions, penalty):
     features, labels = problem(count, dimensions)
     axes = principal_axes(features, torch.float64)
-    theta = solve(features, axes, labels, 4, torch.tensor([penalty]), tolerance=1e-8, max_passes=2000)
+    theta = solve(features, axes, labels, 4, torch.tensor([penalty]), tolerance=1e-8,
+                  max_passes=2000)
     found = axes.classifier(theta[0]).probabilities(features)
     standard = ((features.double() - axes.mean) / axes.scale).numpy()
     reference = LogisticRegression(C=1 / (penalty * count), tol=1e-10, max_iter=20_000)

@@ -167,7 +167,8 @@ def test_tensors_and_batch_sizes_give_the_same_features(backbone, dataset):
 
 def test_mode_is_restored_after_an_error(backbone):
     with pytest.raises(RuntimeError):
-        extract_features(backbone, torch.zeros(2, 1, 64, 64, dtype=torch.uint8).expand(2, 5, 64, 64))
+        images = torch.zeros(2, 1, 64, 64, dtype=torch.uint8).expand(2, 5, 64, 64)
+        extract_features(backbone, images)
     assert backbone.training and not backbone.norm.training
 
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from openselfsup.evaluation.results import read_results
+from openselfsup.visualization import report_figures
 from openselfsup.visualization.comparison import write_comparison
 from openselfsup.visualization.report import write_report
 
@@ -65,6 +67,25 @@ def test_curves_of_the_pretraining_are_added(evaluated, tmp_path):
     assert 'How the pretraining went</h2>' in text
 
 
+def test_umap_is_an_extra(evaluated, monkeypatch):
+    found = report_figures.find_spec
+    monkeypatch.setattr(report_figures, 'find_spec',
+                        lambda name: None if name == 'umap' else found(name))
+    assert 'umap-learn is not installed' in write_report(evaluated[0]).read_text()
+
+    class Stub:
+        def __init__(self, n_neighbors, random_state):
+            assert n_neighbors == 14 and random_state == 0  # 15 test tiles
+
+        def fit_transform(self, features):
+            return features[:, :2]
+
+    monkeypatch.setattr(report_figures, 'find_spec', lambda name: 'somewhere')
+    monkeypatch.setitem(sys.modules, 'umap', types.SimpleNamespace(UMAP=Stub))
+    text = write_report(evaluated[0]).read_text()
+    assert 'UMAP, 14 neighbours' in text and 'umap-learn is not installed' not in text
+
+
 def test_tiles_that_moved_leave_a_stand_in(evaluated, tmp_path):
     copy = tmp_path / 'copy'
     copy.mkdir()
@@ -92,6 +113,8 @@ def test_mistakes_are_one_sentence(split, weights):
     script = 'benchmarks/classification/ft_le.py'
     said = command(script, '--dataset_path', split / 'nowhere', '--model_path', weights, status=2)
     assert 'error: ' in said and 'no such folder' in said and 'Traceback' not in said
+    said = command(script, '--dataset_path', split, '--labeled_train', 10, status=2)
+    assert '--labeled_train: 10 is out of range; expected a share' in said
     said = command(script, '--dataset_path', split, '--eval_metrics', 'acuracy', status=2)
     assert "did you mean 'accuracy'" in said
 
