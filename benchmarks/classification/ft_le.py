@@ -40,7 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--lr', type=float, default=0.01)
     add('--momentum', type=float, default=0.9)
     add('--weight_decay', type=float, default=0.0)
-    add('--workers', type=int, default=4, help='unused, as published: see the next but four')
+    add('--workers', type=int, default=4, help='unused: --dataloader_num_workers is what counts')
     add('--early_stop', type=int, default=5, help='patience of fine-tuning in epochs')
     add('--model_name', default='resnet18')
     add('--image_size', type=int, default=224)

@@ -1,5 +1,6 @@
 """Whole evaluations on the bundled tiles."""
 
+import dataclasses
 import json
 import runpy
 import shutil
@@ -16,7 +17,7 @@ from openselfsup.evaluation.baselines import Renormalised
 from openselfsup.evaluation.data import Part, find_data
 from openselfsup.evaluation.finetune import TrainSettings
 from openselfsup.evaluation.metrics import SCORES
-from openselfsup.evaluation.results import read_results
+from openselfsup.evaluation.results import Results, Row, Summary, read_results
 from openselfsup.evaluation.settings import PROTOCOLS, Settings
 from openselfsup.visualization.report import write_report
 
@@ -92,6 +93,15 @@ def test_results_are_read_back_and_checked(everything, tmp_path):
     (tmp_path / 'results.json').write_text('{"schema": 99}')
     with pytest.raises(UserError, match='the schema is 99; expected 1'):
         read_results(tmp_path)
+
+
+def test_every_field_of_the_results_is_documented():
+    text = (ROOT / 'docs/evaluation.md').read_text()
+    for part in (Results, Row, Summary):
+        for field in dataclasses.fields(part):
+            assert f'`{field.name}`' in text, field.name
+    for name in (*SCORES, *PROTOCOLS):
+        assert f'`{name}`' in text, name
 
 
 def test_features_are_cached_until_something_changes(everything, tmp_path, split, weights,
