@@ -9,6 +9,7 @@ Overlaps thinner than a few units of rounding are no overlaps: two cells that on
 not matched, whatever the rounding of their common edge.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -91,27 +92,33 @@ def _safe(x: Tensor) -> Tensor:
 # along each axis of the tile, and so are weights and matchings. An axis of a view is 0 for x
 # (its columns) and 1 for y (its rows), whichever way it runs on the tile.
 
-def _lines(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+def _lines(maps: Tensor, transposed: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return where the columns and the rows of a grid begin and end on the tile.
 
     Args:
         maps: axis-aligned maps, (..., 2, 3).
+        transposed: which of them are, (...).
         grid: (rows, columns).
 
     Returns:
         Lower and upper ends clipped to the tile, (2, ..., 2, L), the axes as (x, y), L the
         larger side of the grid; the other axis is filled up with empty intervals.
     """
-    rows, columns = grid
-    ticks = torch.arange(max(grid) + 1, dtype=maps.dtype, device=maps.device)
-    ticks = ticks / rows if rows == columns else torch.stack([ticks / columns, ticks / rows])
     offset = maps[..., 2]
-    offset = torch.where(is_transposed(maps)[..., None], offset.flip(-1), offset)
+    offset = torch.where(transposed[..., None], offset.flip(-1), offset)
     # Of an axis of the view one component on the tile is zero: the sum is the other.
     step = maps[..., :2].sum(-2)
-    edges = torch.addcmul(offset[..., None], step[..., None], ticks.clamp_(max=1)).clamp_(0, 1)
+    ticks = _ticks(grid, maps.dtype, maps.device)
+    edges = torch.addcmul(offset[..., None], step[..., None], ticks).clamp_(0, 1)
     first, last = edges[..., :-1], edges[..., 1:]
     return torch.stack([torch.minimum(first, last), torch.maximum(first, last)])
+
+
+@functools.cache
+def _ticks(grid: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return where columns and rows begin on their view, and 1 behind them, (2, L + 1)."""
+    ticks = torch.arange(max(grid) + 1, dtype=dtype, device=device)
+    return torch.stack([ticks / grid[1], ticks / grid[0]]).clamp_(max=1)
 
 
 def _cells(lines: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -124,13 +131,16 @@ def _cells(lines: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _match_axis_aligned(query_to_tile: Tensor, key_to_tile: Tensor, grid: tuple[int, int],
                         key_grid: tuple[int, int]) -> Matching:
+    maps = torch.stack([query_to_tile, key_to_tile])
+    transposed = is_transposed(maps)  # 2 B
     # Whether the columns of one view run along the rows of the other.
-    crossed = (is_transposed(query_to_tile) != is_transposed(key_to_tile))[:, None, None]  # B 1 1
+    crossed = (transposed[0] != transposed[1])[:, None, None]  # B 1 1
     if grid == key_grid:
-        lines = _lines(torch.stack([query_to_tile, key_to_tile]), grid)  # 2 2 B 2 L
+        lines = _lines(maps, transposed, grid)  # 2 2 B 2 L
         weight, match = _one_way(lines, _cells(lines, grid).flip(1), crossed, grid)
         return Matching(*weight, *match)
-    lines_q, lines_k = _lines(query_to_tile, grid), _lines(key_to_tile, key_grid)
+    lines_q = _lines(maps[0], transposed[0], grid)
+    lines_k = _lines(maps[1], transposed[1], key_grid)
     weight_q, match_q = _one_way(lines_q, _cells(lines_k, key_grid), crossed, grid)
     weight_k, match_k = _one_way(lines_k, _cells(lines_q, grid), crossed, key_grid)
     return Matching(weight_q, weight_k, match_q, match_k)
