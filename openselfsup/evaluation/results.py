@@ -140,8 +140,10 @@ def _build(cls: type, found: Any, path: Path, where: str) -> Any:
     names = {f.name for f in dataclasses.fields(cls)}
     if not isinstance(found, dict) or set(found) != names:
         have = set(found) if isinstance(found, dict) else set()
-        raise UserError(f'{where} lacks {sorted(names - have)} and has unknown '
-                        f'{sorted(have - names)}', where=str(path))
+        wrong = [f'{verb} {", ".join(sorted(fields))}' for verb, fields in
+                 (('lacks', names - have), ('has unknown', have - names)) if fields]
+        raise UserError(f'{where} ' + ' and '.join(wrong), where=str(path),
+                        expected='what this version of the library writes')
     if cls in (Row, Summary) and set(found['scores']) != set(SCORES):
         raise UserError(f'{where} has the scores {sorted(found["scores"])}', where=str(path),
                         expected=', '.join(SCORES))

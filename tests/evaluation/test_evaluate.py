@@ -88,7 +88,7 @@ def test_results_are_read_back_and_checked(everything, tmp_path):
     assert found['schema'] == 1 and len(found['model']['sha256']) == 64
     del found['rows'][0]['confusion']
     (tmp_path / 'results.json').write_text(json.dumps(found))
-    with pytest.raises(UserError, match=r"rows\[0\] lacks \['confusion'\]"):
+    with pytest.raises(UserError, match=r'rows\[0\] lacks confusion; expected what this version'):
         read_results(tmp_path)
     (tmp_path / 'results.json').write_text('{"schema": 99}')
     with pytest.raises(UserError, match='the schema is 99; expected 1'):
