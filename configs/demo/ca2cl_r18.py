@@ -29,6 +29,7 @@ dataset = dict(
                     steps=dict(
                         optical=dict(type='OpticalDistortion', limit=1.0),
                         grid=dict(type='GridDistortion', steps=5, limit=1.0),
+                        # Its sigma is our choice.
                         elastic=dict(type='ElasticDistortion', alpha=3.0, sigma=4.0))),
                 clahe=dict(type='CLAHE', clip=4.0, p=0.7),
                 hsv=dict(type='HueSaturationValue', hue=10, saturation=20, value=10, p=0.5),
@@ -49,7 +50,7 @@ dataset = dict(
 
 optimizer = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
 schedule = dict(type='Cosine', warmup_epochs=5)
-epochs = 100
+epochs = 40
 global_batch_size = 60
 log_interval = 10
-checkpoint_interval = 50
+checkpoint_interval = 40

@@ -26,6 +26,7 @@ dataset = dict(
                     steps=dict(
                         optical=dict(type='OpticalDistortion', limit=1.0),
                         grid=dict(type='GridDistortion', steps=5, limit=1.0),
+                        # Its sigma is our choice.
                         elastic=dict(type='ElasticDistortion', alpha=3.0, sigma=4.0))),
                 clahe=dict(type='CLAHE', clip=4.0, p=0.7),
                 hsv=dict(type='HueSaturationValue', hue=10, saturation=20, value=10, p=0.5),
