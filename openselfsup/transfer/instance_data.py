@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from ..datasets.decode import read_tile
-from ..datasets.prepare.instances import decode
+from ..datasets.prepare.instances import run_lengths
 from ..errors import UserError
 
 _PREFETCH = 4  # batches prepared ahead
@@ -63,20 +64,24 @@ class InstanceDataset:
         """
         entry = self.images[index]
         height, width = entry['height'], entry['width']
-        masks, boxes, labels = [], [], []
-        for annotation in self.annotations[entry['id']]:
-            mask = decode(annotation['segmentation'], height, width)
-            if not mask.any():
-                continue
-            mask = mask[:, ::-1] if flip else mask
-            x, y, w, h = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
-            masks.append(mask)
-            boxes.append((x, y, x + w, y + h))
-            labels.append(self.categories.index(annotation['category_id']) + 1)
-        return dict(boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-                    labels=torch.tensor(labels, dtype=torch.int64),
-                    masks=torch.from_numpy(np.stack(masks).astype(np.uint8)) if masks
-                    else torch.zeros((0, height, width), dtype=torch.uint8))
+        found = [(run_lengths(a['segmentation'], height, width),
+                  self.categories.index(a['category_id']) + 1)
+                 for a in self.annotations[entry['id']]]
+        found = [pair for pair in found if coco_mask.area(pair[0])]
+        if not found:
+            return dict(boxes=torch.zeros((0, 4)), labels=torch.zeros(0, dtype=torch.int64),
+                        masks=torch.zeros((0, height, width), dtype=torch.uint8))
+        rles, labels = zip(*found)
+        x, y, w, h = coco_mask.toBbox(list(rles)).T
+        if flip:
+            x = width - x - w
+        # One after the other: a second array of all masks costs more than the decoding.
+        masks = np.empty((len(rles), height, width), np.uint8)
+        for mask, rle in zip(masks, rles):
+            columns = coco_mask.decode(rle).T  # W x H, as decoded
+            cv2.transpose(np.ascontiguousarray(columns[::-1]) if flip else columns, mask)
+        return dict(boxes=torch.from_numpy(np.stack([x, y, x + w, y + h], 1)).float(),
+                    labels=torch.tensor(labels), masks=torch.from_numpy(masks))
 
 
 def batch_indices(count: int, batch: int, iteration: int, seed: int) -> list[int]:

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -182,7 +183,12 @@ class _Resize(GeneralizedRCNNTransform):
         self.min_size = self.test_sizes
         if self.training:
             self.min_size = (self._drawn(),)
-        return super().resize(image, target)
+        if target is None or 'masks' not in target:
+            return super().resize(image, target)
+        # torchvision resizes masks as float32: with hundreds of objects that is half of a step.
+        masks = target['masks'][:, None]
+        image, target = super().resize(image, {k: v for k, v in target.items() if k != 'masks'})
+        return image, dict(target, masks=F.interpolate(masks, image.shape[-2:])[:, 0])
 
     def normalize(self, image: Tensor) -> Tensor:
         """Normalise an RGB image with the statistics of its channels."""

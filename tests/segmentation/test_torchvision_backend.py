@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from openselfsup.checkpoints import load
 from openselfsup.errors import UserError
@@ -154,6 +155,14 @@ def test_sizes_are_drawn_in_training_and_fixed_in_testing(datasets, tmp_path):
     assert {h for h, _ in drawn} == set(range(64, 97))
     assert all(abs(w - 1.5 * h) <= 1 for h, w in drawn)
     assert {tuple(resize.eval().resize(image)[0].shape[1:]) for _ in range(5)} == {(64, 96)}
+    masks = (torch.rand(3, 64, 96) > 0.5).to(torch.uint8)
+    target = dict(boxes=torch.tensor([[0., 0., 9., 9.]]), masks=masks)
+    resize.test_sizes = (71,)
+    ours = resize.resize(image, dict(target))[1]
+    theirs = GeneralizedRCNNTransform.resize(resize, image, dict(target))[1]
+    assert torch.equal(ours['masks'], theirs['masks']) and ours['masks'].shape == (3, 71, 106)
+    assert torch.equal(ours['boxes'], theirs['boxes'])
+    assert resize.resize(image, dict(target, masks=masks[:0]))[1]['masks'].shape == (0, 71, 106)
     chosen = backend(datasets, tmp_path, 'INPUT.MIN_SIZE_TRAIN_SAMPLING', 'choice')
     resize = chosen.model.transform.train()
     assert {resize.resize(image)[0].shape[1] for _ in range(40)} == {64, 96}

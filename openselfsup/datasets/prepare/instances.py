@@ -91,11 +91,16 @@ def encode(mask: np.ndarray) -> dict:
 
 def decode(segmentation: dict | list, height: int, width: int) -> np.ndarray:
     """Decode a COCO segmentation, run lengths or polygons, to a boolean mask [H, W]."""
+    return coco_mask.decode(run_lengths(segmentation, height, width)).astype(bool)
+
+
+def run_lengths(segmentation: dict | list, height: int, width: int) -> dict:
+    """Return a COCO segmentation of any form as the run lengths that pycocotools works on."""
     if isinstance(segmentation, list):
-        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation['counts'], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    return coco_mask.decode(segmentation).astype(bool)
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation['counts'], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation
 
 
 def instance_map(annotations: list[dict], height: int, width: int) -> np.ndarray:
