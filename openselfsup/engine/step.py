@@ -53,6 +53,7 @@ class TrainStep:
             batches, and ``loss``, their sum.
         """
         outputs: dict[str, Tensor] = {}
+        skips: list[LateFlag] = []
         if self.scaler.is_enabled():  # for gradients that an algorithm takes in its forward
             self.algorithm.loss_scale = self.scaler.scale(torch.ones((), device=self.device))
         for i in range(count):
@@ -60,13 +61,16 @@ class TrainStep:
             self.algorithm.update_keys = i == 0  # a moving average moves once a step
             with self._no_sync(last=i == count - 1):
                 out = self.forward(views, view_to_tile)
+                if 'skip_step' in out:  # read while a GPU is at the backward pass
+                    skips.append(LateFlag())
+                    skips[-1].put(out['skip_step'])
                 loss = total_loss(out)
                 self.scaler.scale(loss / count if count > 1 else loss).backward()
             out['loss'] = loss
             for key, value in out.items():
                 value = value.detach().float() / count
                 outputs[key] = outputs[key] + value if i else value
-        if 'skip_step' in outputs and outputs['skip_step'] > 0:  # the same on all ranks
+        if any(skip.take() > 0 for skip in skips):  # the same on all ranks
             self._leave_out()
         else:
             self._update(lr)
@@ -106,7 +110,7 @@ def total_loss(outputs: dict[str, Tensor]) -> Tensor:
 
 
 class LateFlag:
-    """A few numbers of a step, read one step later so that a GPU never waits for the host.
+    """A few numbers, read some work after they are known so that a GPU never waits for the host.
 
     Attributes:
         waited: seconds that the host waited for a GPU. Where it hardly waits, it is the host
@@ -125,8 +129,8 @@ class LateFlag:
             self._event = torch.cuda.Event()
             self._event.record()
 
-    def take(self) -> list | None:
-        """Return the numbers put last, once; None if there are none."""
+    def take(self) -> list | float | None:
+        """Return the numbers put last, once, as a list or a scalar; None if there are none."""
         if self._host is None:
             return None
         if self._event is not None:

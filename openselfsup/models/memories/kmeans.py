@@ -139,9 +139,12 @@ def plus_plus(points: Tensor, clusters: int) -> Tensor:
     """
     # The exponential race: argmin of E_i / w_i over exponential E_i draws i in proportion to w.
     noise = torch.empty(clusters, len(points), dtype=points.dtype).exponential_().to(points.device)
-    chosen = [points[noise[0].argmin()]]
-    nearest = torch.full_like(points[:, 0], torch.inf)
-    for race in noise[1:]:
+    weights = torch.ones_like(points[:, 0])  # at first each row is as likely as any other
+    nearest = torch.full_like(weights, torch.inf)
+    chosen: list[Tensor] = []
+    for race in noise:
+        # index_select, since an index without dimensions would be read by the host.
+        chosen.append(points.index_select(0, (race / weights).argmin(0, keepdim=True)))
         nearest = torch.minimum(nearest, (points - chosen[-1]).square().sum(1))
-        chosen.append(points[(race / nearest).argmin()])
-    return distributed.broadcast(torch.stack(chosen))
+        weights = nearest
+    return distributed.broadcast(torch.cat(chosen))
