@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..evaluation.results import Results, Summary, read_results
 from . import page
-from .report import scores_table
+from .report import FLATTERS, scores_table
 from .report_style import STYLE
 
 
@@ -34,12 +34,14 @@ def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
         lines = _without_repeats(lines)
         lines.sort(key=lambda item: -item[1].scores['accuracy']['mean'])
         bars = [page.Row(_label(name, line), line.scores['accuracy']['mean'],
-                         line.scores['accuracy']['sd'], line.features == 'checkpoint')
+                         line.scores['accuracy']['sd'],
+                         line.features == 'checkpoint' and line.honest)
                 for name, line in lines]
         parts.append(page.section(
             f'{protocol}, {100 * fraction:g} % labelled',
             page.score_table(bars, 'Features', 'Accuracy, %'),
-            scores_table([line for _, line in lines], [name for name, _ in lines])))
+            scores_table([line for _, line in lines], [name for name, _ in lines]),
+            '' if all(line.honest for _, line in lines) else page.paragraph(FLATTERS, 'warning')))
     Path(out).write_text(page.page('Comparison of evaluations', parts, STYLE), encoding='utf-8')
     return Path(out)
 
@@ -48,7 +50,8 @@ def _models(found: Mapping[str, Results]) -> str:
     rows = [(page.escape(name), page.escape(Path(r.model['path']).name or 'baselines only'),
              page.escape(f"{r.data['train']['tiles']:,} / {r.data['test']['tiles']:,}"),
              page.escape(r.created[:10])) for name, r in found.items()]
-    return page.table(('Run', 'Checkpoint', 'Training / test tiles', 'When'), rows)
+    table = page.table(('Run', 'Checkpoint', 'Training / test tiles', 'When'), rows)
+    return f'<div class="scroll">{table}</div>'
 
 
 def _warning(found: Mapping[str, Results]) -> str:

@@ -25,6 +25,9 @@ REPORT = 'report.html'
 ARRAYS = 'arrays.npz'
 COLUMNS = ('accuracy', 'balanced_accuracy', 'macro_f1', 'auroc', 'calibration_error')
 NEIGHBOUR_ROWS, MISTAKES = 12, 12
+FLATTERS = ('Rows called paper-compat repeat the published protocol: tiles drawn with replacement, '
+            'moving BatchNorm statistics, and in linear evaluation the epoch that is best on the '
+            'test. They flatter and are no measure of the features.')
 
 
 class Evaluated(NamedTuple):
@@ -94,7 +97,8 @@ def tables(run: Evaluated) -> str:
     for fraction in sorted({line.fraction for line in run.results.summary}):
         lines = [line for line in run.results.summary if line.fraction == fraction]
         bars = [page.Row(f'{line.protocol}: {line.features}', line.scores['accuracy']['mean'],
-                         line.scores['accuracy']['sd'], line.features == 'checkpoint')
+                         line.scores['accuracy']['sd'],
+                         line.features == 'checkpoint' and line.honest)
                 for line in lines]
         label = f'{100 * fraction:g} % of the training tiles labelled'
         parts += [page.paragraph(label), page.score_table(bars, 'Protocol and features',
@@ -111,12 +115,12 @@ def scores_table(lines: Sequence[Summary], names: Sequence[str] | None = None) -
 
     Args:
         lines: the summaries.
-        names: a first cell for each line, such as the run it comes from.
+        names: the run that each line comes from, shown in place of the protocol.
     """
-    head = [*([] if names is None else ['Run']), 'Protocol', 'Features']
+    head = ['Protocol' if names is None else 'Run', 'Features']
     body = []
     for i, line in enumerate(lines):
-        cells = [*([] if names is None else [names[i]]), line.protocol, line.features]
+        cells = [line.protocol if names is None else names[i], line.features]
         numbers = []
         for name in COLUMNS:
             score = line.scores[name]
@@ -141,10 +145,7 @@ def notes(run: Evaluated) -> str:
         said.append(page.paragraph(text[0].upper() + text[1:],
                                    'warning' if text != note else None))
     if any(not row.honest for row in run.results.rows):
-        said.append(page.paragraph(
-            'Rows called paper-compat repeat the published protocol: tiles drawn with '
-            'replacement, moving BatchNorm statistics, and in linear evaluation the epoch that '
-            'is best on the test. They flatter and are no measure of the features.', 'warning'))
+        said.append(page.paragraph(FLATTERS, 'warning'))
     return page.section('Read this with the numbers', *said)
 
 
@@ -234,8 +235,11 @@ def training(run: Evaluated) -> str:
         return ''
     most, seed = max(row.fraction for row in rows), rows[0].seed
     shown = {row.protocol: row.history for row in rows if (row.fraction, row.seed) == (most, seed)}
-    return page.section('How fine-tuning and linear evaluation went', inline_figure(
-        history_figure(shown), f'{100 * most:g} % labelled, seed {seed}.'))
+    figures = [inline_figure(history_figure(shown, key), caption) for key, caption in (
+        ('loss', f'Training loss; {100 * most:g} % labelled, seed {seed}.'),
+        ('accuracy', 'Accuracy on the tiles that chose the epoch.'))]
+    return page.section('How fine-tuning and linear evaluation went',
+                        f'<div class="maps">{"".join(figures)}</div>')
 
 
 def curves(run: Evaluated) -> str:

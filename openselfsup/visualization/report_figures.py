@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..datasets.decode import read_tile
 from ..datasets.headers import TileError
@@ -138,20 +139,24 @@ def _scatter(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 
     return figure
 
 
-def history_figure(histories: dict[str, list[dict[str, float]]]) -> Figure:
-    """Plot loss and selection accuracy of the protocols that train with SGD, by epoch."""
-    figure = Figure(figsize=(6.2, 2.4), dpi=DPI, facecolor='white')
-    panels = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.17, top=0.75, wspace=0.25)
-    for panel, key, title in zip(panels, ('loss', 'accuracy'),
-                                 ('training loss', 'accuracy on the tiles that chose the epoch')):
-        for i, (name, history) in enumerate(histories.items()):
-            panel.plot([h['epoch'] for h in history], [h[key] for h in history], label=name,
-                       linewidth=1.1, color=CLASS_COLORS[i % len(CLASS_COLORS)])
-        panel.set_title(title, fontsize=7, loc='left', color=INK)
-        panel.spines[['top', 'right']].set_visible(False)
-        panel.tick_params(labelsize=6, colors=SOFT_INK)
-        panel.set_xlabel('epoch', fontsize=6.5, color=SOFT_INK)
-    panels[0].legend(loc='lower left', bbox_to_anchor=(0, 1.15), ncols=2, fontsize=6,
-                     frameon=False)
+def history_figure(histories: dict[str, list[dict[str, float]]], key: str) -> Figure:
+    """Plot one entry of the histories of protocols that train with SGD, by epoch.
+
+    Args:
+        histories: by protocol, one dict an epoch.
+        key: 'loss' or 'accuracy'.
+    """
+    figure = Figure(figsize=(4.6, 3.2), dpi=DPI, facecolor='white')
+    panel = figure.add_axes((0.1, 0.13, 0.88, 0.68))
+    for i, (name, history) in enumerate(histories.items()):
+        panel.plot([h['epoch'] for h in history], [h[key] for h in history], label=name,
+                   linewidth=1.2, color=CLASS_COLORS[i % len(CLASS_COLORS)])
+    panel.spines[['top', 'right']].set_visible(False)
+    panel.spines[['bottom', 'left']].set(color=HAIRLINE, linewidth=0.8)
+    panel.grid(color=HAIRLINE, linewidth=0.5)
+    panel.tick_params(labelsize=7, colors=SOFT_INK, length=0)
+    panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    panel.set_xlabel('epoch', fontsize=7, color=SOFT_INK)
+    panel.legend(loc='lower left', bbox_to_anchor=(0, 1.01), ncols=2, fontsize=7, frameon=False,
+                 labelcolor=INK)
     return figure

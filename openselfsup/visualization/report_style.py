@@ -4,7 +4,8 @@ STYLE = '''
 .scroll { overflow-x: auto; margin-bottom: .8rem; }
 .scroll table { width: auto; min-width: 100%; margin: 0; }
 .scroll td, .scroll th { white-space: nowrap; padding-right: 1.1rem; }
-.scroll td:first-child { min-width: 0; }
+.scroll th, .scroll td:first-child { white-space: normal; overflow-wrap: normal; }
+.scroll td:first-child { min-width: 7.5rem; }
 .scroll td.number, .scroll th.number { text-align: right; }
 .interval { display: block; color: #555; font-size: .75rem; font-weight: 400; }
 .paper td { color: #8a4b00; }
