@@ -38,6 +38,10 @@ def test_each_step_is_that_of_pil(some, step):
     assert error.mean() <= 0.5 and np.percentile(error, 99) <= 4
 
 
+def test_holes_have_their_exact_edges(some):
+    assert differences(ViewRecipe(224, [dict(type='Cutout', p=1.)]), some).max() == 0
+
+
 @pytest.mark.parametrize('size', [224, (90, 120)])
 @pytest.mark.parametrize('steps', [WEAK, STRONG], ids=['weak', 'strong'])
 def test_whole_recipes_are_those_of_pil(some, steps, size):
@@ -112,6 +116,16 @@ def test_noise_depends_on_its_seed_alone_not_on_the_batch():
     recipe = ViewRecipe(40, dict(noise=dict(NOISE, p=1.)))
     fourth = {key: value[3:4] for key, value in parameters.items()}
     assert torch.equal(TorchRenderer(recipe)(as_batch(grey[3:4]), fourth) - 128, noise[3:4])
+
+
+def test_every_bit_of_a_seed_counts():
+    grey = np.full((32, 40, 40, 3), 128, np.uint8)
+    recipe = ViewRecipe(40, dict(noise=dict(NOISE, p=1., variance=(25., 25.))))
+    parameters = draw(recipe, grey)
+    parameters['noise.seed'] = torch.tensor([0, *(1 << bit for bit in range(31))])
+    noise = TorchRenderer(recipe)(as_batch(grey), parameters) - 128
+    together = torch.corrcoef(noise.flatten(1)) - torch.eye(32)
+    assert together.abs().max() < 0.08  # 5 standard deviations
 
 
 def test_hashes_are_even_and_seeds_one_apart_have_nothing_in_common():
