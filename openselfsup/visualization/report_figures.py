@@ -118,7 +118,8 @@ def has_umap() -> bool:
 def _umap(x: np.ndarray) -> tuple[str, np.ndarray]:
     import umap
     neighbours = min(15, len(x) - 1)
-    points = umap.UMAP(n_neighbors=neighbours, random_state=0).fit_transform(x)
+    # A seed allows one thread; said here, or umap warns.
+    points = umap.UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1).fit_transform(x)
     return f'UMAP, {neighbours} neighbours', points
 
 

@@ -74,7 +74,7 @@ def test_umap_is_an_extra(evaluated, monkeypatch):
     assert 'umap-learn is not installed' in write_report(evaluated[0]).read_text()
 
     class Stub:
-        def __init__(self, n_neighbors, random_state):
+        def __init__(self, n_neighbors, random_state, n_jobs):
             assert n_neighbors == 14 and random_state == 0  # 15 test tiles
 
         def fit_transform(self, features):
