@@ -25,7 +25,8 @@ MAX_DETECTIONS = 100
 def evaluate_instances(truth: dict, results: Sequence[dict],
                        subsets: dict[str, Sequence[int]] | None = None,
                        score_threshold: float = SCORE_THRESHOLD,
-                       max_detections: int = MAX_DETECTIONS) -> dict[str, Any]:
+                       max_detections: int = MAX_DETECTIONS,
+                       masks: bool = True) -> dict[str, Any]:
     """Compute every instance score.
 
     Args:
@@ -35,6 +36,7 @@ def evaluate_instances(truth: dict, results: Sequence[dict],
         subsets: image ids of subsets by name, e.g. testA and testB of GlaS.
         score_threshold: smallest score of an object in the object-level scores.
         max_detections: how many results of an image count for AP.
+        masks: whether masks were to be found; otherwise boxes alone are scored.
 
     Returns:
         ``protocol``, ``score_threshold``, ``max_detections``, ``scores`` (by subset, 'all' first:
@@ -44,7 +46,7 @@ def evaluate_instances(truth: dict, results: Sequence[dict],
         over the whole subset; object Dice, Hausdorff (pixels) and AJI are means over its images.
     """
     sets = {'all': [i['id'] for i in truth['images']], **(subsets or {})}
-    with_masks = all('segmentation' in r for r in results)
+    with_masks = masks and all('segmentation' in r for r in results)
     images = _object_scores(truth, results, score_threshold) if with_masks else {}
     scores = {}
     for name, ids in sets.items():

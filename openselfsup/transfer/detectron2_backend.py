@@ -165,6 +165,7 @@ class Detectron2Backend:
                     processes=distributed.world_size(), config=self.job.config_file,
                     precision='autocast' if self.cfg.SOLVER.AMP.ENABLED else 'float32',
                     initialised=self.initialised, iterations=self.cfg.SOLVER.MAX_ITER,
+                    masks=self.cfg.MODEL.MASK_ON,
                     detections_per_image=self.cfg.TEST.DETECTIONS_PER_IMAGE, **self.trained)
 
 

@@ -49,7 +49,8 @@ def write(folder: Path, name: str, datasets_folder: str, results: list[dict],
         name: of the data set, e.g. ``GlaS_test``.
         datasets_folder: where it is.
         results: COCO results of all its images.
-        run: what a reader must know of the run; ``detections_per_image`` of it counts for AP.
+        run: what a reader must know of the run; ``detections_per_image`` of it counts for AP,
+            ``masks`` says whether the model finds any.
         compare: output folders of other runs.
 
     Returns:
@@ -58,7 +59,7 @@ def write(folder: Path, name: str, datasets_folder: str, results: list[dict],
     images_folder, truth = locate(datasets_folder, name)
     outcome = dict(dataset=name, run=run, **evaluate_instances(
         truth, results, subsets_of(datasets_folder, name),
-        max_detections=run['detections_per_image']))
+        max_detections=run['detections_per_image'], masks=run['masks']))
     write_json(folder / 'coco_instances_results.json', results)
     write_json(folder / 'results.json', outcome)
     by_name = {image['file_name']: image for image in truth['images']}

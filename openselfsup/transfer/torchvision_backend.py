@@ -253,6 +253,7 @@ class TorchvisionBackend:
                     device=str(self.device), processes=self.world,
                     precision='bfloat16' if self.recipe['SOLVER.AMP.ENABLED'] else 'float32',
                     config=self.recipe.config_file, initialised=self.initialised, seed=self.seed,
+                    masks=self.recipe['MODEL.MASK_ON'],
                     detections_per_image=self.recipe['TEST.DETECTIONS_PER_IMAGE'], **self.trained)
 
 
