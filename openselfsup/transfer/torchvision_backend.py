@@ -97,7 +97,7 @@ class TorchvisionBackend:
             return
         if not synchronises(self.device, self.world) and 'SyncBN' in (
                 recipe['MODEL.RESNETS.NORM'], recipe['MODEL.FPN.NORM']):
-            self.log.info('SyncBN needs several GPUs: here it is BN, over the %d images of each '
+            self.log.info('SyncBN needs several GPUs: here it is BN, over %d image(s) of each '
                           'process', recipe['SOLVER.IMS_PER_BATCH'] // self.world)
         self.model.train()
         step_model: nn.Module = self.model

@@ -90,7 +90,7 @@ def test_a_finished_run_resumed_trains_nothing_and_keeps_its_figures(datasets, t
     caplog.set_level('INFO', 'openselfsup.transfer')
     first = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2')
     first.fit()
-    assert 'here it is BN, over the 2 images of each process' in caplog.text
+    assert 'here it is BN, over 2 image(s) of each process' in caplog.text
     written = (tmp_path / 'model_final.pth').read_bytes()
     again = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2', resume=True)
     again.fit()
