@@ -13,7 +13,7 @@ from rich.table import Table
 
 from openselfsup.engine.environment import describe_environment
 
-from .groups import groups, run, run_afresh
+from .groups import groups, run_afresh
 from .timing import Result
 
 
@@ -38,7 +38,7 @@ def main() -> None:
             console.print(f'{library} is not installed: no row for it')
     results: list[Result] = []
     for group in chosen:
-        results += run(group, args.repeats) if len(chosen) == 1 else run_afresh(group, args.repeats)
+        results += run_afresh(group, args.repeats)
         if args.json:  # after every group: what is known is kept if the rest is interrupted
             rows = {r.name: dataclasses.asdict(r) for r in results}
             Path(args.json).write_text(

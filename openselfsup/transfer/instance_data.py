@@ -18,6 +18,8 @@ from ..errors import UserError
 
 _PREFETCH = 4  # batches prepared ahead
 
+Window = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels
+
 
 class InstanceDataset:
     """A COCO data set of instance masks.
@@ -49,39 +51,59 @@ class InstanceDataset:
     def __len__(self) -> int:
         return len(self.images)
 
-    def image(self, index: int, flip: bool = False) -> Tensor:
-        """Return an image as float32 [3, H, W], RGB, in [0, 255]."""
+    def window(self, index: int, size: tuple[int, int] | None, place: np.ndarray) -> Window | None:
+        """Return a window of ``size`` at ``place``, fractions in [0, 1) of where it may lie."""
+        if size is None:
+            return None
+        whole = self.images[index]['height'], self.images[index]['width']
+        size = [min(pair) for pair in zip(size, whole)]
+        top, left = (int(p * (w - s + 1)) for p, w, s in zip(place, whole, size))
+        return top, left, top + size[0], left + size[1]
+
+    def image(self, index: int, flip: bool = False, window: Window | None = None) -> Tensor:
+        """Return an image, or a window of it, as float32 [3, H, W], RGB, in [0, 255]."""
         pixels = read_tile(self.folder / self.images[index]['file_name'])
+        if window:
+            top, left, bottom, right = window
+            pixels = pixels[top:bottom, left:right]
         if flip:
             pixels = pixels[:, ::-1]
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()
 
-    def target(self, index: int, flip: bool = False) -> dict[str, Tensor]:
-        """Return the objects of an image as torchvision's models take them.
+    def target(self, index: int, flip: bool = False, window: Window | None = None
+               ) -> dict[str, Tensor]:
+        """Return the objects of an image, or of a window, as torchvision's models take them.
 
-        Boxes (x0, y0, x1, y1) float32 [N, 4] around the masks, labels int64 [N] from 1, masks
-        uint8 [N, H, W].
+        Boxes (x0, y0, x1, y1) float32 [N, 4] around what is to be seen of the masks, labels
+        int64 [N] from 1, masks uint8 [N, H, W].
         """
         entry = self.images[index]
         height, width = entry['height'], entry['width']
+        top, left, bottom, right = window or (0, 0, height, width)
         found = [(run_lengths(a['segmentation'], height, width),
                   self.categories.index(a['category_id']) + 1)
                  for a in self.annotations[entry['id']]]
-        found = [pair for pair in found if coco_mask.area(pair[0])]
-        if not found:
-            return dict(boxes=torch.zeros((0, 4)), labels=torch.zeros(0, dtype=torch.int64),
-                        masks=torch.zeros((0, height, width), dtype=torch.uint8))
-        rles, labels = zip(*found)
-        x, y, w, h = coco_mask.toBbox(list(rles)).T
-        if flip:
-            x = width - x - w
+        found = [(rle, label) for rle, label in found
+                 if _overlaps(coco_mask.toBbox(rle), top, left, bottom, right)]
         # One after the other: a second array of all masks costs more than the decoding.
-        masks = np.empty((len(rles), height, width), np.uint8)
-        for mask, rle in zip(masks, rles):
-            columns = coco_mask.decode(rle).T  # W x H, as decoded
-            cv2.transpose(np.ascontiguousarray(columns[::-1]) if flip else columns, mask)
-        return dict(boxes=torch.from_numpy(np.stack([x, y, x + w, y + h], 1)).float(),
-                    labels=torch.tensor(labels), masks=torch.from_numpy(masks))
+        masks = np.empty((len(found), bottom - top, right - left), np.uint8)
+        for mask, (rle, _) in zip(masks, found):
+            columns = coco_mask.decode(rle).T[left:right, top:bottom]  # W x H, as decoded
+            cv2.transpose(np.ascontiguousarray(columns[::-1] if flip else columns), mask)
+        boxes = np.array([cv2.boundingRect(mask) for mask in masks], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        seen = boxes[:, 2] > boxes[:, 0]  # a concave object may surround a window
+        labels = np.array([label for _, label in found], np.int64)
+        if not seen.all():
+            boxes, masks, labels = boxes[seen], masks[seen], labels[seen]
+        return dict(boxes=torch.from_numpy(boxes), labels=torch.from_numpy(labels),
+                    masks=torch.from_numpy(masks))
+
+
+def _overlaps(box: np.ndarray, top: int, left: int, bottom: int, right: int) -> bool:
+    """Return whether a box (x, y, width, height) and a window have a part in common."""
+    x, y, width, height = box
+    return bool(max(x, left) < min(x + width, right) and max(y, top) < min(y + height, bottom))
 
 
 def batch_indices(count: int, batch: int, iteration: int, seed: int) -> list[int]:
@@ -101,7 +123,7 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 def training_batches(dataset: InstanceDataset, batch: int, start: int, stop: int, seed: int,
                      rank: int = 0, world_size: int = 1, flip: bool = True,
-                     workers: int = 2) -> Iterator[tuple[list[Tensor], list[dict]]]:
+                     workers: int = 2, crop: tuple[int, int] | None = None) -> Iterator[tuple[list[Tensor], list[dict]]]:
     """Yield this rank's images and targets of the global batches start ... stop - 1.
 
     Args:
@@ -114,15 +136,17 @@ def training_batches(dataset: InstanceDataset, batch: int, start: int, stop: int
         world_size: how many shares there are.
         flip: mirror each image with probability 1/2.
         workers: threads that prepare batches.
+        crop: (height, width) of a random window that is taken of each image, at most all of it.
     """
     share = batch // world_size
 
     def prepared(iteration: int) -> tuple[list[Tensor], list[dict]]:
         indices = batch_indices(len(dataset), batch, iteration, seed)
         flips = np.random.default_rng((seed, 1, iteration)).random(batch) < 0.5 * flip
-        own = range(rank * share, (rank + 1) * share)
-        return ([dataset.image(indices[i], bool(flips[i])) for i in own],
-                [dataset.target(indices[i], bool(flips[i])) for i in own])
+        places = np.random.default_rng((seed, 2, iteration)).random((batch, 2))
+        own = [(indices[i], bool(flips[i]), dataset.window(indices[i], crop, places[i]))
+               for i in range(rank * share, (rank + 1) * share)]
+        return ([dataset.image(*drawn) for drawn in own], [dataset.target(*drawn) for drawn in own])
 
     with ThreadPoolExecutor(max(workers, 1), 'images') as pool:
         waiting = [pool.submit(prepared, i) for i in range(start, min(start + _PREFETCH, stop))]

@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     'INPUT.FORMAT': 'BGR', 'INPUT.MIN_SIZE_TRAIN': (800,), 'INPUT.MAX_SIZE_TRAIN': 1333,
     'INPUT.MIN_SIZE_TRAIN_SAMPLING': 'choice', 'INPUT.MIN_SIZE_TEST': 800,
     'INPUT.MAX_SIZE_TEST': 1333, 'INPUT.RANDOM_FLIP': 'horizontal', 'INPUT.MASK_FORMAT': 'polygon',
+    'INPUT.CROP.ENABLED': False, 'INPUT.CROP.TYPE': 'absolute', 'INPUT.CROP.SIZE': (256, 256),
     'MODEL.META_ARCHITECTURE': 'GeneralizedRCNN', 'MODEL.WEIGHTS': '', 'MODEL.MASK_ON': False,
     'MODEL.PIXEL_MEAN': (103.53, 116.28, 123.675), 'MODEL.PIXEL_STD': (1.0, 1.0, 1.0),
     'MODEL.BACKBONE.NAME': 'build_resnet_backbone', 'MODEL.BACKBONE.FREEZE_AT': 2,
@@ -62,6 +63,7 @@ DEFAULTS: dict[str, Any] = {
 _CHOICES: dict[str, tuple] = {
     'INPUT.FORMAT': ('BGR', 'RGB'), 'INPUT.MIN_SIZE_TRAIN_SAMPLING': ('choice', 'range'),
     'INPUT.RANDOM_FLIP': ('none', 'horizontal'), 'INPUT.MASK_FORMAT': ('polygon', 'bitmask'),
+    'INPUT.CROP.TYPE': ('absolute',),
     'MODEL.RESNETS.NORM': ('BN', 'SyncBN', 'FrozenBN', 'GN'),
     'MODEL.FPN.NORM': ('', 'BN', 'SyncBN', 'FrozenBN', 'GN'),
     'MODEL.RESNETS.DEPTH': (18, 34, 50, 101), 'SOLVER.WARMUP_METHOD': ('linear', 'constant'),

@@ -148,7 +148,8 @@ class TorchvisionBackend:
             data, self.recipe['SOLVER.IMS_PER_BATCH'], start, stop,
             self.seed if seed is None else seed, distributed.rank(), self.world,
             self.recipe['INPUT.RANDOM_FLIP'] == 'horizontal',
-            self.recipe['DATALOADER.NUM_WORKERS'])
+            self.recipe['DATALOADER.NUM_WORKERS'],
+            self.recipe['INPUT.CROP.SIZE'] if self.recipe['INPUT.CROP.ENABLED'] else None)
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple,
               rate: float, iteration: int) -> dict[str, Tensor]:

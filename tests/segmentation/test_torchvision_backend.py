@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -65,6 +66,39 @@ def test_a_flip_mirrors_image_boxes_and_masks(datasets):
     mask = flipped['masks'][0]
     columns = mask.any(0).nonzero().flatten()
     assert flipped['boxes'][0, 0] == columns[0] and flipped['boxes'][0, 2] == columns[-1] + 1
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_a_window_shows_its_part_of_image_and_objects(datasets, flip):
+    data = InstanceDataset(*locate(datasets, 'GlaS_train'))
+    places = np.random.default_rng(0).random((8, 2))
+    counts = set()
+    for place in places:
+        window = data.window(0, (40, 56), place)
+        top, left, bottom, right = window
+        assert (bottom - top, right - left) == (40, 56) and bottom <= 96 and right <= 96
+        image, target = data.image(0, flip, window), data.target(0, flip, window)
+        part, masks = (x[:, top:bottom, left:right] for x in (data.image(0),
+                                                              data.target(0)['masks']))
+        masks = masks[masks.bool().flatten(1).any(1)]
+        assert torch.equal(image, part.flip(2) if flip else part)
+        assert torch.equal(target['masks'], masks.flip(2) if flip else masks)
+        assert len(target['labels']) == len(target['boxes']) == len(masks)
+        for mask, (x0, y0, x1, y1) in zip(target['masks'], target['boxes'].int().tolist()):
+            inside = mask[y0:y1, x0:x1]
+            assert inside.sum() == mask.sum()  # nothing outside, and no empty border inside
+            assert all(inside.any(axis)[end] for axis in (0, 1) for end in (0, -1))
+        counts.add(len(masks))
+    assert len(counts) > 1  # some windows miss some objects
+    assert data.window(0, (500, 20), places[0])[0::2] == (0, 96)
+
+
+def test_batches_of_windows(datasets):
+    data = InstanceDataset(*locate(datasets, 'GlaS_train'))
+    images, targets = next(training_batches(data, 4, 0, 1, seed=1, crop=(48, 64)))
+    assert all(i.shape == (3, 48, 64) for i in images)
+    assert all(t['masks'].shape[1:] == (48, 64) for t in targets)
+    assert len({tuple(i[:, 0, 0].tolist()) for i in images}) == 4
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(datasets, tmp_path):
