@@ -16,6 +16,7 @@ from .tiles import MOCO, write_tiffs
 from .timing import Case
 
 WORKERS, BATCH = 2, 64
+RAW_BATCH = 256  # of the published recipe, on one GPU
 RECIPE = dict(type='ViewRecipe', size=224, steps=MOCO)
 
 
@@ -52,19 +53,19 @@ def _views_case(source: ImageFolder, paths: list[str], tiles: int) -> Case:
 
 
 def _feed_case(source, paths: list[str], tiles: int) -> Case:
-    loader = ViewLoader(TileDataset(source, RECIPE), BATCH, workers=WORKERS, render='device')
-    files = ViewLoader(TileDataset(ImageFolder(str(Path(paths[0]).parent)), RECIPE), BATCH,
+    loader = ViewLoader(TileDataset(source, RECIPE), RAW_BATCH, workers=WORKERS, render='device')
+    files = ViewLoader(TileDataset(ImageFolder(str(Path(paths[0]).parent)), RECIPE), RAW_BATCH,
                        workers=WORKERS, render='device')
-    theirs = _processes(published.PILTiles(paths[:tiles]))
-    return Case('feed', f'{tiles} raw tiles to batches with their draws, {WORKERS} workers: '
-                        'packed against TIFF files in processes',
+    theirs = _processes(published.PILTiles(paths[:tiles]), RAW_BATCH)
+    return Case('feed', f'{tiles} raw tiles to batches of {RAW_BATCH} with their draws, '
+                        f'{WORKERS} workers: packed against TIFF files in processes',
                 lambda: exhaust(loader), lambda: exhaust(theirs),
                 {'ours from TIFF': lambda: exhaust(files)},
-                items=tiles // BATCH * BATCH, unit='tiles/s', calls=1)
+                items=tiles // RAW_BATCH * RAW_BATCH, unit='tiles/s', calls=1)
 
 
-def _processes(dataset) -> DataLoader:
-    return DataLoader(dataset, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True,
+def _processes(dataset, batch: int = BATCH) -> DataLoader:
+    return DataLoader(dataset, batch, shuffle=True, num_workers=WORKERS, drop_last=True,
                       persistent_workers=True)
 
 

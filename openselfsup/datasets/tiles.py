@@ -113,7 +113,7 @@ class TileDataset:
             return self._raw_batch(np.asarray(indices), generator, pin_memory)
         tiles, read = zip(*(self.read(int(index)) for index in indices))
         sizes = torch.tensor([tile.shape[:2] for tile in tiles])  # B x 2
-        draws = [recipe.draw(sizes, generator) for recipe in self.recipes]
+        draws = self._draw(sizes, generator)
         batch: dict = dict(index=torch.tensor(read))
         if self.source.labels is not None:
             batch['label'] = torch.from_numpy(self.source.labels[list(read)])
@@ -128,13 +128,22 @@ class TileDataset:
                    pin_memory: bool) -> dict:
         """Make a batch of raw tiles that all have one size without looking at each of them."""
         sizes = torch.tensor(self.source.tile_size).expand(len(indices), 2)
-        draws = [recipe.draw(sizes, generator) for recipe in self.recipes]
+        draws = self._draw(sizes, generator)
         tiles, array = _image_buffer(len(indices), *self.source.tile_size, pin_memory)
         self.source.gather(indices, array)
         batch = dict(tiles=tiles, draw=draws, index=torch.from_numpy(indices).long())
         if self.source.labels is not None:
             batch['label'] = torch.from_numpy(self.source.labels[indices])
         return batch
+
+    def _draw(self, sizes: Tensor, generator: torch.Generator) -> list[dict[str, Tensor]]:
+        """Draw the views of tiles of these (height, width), (B, 2): parameters for each view."""
+        recipe, count = self.recipes[0], len(self.recipes)
+        if any(other is not recipe for other in self.recipes):
+            return [recipe.draw(sizes, generator) for recipe in self.recipes]
+        # All views at once: the time goes into the number of operations, not into their size.
+        drawn = recipe.draw(sizes.repeat(count, 1), generator)
+        return [dict(zip(drawn, view)) for view in zip(*(d.chunk(count) for d in drawn.values()))]
 
     def _stack(self, tiles: Sequence[np.ndarray], read: Sequence[int], pin_memory: bool) -> Tensor:
         """Return tiles of one size as (B, 3, H, W)."""

@@ -123,7 +123,8 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 def training_batches(dataset: InstanceDataset, batch: int, start: int, stop: int, seed: int,
                      rank: int = 0, world_size: int = 1, flip: bool = True,
-                     workers: int = 2, crop: tuple[int, int] | None = None) -> Iterator[tuple[list[Tensor], list[dict]]]:
+                     workers: int = 2, crop: tuple[int, int] | None = None
+                     ) -> Iterator[tuple[list[Tensor], list[dict]]]:
     """Yield this rank's images and targets of the global batches start ... stop - 1.
 
     Args:

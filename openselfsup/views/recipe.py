@@ -1,5 +1,6 @@
 """ViewRecipe: what a view may undergo; draws the parameters of a batch of views."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -144,7 +145,7 @@ class ViewRecipe:
         """Names of the steps that leave no affine map from view to tile."""
         return [name for name, step in self.named_steps.items() if step.geometry == 'none']
 
-    @property
+    @functools.cached_property
     def is_warped(self) -> bool:
         """Whether a step asks for more than crops, flips, quarter turns and transposes."""
         return any(step.geometry == 'affine' for step in self.steps)

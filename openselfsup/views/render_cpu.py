@@ -8,6 +8,7 @@ off OpenCV's own threads, which a view is far too small for.
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ _TRUNCATE = -0.5  # PIL cuts to whole numbers where OpenCV rounds
 _HEADROOM = 1.1
 _TAKE_GREY = ('GaussianBlur', 'Solarize')  # operations that also take (H, W)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2
+# Terms of matrices (3, 4) that take (R, G, B, 1) to colours
+_SAME, _GREY, _ADDED = np.eye(3, 4), np.array([[*_LUMA, 0]] * 3), np.array([[0, 0, 0, 1.]] * 3)
 
 
 def render(tile: np.ndarray, recipe: ViewRecipe, parameters: Mapping[str, Any],
@@ -159,28 +162,23 @@ def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
     if factor == 1:
         return image
-    mean = math.floor(np.dot(cv2.mean(image)[:3], _LUMA) + 0.5)
+    mean = math.floor(sum(map(operator.mul, _LUMA, cv2.mean(image))) + 0.5)
     offset = (1 - factor) * mean + _TRUNCATE
-    return cv2.transform(image, np.array([[factor, 0, 0, offset], [0, factor, 0, offset],
-                                          [0, 0, factor, offset]]))
+    return cv2.transform(image, factor * _SAME + offset * _ADDED)
 
 
 def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
     if factor == 1:
         return image
-    blend = factor * np.eye(3, 4) + (1 - factor) * np.array([*_LUMA, 0])
-    blend[:, 3] = _TRUNCATE
-    return cv2.transform(image, blend)
+    return cv2.transform(image, factor * _SAME + (1 - factor) * _GREY + _TRUNCATE * _ADDED)
 
 
 def _hue(image: np.ndarray, turn: float) -> np.ndarray:
     if turn == 0:
         return image
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    hue = cv2.extractChannel(hsv, 0)
     # PIL counts 255 steps in the circle and cuts, where OpenCV counts 256 and rounds.
-    hue += np.uint8(round(int(turn * 255) * 256 / 255 + _TRUNCATE) % 256)  # wraps around
-    cv2.insertChannel(hue, hsv, 0)
+    hsv[..., 0] += np.uint8(round(int(turn * 255) * 256 / 255 + _TRUNCATE) % 256)  # wraps around
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 

@@ -45,6 +45,7 @@ def test_views_case(monkeypatch):
 
 def test_loader_cases(monkeypatch):
     monkeypatch.setattr(loader, 'BATCH', 4)
+    monkeypatch.setattr(loader, 'RAW_BATCH', 4)
     assert set(run_all(loader.loader_cases(tiles=8, raw_tiles=12))) == {'loader', 'feed'}
 
 

@@ -43,9 +43,9 @@ def test_a_batch_of_views():
 def test_views_are_what_the_renderer_makes_of_the_draws():
     dataset = TileDataset(CMU, RECIPE)
     batch = dataset.batch([3, 60], generator(1))
-    g = generator(1)
+    both = dataset.recipes[0].draw(torch.full((4, 2), 224), generator(1))  # one view, the other
     for v in range(2):
-        draw = dataset.recipes[v].draw(torch.tensor([[224, 224], [224, 224]]), g)
+        draw = {name: values[2 * v:2 * v + 2] for name, values in both.items()}
         assert torch.equal(batch['view_to_tile'][:, v], draw['view_to_tile'])
         for b, index in enumerate((3, 60)):
             out = np.empty((64, 64, 3), np.uint8)
