@@ -1,0 +1,1 @@
+"""Speed and evaluation, run from the command line."""

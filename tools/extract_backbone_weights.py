@@ -10,8 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.checkpoints import (Architecture, architecture_of, backbone_state_dict, load,
-                                     save)
+from openselfsup.checkpoints import Architecture, architecture_of, backbone_state_dict, load, save
 from openselfsup.checkpoints.names import OPENSELFSUP, OURS, PLM, shorten, summary
 from openselfsup.engine.cli import run
 from openselfsup.errors import UserError

@@ -1,8 +1,15 @@
 """Checkpoints: safe reading, atomic writing, naming schemes, and loading into a backbone."""
 
 from .loading import LoadReport, check_training_state, load_backbone_weights
-from .names import (Architecture, architecture_of, backbone_state_dict, detect, from_detectron2,
-                    to_detectron2, weights_of)
+from .names import (
+                    Architecture,
+                    architecture_of,
+                    backbone_state_dict,
+                    detect,
+                    from_detectron2,
+                    to_detectron2,
+                    weights_of,
+)
 from .published import training_state_from_published, training_state_to_published
 from .reading import load
 from .writing import atomic_file, link, save

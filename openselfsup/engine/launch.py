@@ -91,7 +91,8 @@ def _read_slurm() -> tuple[int, int, int]:
     if 'MASTER_ADDR' not in os.environ and 'SLURM_NODELIST' in os.environ:
         os.environ['MASTER_ADDR'] = first_slurm_host(os.environ['SLURM_NODELIST'])
     # Two jobs on one node must not meet on one port.
-    os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 20000))
+    port = 20000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 20000
+    os.environ.setdefault('MASTER_PORT', str(port))
     return ranks
 
 

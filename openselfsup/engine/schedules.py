@@ -56,8 +56,8 @@ def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: float = 0.
 
 
 @SCHEDULES.register_module()
-def Step(base_lr: float, epochs: int, steps_per_epoch: int, milestones: Sequence[float] = (0.6, 0.8),
-         gamma: float = 0.1, warmup_epochs: float = 0.0,
+def Step(base_lr: float, epochs: int, steps_per_epoch: int,
+         milestones: Sequence[float] = (0.6, 0.8), gamma: float = 0.1, warmup_epochs: float = 0.0,
          warmup_start: float = 0.001, by: str = 'epoch') -> np.ndarray:
     """Multiply the rate by ``gamma`` at each milestone (MoCo v1: at 60 % and 80 %).
 

@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from .. import __version__
 from ..datasets.labeled import LabeledTileDataset
 from . import networks
-from .baselines import (COLOUR_HISTOGRAM, COLOUR_STATISTICS, IMAGENET_INIT, RANDOM_INIT,
-                        Renormalised, imagenet_weights)
+from .baselines import (
+    COLOUR_HISTOGRAM,
+    COLOUR_STATISTICS,
+    IMAGENET_INIT,
+    RANDOM_INIT,
+    Renormalised,
+    imagenet_weights,
+)
 from .data import EvaluationData, Part
 from .features import Features, extract_all
 from .finetune import predict, train_as_published, train_honestly

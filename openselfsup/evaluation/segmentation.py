@@ -14,8 +14,16 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .segmentation_objects import (Counts, Panoptic, aji, glas_counts, object_dice,
-                                   object_hausdorff, overlaps, panoptic)
+from .segmentation_objects import (
+    Counts,
+    Panoptic,
+    aji,
+    glas_counts,
+    object_dice,
+    object_hausdorff,
+    overlaps,
+    panoptic,
+)
 
 PROTOCOL = 'instance-segmentation-v1'
 SCORE_THRESHOLD = 0.5  # an object counts as found in the object-level scores

@@ -8,8 +8,14 @@ and nothing else of ours.
 
 from . import geometry, render_cpu, render_pil, render_torch
 from .distortion_steps import ElasticDistortion, GridDistortion
-from .geometric_steps import (HorizontalFlip, QuarterTurn, RandomResizedCrop, ShiftScaleRotate,
-                              Transpose, VerticalFlip)
+from .geometric_steps import (
+                              HorizontalFlip,
+                              QuarterTurn,
+                              RandomResizedCrop,
+                              ShiftScaleRotate,
+                              Transpose,
+                              VerticalFlip,
+)
 from .geometry import cell_boxes, cell_polygons, compose, invert, is_axis_aligned
 from .overlap import Matching, match_cells
 from .photometric_steps import ColorJitter, GaussianBlur, Grayscale, HEDJitter, Solarize

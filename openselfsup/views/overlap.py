@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from .geometry import (Grid, cell_polygons, determinant, grid_shape, invert, is_transposed,
-                       transform)
+from .geometry import Grid, cell_polygons, determinant, grid_shape, invert, is_transposed, transform
 from .polygons import area, areas_in_unit_grid, clip_to_unit_square
 
 

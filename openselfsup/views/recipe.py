@@ -10,13 +10,28 @@ import torch
 from torch import Generator, Tensor
 
 from .distortion_steps import ElasticDistortion, GridDistortion
-from .geometric_steps import (HorizontalFlip, QuarterTurn, RandomResizedCrop, ShiftScaleRotate,
-                              Transpose, VerticalFlip)
+from .geometric_steps import (
+    HorizontalFlip,
+    QuarterTurn,
+    RandomResizedCrop,
+    ShiftScaleRotate,
+    Transpose,
+    VerticalFlip,
+)
 from .geometry import compose
 from .photometric_steps import ColorJitter, GaussianBlur, Grayscale, HEDJitter, Solarize
 from .steps import GEOMETRIES, GeometricStep, ImageStep, Scope, Step
-from .strong_steps import (CLAHE, Brightness, Contrast, Cutout, GaussianNoise, HueSaturationValue,
-                           MedianBlur, MotionBlur, OpticalDistortion)
+from .strong_steps import (
+    CLAHE,
+    Brightness,
+    Contrast,
+    Cutout,
+    GaussianNoise,
+    HueSaturationValue,
+    MedianBlur,
+    MotionBlur,
+    OpticalDistortion,
+)
 
 STEPS: dict[str, type[Step]] = {cls.__name__: cls for cls in (
     RandomResizedCrop, HorizontalFlip, VerticalFlip, QuarterTurn, Transpose, ShiftScaleRotate,

@@ -12,8 +12,17 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .steps import Scope
-from .strong_steps import (CLAHE, Brightness, Contrast, Cutout, GaussianNoise, HueSaturationValue,
-                           MedianBlur, MotionBlur, motion_kernel)
+from .strong_steps import (
+    CLAHE,
+    Brightness,
+    Contrast,
+    Cutout,
+    GaussianNoise,
+    HueSaturationValue,
+    MedianBlur,
+    MotionBlur,
+    motion_kernel,
+)
 
 Size = tuple[int, int]
 

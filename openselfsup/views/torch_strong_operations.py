@@ -11,9 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .distortion_steps import Distortion, ElasticDistortion, GridDistortion
-from .strong_steps import (Brightness, Contrast, Cutout, GaussianNoise, HueSaturationValue,
-                           MedianBlur, MotionBlur, OpticalDistortion)
+from .distortion_steps import ElasticDistortion, GridDistortion
+from .strong_steps import (
+    Brightness,
+    Contrast,
+    Cutout,
+    GaussianNoise,
+    HueSaturationValue,
+    MedianBlur,
+    MotionBlur,
+    OpticalDistortion,
+)
 from .torch_operations import Operation, Parameters, column, from_hsv, to_hsv
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ..views.geometry import cell_polygons
-from .canvas import (SOFT_INK, UNIT_SQUARE, Canvas, Panel, draw_view_frame, to_image,
-                     view_color)
+from .canvas import SOFT_INK, UNIT_SQUARE, Canvas, Panel, draw_view_frame, to_image, view_color
 from .view_sheet import TileSource, draw_tile, tile_name
 
 #: Colours of the followed query cells; they stand out from haematoxylin and eosin and from

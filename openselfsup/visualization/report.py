@@ -17,8 +17,14 @@ from ..evaluation.results import Results, Row, Summary, read_results
 from ..evaluation.table import HEADINGS, percent
 from . import page
 from .curves import plot_curves
-from .report_figures import (feature_maps, has_umap, history_figure, inline_figure, inline_png,
-                             thumbnail)
+from .report_figures import (
+    feature_maps,
+    has_umap,
+    history_figure,
+    inline_figure,
+    inline_png,
+    thumbnail,
+)
 from .report_style import STYLE
 
 REPORT = 'report.html'

@@ -157,7 +157,8 @@ def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
             ones; ``knn``: dict with ``rows``, a list of dicts ``name``, ``accuracy`` in
             [0, 1], ``sd``, ``strong`` (printed bold), and ``protocol``, a sentence under the
             table; ``classification`` and ``segmentation``: dicts like ``knn`` with ``report``,
-            the path of a page, and for segmentation ``picture`` and its ``caption``; ``files``: dict from glob patterns in the work directory to what they are;
+            the path of a page, and for segmentation ``picture`` and its ``caption``;
+            ``files``: dict from glob patterns in the work directory to what they are;
             ``commands``: list of dicts ``what`` and ``command``, default those of
             :func:`default_commands`; ``python``: the interpreter in them.
         sections: what the page consists of; each gets the :class:`Run` and returns HTML, made

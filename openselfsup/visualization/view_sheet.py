@@ -7,8 +7,16 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from .canvas import (SOFT_INK, UNIT_SQUARE, Canvas, Panel, draw_view_frame, outline, to_image,
-                     view_color)
+from .canvas import (
+    SOFT_INK,
+    UNIT_SQUARE,
+    Canvas,
+    Panel,
+    draw_view_frame,
+    outline,
+    to_image,
+    view_color,
+)
 
 MARGIN, GAP, BLOCK_GAP = 18.0, 6.0, 22.0
 HEADER, HEADINGS, CAPTION, ROW_GAP = 36.0, 14.0, 11.0, 9.0

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.speed import (gpu, kmeans, loader, losses, matching, overhead,
-                              step, views)
+from benchmarks.speed import gpu, kmeans, loader, losses, matching, overhead, step, views
 from benchmarks.speed.timing import measure
 
 

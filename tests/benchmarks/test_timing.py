@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import time
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import groups, timing
+from benchmarks.speed import timing
 from benchmarks.speed.timing import Case, Result, measure
 
 

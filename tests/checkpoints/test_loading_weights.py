@@ -2,8 +2,12 @@ import pytest
 import torch
 import torchvision
 
-from openselfsup.checkpoints import (backbone_state_dict, check_training_state,
-                                     load_backbone_weights, save)
+from openselfsup.checkpoints import (
+    backbone_state_dict,
+    check_training_state,
+    load_backbone_weights,
+    save,
+)
 from openselfsup.errors import UserError
 
 

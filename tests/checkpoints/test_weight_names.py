@@ -4,8 +4,14 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openselfsup.checkpoints import (architecture_of, backbone_state_dict, detect,
-                                     from_detectron2, to_detectron2, weights_of)
+from openselfsup.checkpoints import (
+    architecture_of,
+    backbone_state_dict,
+    detect,
+    from_detectron2,
+    to_detectron2,
+    weights_of,
+)
 from openselfsup.errors import UserError
 
 

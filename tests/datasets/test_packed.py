@@ -13,8 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from openselfsup.datasets import (ImageFolder, PackedTiles, TileDataset, ViewLoader, build_source,
-                                  packed)
+from openselfsup.datasets import (
+    ImageFolder,
+    PackedTiles,
+    TileDataset,
+    ViewLoader,
+    build_source,
+    packed,
+)
 from openselfsup.errors import UserError
 
 REPO = Path(__file__).parents[2]

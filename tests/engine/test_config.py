@@ -24,7 +24,8 @@ def test_every_config_passes_its_own_check(path):
 
 def test_overriding_one_field_changes_that_field_only(tmp_path):
     base = load_config(PLM)
-    child = load_config(write(tmp_path, 'dataset = dict(recipe=dict(steps=dict(jitter=dict(p=0.1))))'))
+    child = load_config(write(
+        tmp_path, 'dataset = dict(recipe=dict(steps=dict(jitter=dict(p=0.1))))'))
     assert child.dataset.recipe.steps.jitter.p == 0.1
     assert child.dataset.recipe.steps.jitter.hue == base.dataset.recipe.steps.jitter.hue
     assert list(child.dataset.recipe.steps) == list(base.dataset.recipe.steps)

@@ -30,7 +30,8 @@ def test_warm_up_rises_in_a_line_to_the_base_rate():
 def test_step_drops_at_fractions_or_epochs():
     by_fraction, by_epoch = build(type='Step'), build(type='Step', milestones=(6, 8))
     np.testing.assert_array_equal(by_fraction, by_epoch)
-    np.testing.assert_allclose(by_epoch[[0, 41, 42, 55, 56, 69]], [0.3, 0.3, 0.03, 0.03, 0.003, 0.003])
+    np.testing.assert_allclose(by_epoch[[0, 41, 42, 55, 56, 69]],
+                               [0.3, 0.3, 0.03, 0.03, 0.003, 0.003])
 
 
 def test_min_lr_is_where_the_cosine_ends():

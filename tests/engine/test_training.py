@@ -101,7 +101,7 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-PUBLISHED = [f'dataset.source={{"type": "ImageFolder", "root": "data/demo/kather2016"}}',
+PUBLISHED = ['dataset.source={"type": "ImageFolder", "root": "data/demo/kather2016"}',
              'dataset.recipe.size=64', 'global_batch_size=16', 'model.queue_len=64', 'epochs=1',
              'log_interval=1']
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from openselfsup.datasets.labeled import LabeledTileDataset
 from openselfsup.errors import UserError
 from openselfsup.evaluation import evaluate, finetune, networks
 from openselfsup.evaluation.baselines import Renormalised
@@ -134,8 +133,8 @@ def test_test_labels_cannot_influence_any_honest_protocol(split, weights, tmp_pa
     chosen = []
     for name, data in (('true', find_data(str(split))), ('permuted', permuted(split))):
         models = []
-        monkeypatch.setattr(evaluate, 'predict', lambda model, *rest: (
-            models.append(model), finetune.predict(model, *rest))[1])
+        monkeypatch.setattr(evaluate, 'predict', lambda model, *rest, kept=models: (
+            kept.append(model), finetune.predict(model, *rest))[1])
         evaluation = evaluate.Evaluation(Settings(
             tmp_path / name, model_path=str(weights), protocols=PROTOCOLS, seeds=(1,),
             train=QUICK, resamples=10, say=lambda text: None), data)

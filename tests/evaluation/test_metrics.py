@@ -5,8 +5,15 @@ import pytest
 from sklearn import metrics as sk
 
 from openselfsup.errors import UserError
-from openselfsup.evaluation.metrics import (SCORES, bootstrap, confusion, interval,
-                                            per_class_recall, resamples, score)
+from openselfsup.evaluation.metrics import (
+    SCORES,
+    bootstrap,
+    confusion,
+    interval,
+    per_class_recall,
+    resamples,
+    score,
+)
 
 
 @pytest.fixture

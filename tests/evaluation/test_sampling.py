@@ -3,8 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openselfsup.evaluation.sampling import (hold_out, labelled_fraction, patients_of,
-                                             too_small_for, with_replacement)
+from openselfsup.evaluation.sampling import (
+    hold_out,
+    labelled_fraction,
+    patients_of,
+    too_small_for,
+    with_replacement,
+)
 
 LABELS = np.repeat([0, 1, 2], [100, 40, 3])
 

@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import directed_hausdorff
 from sklearn.metrics import f1_score, jaccard_score
 
-from openselfsup.evaluation.segmentation import coco_ap, evaluate_instances
-from openselfsup.evaluation.segmentation_objects import (aji, glas_counts, object_dice,
-                                                         object_hausdorff, overlaps, panoptic)
-from openselfsup.evaluation.segmentation_semantic import Confusion
 from openselfsup.datasets.prepare.instances import annotations_of, encode
+from openselfsup.evaluation.segmentation import coco_ap, evaluate_instances
+from openselfsup.evaluation.segmentation_objects import (
+    aji,
+    glas_counts,
+    object_dice,
+    object_hausdorff,
+    overlaps,
+    panoptic,
+)
+from openselfsup.evaluation.segmentation_semantic import Confusion
 
 EMPTY = np.zeros((20, 20), int)
 
@@ -115,7 +121,7 @@ def test_against_plain_loops_over_pixel_sets(seed):
     # AJI and PQ, by the letter of the papers
     c = u = 0
     used, matches = set(), []
-    for g, a in own.items():
+    for a in own.values():
         j = {s: len(a & b) / len(a | b) for s, b in other.items()}
         s = max(j, key=lambda k: (j[k], -k))
         if j[s]:

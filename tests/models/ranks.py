@@ -2,8 +2,8 @@
 
 import torch
 import torch.distributed as dist
-from toy_model import random_batch, toy_algorithm, train_step
 from torch.nn.parallel import DistributedDataParallel
+from toy_model import random_batch, toy_algorithm, train_step
 
 from openselfsup import distributed
 from openselfsup.models.norm import SplitBN

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from toy_model import random_batch, train_step
 from toy_parts import ROBUST, toy
-from torch import nn
 
 from openselfsup.engine.preprocessor import Preprocessor
 from openselfsup.engine.step import TrainStep
@@ -165,7 +165,8 @@ def test_the_attack_is_seen_under_autocast():
     assert (outputs['loss_adversarial'] - outputs['loss_instance']).abs() > 1e-3
     total(outputs).backward()
     exact, gradients = train_step(algorithm.float(), views, None)
-    assert outputs['loss_adversarial'].item() == pytest.approx(exact['loss_adversarial'].item(), rel=0.02)
+    assert outputs['loss_adversarial'].item() == pytest.approx(
+        exact['loss_adversarial'].item(), rel=0.02)
 
 
 @pytest.mark.parametrize('bn', ['shared', 'frozen', 'auxiliary'])

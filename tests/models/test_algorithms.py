@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from toy_model import random_batch, toy_algorithm, train_step
 from torch._subclasses import FakeTensorMode
+from toy_model import random_batch, toy_algorithm, train_step
 
 from openselfsup.errors import UserError
 from openselfsup.models.algorithms import PLM, DenseCL, MoCo

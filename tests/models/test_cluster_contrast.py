@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from openselfsup.errors import UserError
-from openselfsup.models.health import label_agreement
 from openselfsup.models.heads import ClusterHead
+from openselfsup.models.health import label_agreement
 from openselfsup.models.losses import (
     cluster_contrast,
     joint_assignment,

@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from toy_model import ToyBackbone, random_batch, toy_algorithm, train_step
 from torch import nn
+from toy_model import ToyBackbone, random_batch, toy_algorithm, train_step
 
 from openselfsup.errors import UserError
 from openselfsup.models.algorithms import MoCo

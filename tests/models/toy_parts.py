@@ -2,8 +2,8 @@
 
 import torch
 import torch.distributed as dist
-from toy_model import ToyBackbone, random_batch, toy_algorithm
 from torch.nn.parallel import DistributedDataParallel
+from toy_model import ToyBackbone, random_batch, toy_algorithm
 
 from openselfsup import distributed
 from openselfsup.models.algorithms import CA2CL, SimCLR

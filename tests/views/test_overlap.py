@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from strategies import GOLDEN, affine_map, axis_aligned_map, given, golden_maps
 from torch.testing import assert_close
 
-from openselfsup.views import (ViewRecipe, cell_boxes, compose, geometry, match_cells, overlap,
-                               polygons)
+from openselfsup.views import (
+    ViewRecipe,
+    cell_boxes,
+    compose,
+    geometry,
+    match_cells,
+    overlap,
+    polygons,
+)
 
 GRIDS = st.tuples(st.integers(1, 8), st.integers(1, 8))
 

@@ -94,8 +94,8 @@ def test_without_steps_a_view_is_its_tile(tiles):
 
 @pytest.mark.parametrize('renderer', [render_cpu, render_pil])
 def test_tiles_are_not_changed_and_neighbours_not_touched(tiles, renderer):
-    recipe = ViewRecipe(56, [dict(type=name, p=1.) for name in ALL])
-    for recipe in (recipe, *(ViewRecipe(224, [dict(type=name, p=1.)]) for name in ALL)):
+    together = ViewRecipe(56, [dict(type=name, p=1.) for name in ALL])
+    for recipe in (together, *(ViewRecipe(224, [dict(type=name, p=1.)]) for name in ALL)):
         tile = tiles[0].copy()
         tile.flags.writeable = False
         buffer = np.full((3, *recipe.size, 3), 77, np.uint8)

@@ -37,7 +37,8 @@ _base_ = ['{ROOT}/{DEMO}']
 model = dict(_delete_=True, type='DenseCL', backbone=dict(type='ResNet', depth=18),
              neck=dict(type='DenseCLNeck', in_channels=512, hid_channels=512, out_channels=128))
 """)
-    done = browse(str(config), '--n', '2', '--cfg-options', 'dataset.recipe.steps.gray={"type": "Grayscale", "p": 1}')
+    done = browse(str(config), '--n', '2', '--cfg-options',
+                  'dataset.recipe.steps.gray={"type": "Grayscale", "p": 1}')
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / 'sheets').iterdir()] == ['views_01.png']
     sheet = cv2.imread(str(tmp_path / 'sheets' / 'views_01.png')).astype(int)

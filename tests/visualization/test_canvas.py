@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from openselfsup.visualization.canvas import (UNIT_SQUARE, VIEW_COLORS, Canvas, Panel,
-                                              draw_view_frame, outline, shorten, to_image)
+from openselfsup.visualization.canvas import (
+    UNIT_SQUARE,
+    VIEW_COLORS,
+    Canvas,
+    Panel,
+    draw_view_frame,
+    outline,
+    shorten,
+    to_image,
+)
 
 
 def test_a_panel_maps_fractions_to_points():

@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 
 from openselfsup.visualization import match_sheet, match_views
 from openselfsup.visualization.canvas import Panel
-from openselfsup.visualization.match_viewer import (CELL_COLORS, CROSS, GREY, GREY_OPACITY, HEADER,
-                                                    LEFTS, MARGIN, PALE_OPACITY, SIDE,
-                                                    choose_cells)
+from openselfsup.visualization.match_viewer import (
+    CELL_COLORS,
+    CROSS,
+    GREY,
+    GREY_OPACITY,
+    HEADER,
+    LEFTS,
+    MARGIN,
+    PALE_OPACITY,
+    SIDE,
+    choose_cells,
+)
 
 TOP = MARGIN + HEADER
 QUERY, KEY, TILE = (Panel(left, TOP, SIDE, SIDE) for left in LEFTS)

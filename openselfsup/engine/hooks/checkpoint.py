@@ -9,7 +9,6 @@ from mmengine.hooks import Hook
 
 from ... import distributed
 
-
 PATIENCE = 30.0  # seconds
 
 

@@ -58,7 +58,8 @@ class ProbeHook(Hook):
     def before_train(self, runner) -> None:
         """Take the size from the views, and the best score so far from metrics.jsonl."""
         if self.size is None:
-            self.tiles.size = self.tiles.resize = min(runner.loop.dataloader.dataset.recipes[0].size)
+            recipe = runner.loop.dataloader.dataset.recipes[0]
+            self.tiles.size = self.tiles.resize = min(recipe.size)
         path = Path(runner.work_dir) / METRICS
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
         self.best = max((_score_of(line, self.key, runner.iter) for line in lines), default=-1.0)

@@ -55,7 +55,8 @@ class ProgressHook(Hook):
     def _numbers(self, runner) -> str:
         record = runner.record
         done = runner.iter + 1 - self.first
-        seconds = (time.perf_counter() - self.began) / done * (runner.loop.max_iters - runner.iter - 1)
+        left = runner.loop.max_iters - runner.iter - 1
+        seconds = (time.perf_counter() - self.began) / done * left
         left = f'ETA {datetime.timedelta(seconds=round(seconds))}'
         if not record:
             return left

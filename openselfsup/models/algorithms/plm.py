@@ -10,8 +10,15 @@ from ...views.overlap import Matching, match_cells
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from .momentum import (MomentumContrast, built, cells, check_projection, normalize, total_loss,
-                       zero_loss)
+from .momentum import (
+    MomentumContrast,
+    built,
+    cells,
+    check_projection,
+    normalize,
+    total_loss,
+    zero_loss,
+)
 
 DENSE_REDUCTIONS = ('mean', 'weighted_mean')
 

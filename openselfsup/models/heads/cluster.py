@@ -7,8 +7,11 @@ from ... import distributed
 from ...errors import UserError, nearest
 from ...registry import HEADS
 from .. import health
-from ..losses.cluster_contrast import (cluster_contrast, joint_assignment,
-                                       negative_mutual_information)
+from ..losses.cluster_contrast import (
+    cluster_contrast,
+    joint_assignment,
+    negative_mutual_information,
+)
 from ..memories.kmeans import EMPTY, INIT, Clusters, batch_kmeans
 
 

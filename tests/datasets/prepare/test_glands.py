@@ -12,8 +12,12 @@ from PIL import Image
 
 from openselfsup.datasets.prepare import check, glands, nuclei, synthetic
 from openselfsup.datasets.prepare.files import read_json, unpack
-from openselfsup.datasets.prepare.instances import (annotations_of, decode, instance_map,
-                                                    read_instance_map)
+from openselfsup.datasets.prepare.instances import (
+    annotations_of,
+    decode,
+    instance_map,
+    read_instance_map,
+)
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.errors import UserError
 
