@@ -9,7 +9,6 @@ Overlaps thinner than a few units of rounding are no overlaps: two cells that on
 not matched, whatever the rounding of their common edge.
 """
 
-import functools
 from typing import NamedTuple
 
 import torch
@@ -107,17 +106,12 @@ def _lines(maps: Tensor, transposed: Tensor, grid: tuple[int, int]) -> Tensor:
     offset = torch.where(transposed[..., None], offset.flip(-1), offset)
     # Of an axis of the view one component on the tile is zero: the sum is the other.
     step = maps[..., :2].sum(-2)
-    ticks = _ticks(grid, maps.dtype, maps.device)
+    # Where columns and rows begin on their view, and 1 behind them, (2, L + 1)
+    ticks = torch.arange(max(grid) + 1, dtype=maps.dtype, device=maps.device)
+    ticks = torch.stack([ticks / grid[1], ticks / grid[0]]).clamp_(max=1)
     edges = torch.addcmul(offset[..., None], step[..., None], ticks).clamp_(0, 1)
     first, last = edges[..., :-1], edges[..., 1:]
     return torch.stack([torch.minimum(first, last), torch.maximum(first, last)])
-
-
-@functools.cache
-def _ticks(grid: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return where columns and rows begin on their view, and 1 behind them, (2, L + 1)."""
-    ticks = torch.arange(max(grid) + 1, dtype=dtype, device=device)
-    return torch.stack([ticks / grid[1], ticks / grid[0]]).clamp_(max=1)
 
 
 def _cells(lines: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -186,7 +180,10 @@ def _match_affine(query_to_tile: Tensor, key_to_tile: Tensor, grid: tuple[int, i
     size_q, size_k = determinant(query_to_tile).abs(), determinant(key_to_tile).abs()
     overlaps = overlaps * size_k[:, None, None]
     extent = torch.minimum(size_q / cells_q.shape[1], size_k / cells_k.shape[1]).sqrt()
-    thin = overlaps <= _rounding(dtype) * extent[:, None, None]
+    # Cells far outside the key view are differences of large areas: these are rounded, too.
+    reach = on_key.abs().amax((-2, -1))  # B Q, in sides of the key view
+    noise = _rounding(torch.float64) * size_k[:, None] * reach ** 2
+    thin = overlaps <= (_rounding(dtype) * extent[:, None] + noise)[..., None]
     overlaps = torch.where(thin, 0., overlaps)
     ways = [_normalise(overlaps, area_q), _normalise(overlaps.mT, area_k)]
     return Matching(*(part.to(dtype) for pair in zip(*ways) for part in pair))

@@ -66,6 +66,14 @@ def test_polygon_path_equals_separable_path(query, key, grid, key_grid):
             assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
+def test_cells_far_outside_the_other_view_match_nothing():
+    query = torch.tensor([[[32 / 224, 0, 0], [0, 215 / 224, 0]]], dtype=torch.float64)
+    key = torch.tensor([[[35 / 224, 0, 0], [0, 21 / 224, 16 / 224]]], dtype=torch.float64)
+    for path in ('axis_aligned', 'affine'):
+        got = match_cells(query, key, (3, 1), path, (7, 1))
+        assert got.weight_q[0, 0] > 0.2 and not got.weight_q[0, 1:].any(), path
+
+
 def test_orientations_may_differ_within_a_batch():
     generator = torch.Generator().manual_seed(0)
     turns = torch.tensor([[[1., 0, 0], [0, 1, 0]], [[0, 1, 0], [1, 0, 0]], [[0, -1, 1], [1, 0, 0]],
