@@ -33,7 +33,7 @@ def test_ours_becomes_published_again(plm_state):
     assert equal(training_state_to_published(training_state_from_published(plm_state)), plm_state)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sets(st.sampled_from(('backbone', 'neck', 'matching_neck')), min_size=1),
        st.integers(1, 9), st.integers(1, 9), st.booleans())
 def test_both_directions_are_inverse(parts, length, dim, dense):

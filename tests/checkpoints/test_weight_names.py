@@ -132,7 +132,7 @@ def backbone_names(draw) -> list[str]:
     return names
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(backbone_names())
 def test_to_detectron2_and_back_is_the_identity(names):
     state = {name: i for i, name in enumerate(names)}

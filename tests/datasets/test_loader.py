@@ -63,7 +63,7 @@ class Numbers:
 
 # --- which tiles ---
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(1, 60), batch=st.integers(1, 9), world=st.integers(1, 5),
        epoch=st.integers(0, 3), drop_last=st.booleans())
 def test_ranks_share_the_permutation_out(n, batch, world, epoch, drop_last):

@@ -15,7 +15,7 @@ values = st.recursive(plain, lambda inner: st.lists(inner, max_size=4) | st.tupl
 
 
 @given(st.dictionaries(st.sampled_from(['model', 'x', 'epochs']), values))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_text_reads_back_as_the_same_values_in_the_same_order(tree):
     names: dict = {}
     exec(config_text(Config(tree)), names)

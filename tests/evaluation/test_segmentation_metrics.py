@@ -91,7 +91,7 @@ def test_a_found_object_that_overlaps_nothing_takes_the_nearest():
     assert object_hausdorff(truth, found) == pytest.approx(0.5 * (0.5 * 6 + 0.5 * 6))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2 ** 32 - 1))
 def test_against_plain_loops_over_pixel_sets(seed):
     rng = np.random.default_rng(seed)
@@ -208,7 +208,7 @@ def test_the_threshold_is_for_objects_only_and_higher_scores_lie_on_top():
     assert found['scores']['all']['objects']['tp'] == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2 ** 32 - 1))
 def test_semantic_scores_against_scikit_learn(seed):
     rng = np.random.default_rng(seed)

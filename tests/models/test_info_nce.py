@@ -58,7 +58,7 @@ def test_golden_heads(path):
         np.testing.assert_allclose(loss, golden[name], rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 70), st.integers(1, 20), st.floats(0.02, 2),
        st.sampled_from(['mean', 'weighted_mean', 'none']), st.booleans(),
        st.sampled_from([torch.float32, torch.float64]))

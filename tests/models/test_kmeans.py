@@ -41,7 +41,7 @@ def test_golden(name, clusters, iters, view):
         np.testing.assert_array_equal(found.sizes, golden['cluster_sizes1'])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 8), st.integers(0, 30), st.integers(1, 6), st.integers(0, 99))
 def test_equals_distances_and_loops(clusters, more, iters, seed):
     points = unit(clusters + more, 5, seed=seed)

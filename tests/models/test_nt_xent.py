@@ -43,7 +43,7 @@ def test_golden():
     np.testing.assert_allclose(loss, golden['loss_instance'], rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 30), st.integers(1, 10))
 def test_equals_the_full_matrix_for_any_batch(rows, dim):
     views = unit(rows, dim), unit(rows, dim)

@@ -14,7 +14,7 @@ def test_starts_with_random_directions_and_nothing_filled():
     assert queue.pointer.tolist() == queue.filled.tolist() == [0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 9), st.lists(st.integers(0, 25), max_size=8))
 def test_holds_the_last_keys_whatever_the_batch_sizes(length, batches):
     queue, held, count = Queue(length, 1), deque(maxlen=length), 0

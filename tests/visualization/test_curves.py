@@ -132,7 +132,7 @@ def test_a_row_holds_three_panels(write, tmp_path, picture):
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=60), st.floats(0, 0.3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_smoothing_stays_within_the_values(values, fraction):
     values = np.array(values)
     result = smoothed(values, fraction)

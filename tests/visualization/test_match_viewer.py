@@ -171,7 +171,7 @@ def test_cells_need_not_be_as_many_in_both_directions(sheet, make_batch):
 
 @given(st.lists(st.sampled_from([0.0, 0.0, 0.1, 0.7, 1.0]), min_size=12, max_size=12),
        st.integers(0, 8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_chosen_cells_carry_weight(weights, count):
     weights = np.array(weights)
     chosen = choose_cells(weights, 3, 4, count)
