@@ -52,7 +52,13 @@ class InstanceDataset:
         return len(self.images)
 
     def window(self, index: int, size: tuple[int, int] | None, place: np.ndarray) -> Window | None:
-        """Return a window of ``size`` at ``place``, fractions in [0, 1) of where it may lie."""
+        """Choose a window of an image.
+
+        Args:
+            index: the image.
+            size: (height, width) in pixels, cut to those of the image; None for no window.
+            place: fractions in [0, 1) of the room that top and left have, shape (2,).
+        """
         if size is None:
             return None
         whole = self.images[index]['height'], self.images[index]['width']
@@ -61,7 +67,10 @@ class InstanceDataset:
         return top, left, top + size[0], left + size[1]
 
     def image(self, index: int, flip: bool = False, window: Window | None = None) -> Tensor:
-        """Return an image, or a window of it, as float32 [3, H, W], RGB, in [0, 255]."""
+        """Return an image, or a window of it, as float32 [3, H, W], RGB, in [0, 255].
+
+        A flip mirrors left and right of what the window shows.
+        """
         pixels = read_tile(self.folder / self.images[index]['file_name'])
         if window:
             top, left, bottom, right = window
