@@ -1,4 +1,4 @@
-"""Tiles: sources, datasets of views, and the loader that prepares batches in threads."""
+"""Tiles: sources, datasets of views, and the loader that prepares batches ahead."""
 
 from .headers import TileError
 from .labeled import LabeledTileDataset

@@ -1,9 +1,8 @@
-"""The loader of views: background threads, exact order, constant-time resume.
+"""The loader of views: background workers, exact order, constant-time resume.
 
-Threads, not processes: OpenCV releases the interpreter lock, so threads decode and augment
-in parallel without a copy of the dataset per worker and without moving batches between
-processes. A worker makes one whole batch; which worker it is changes nothing, because all
-randomness of a batch comes from (seed, rank, epoch, iteration).
+A worker makes one whole batch; which worker it is changes nothing, because all randomness of a
+batch comes from (seed, rank, epoch, iteration). Views are rendered by forked processes where
+the system allows it. Raw tiles are gathered by threads: reading releases Python's lock.
 """
 
 import time
@@ -16,10 +15,13 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from .memory import Allocate, pinned, recycled
+from .processes import ViewProcesses, can_fork
 from .scan import default_workers
 from .tiles import TileDataset
 
 PREFETCH = 2  # finished batches that may wait, beyond the one that each worker makes
+HELD = 2  # batches that a consumer holds: the one in use and the one before it
 _ORDER, _VIEWS = 0, 1  # keep the random streams of order and views apart
 
 
@@ -37,13 +39,16 @@ class ViewLoader:
         seed: seed of order and views, at least 0.
         rank: r, this process.
         world_size: W, the number of processes.
-        workers: threads; 0 makes the batches in the calling thread; None chooses as many as
-            there are cores, 8 at most.
+        workers: processes or threads; 0 makes the batches in the calling thread; None chooses
+            as many as there are cores, 8 at most.
         drop_last: drop the tiles that do not fill the last global batch. Otherwise that
             batch is short, filled up from the start of the permutation only to a multiple
             of W, so that all ranks have as many.
         render: 'cpu' for views, 'device' for raw tiles with their draws.
         pin_memory: page-locked buffers; None means where CUDA is available.
+        processes: whether the workers are processes, which see the dataset as it was when the
+            first batch was asked for, or threads; None means processes on Linux. Raw tiles are
+            gathered by threads in any case.
 
     Attributes:
         data_wait: seconds that the consumer waited for batches since :meth:`take_wait`.
@@ -54,7 +59,8 @@ class ViewLoader:
 
     def __init__(self, dataset: TileDataset, batch_size: int, seed: int = 0, rank: int = 0,
                  world_size: int = 1, workers: int | None = None, drop_last: bool = True,
-                 render: str = 'cpu', pin_memory: bool | None = None):
+                 render: str = 'cpu', pin_memory: bool | None = None,
+                 processes: bool | None = None):
         if render not in ('cpu', 'device'):
             raise UserError(f'{render!r} is unknown', where='render', expected="'cpu' or 'device'")
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
@@ -62,6 +68,8 @@ class ViewLoader:
         self.workers = default_workers() if workers is None else workers
         self.drop_last, self.render = drop_last, render
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.processes = render == 'cpu' and (can_fork() if processes is None else processes)
+        self._started: ViewProcesses | None = None
         self.epoch = self.iteration = 0
         self.data_wait = 0.0
         self._known_order: tuple[int, np.ndarray | None] = (-1, None)
@@ -91,7 +99,7 @@ class ViewLoader:
 
     def __iter__(self) -> Iterator[dict]:
         todo = range(self.iteration, len(self))
-        return (self._in_threads if self.workers else self._in_place)(self.epoch, todo)
+        return (self._ahead if self.workers else self._in_place)(self.epoch, todo)
 
     def indices(self, epoch: int, iteration: int) -> np.ndarray:
         """Return the tiles of this rank's batch as int64 array of shape (B,)."""
@@ -103,17 +111,20 @@ class ViewLoader:
         start += self.rank * share
         return np.take(order, range(start, start + share), mode='wrap')
 
-    def make_batch(self, epoch: int, iteration: int, render: str | None = None) -> dict:
+    def make_batch(self, epoch: int, iteration: int, render: str | None = None,
+                   allocate: Allocate | None = None) -> dict:
         """Make one batch in the calling thread; see :meth:`TileDataset.batch`.
 
         Args:
             epoch: the epoch.
             iteration: the batch of that epoch.
             render: 'cpu' or 'device' in place of the loader's own.
+            allocate: where images go in place of the loader's own memory.
         """
         generator = _generator(self.seed, _VIEWS, self.rank, epoch, iteration)
         return self.dataset.batch(self.indices(epoch, iteration), generator,
-                                  render or self.render, self.pin_memory)
+                                  render or self.render,
+                                  allocate or (pinned if self.pin_memory else recycled))
 
     def _order(self, epoch: int) -> np.ndarray:
         """Return the permutation of an epoch; the last one asked for is kept."""
@@ -128,18 +139,31 @@ class ViewLoader:
         for iteration in todo:
             yield self._wait_for(partial(self.make_batch, epoch, iteration))
 
-    def _in_threads(self, epoch: int, todo: range) -> Iterator[dict]:
+    def _ahead(self, epoch: int, todo: range) -> Iterator[dict]:
+        """Yield batches that threads make, or let processes make, before they are asked for."""
+        if self.processes and not self._started:
+            self._started = ViewProcesses(self.make_batch, self.dataset, self.workers,
+                                          self.workers + PREFETCH + HELD, self.batch_size)
+        make = self._from_process if self.processes else self.make_batch
         pool = ThreadPoolExecutor(self.workers, 'views', self._enter_thread())
         waiting: deque[Future] = deque()
         try:
             for iteration in todo:
-                waiting.append(pool.submit(self.make_batch, epoch, iteration))
+                waiting.append(pool.submit(make, epoch, iteration))
                 if len(waiting) == self.workers + PREFETCH:
                     yield self._wait_for(waiting.popleft().result)
             while waiting:
                 yield self._wait_for(waiting.popleft().result)
         finally:  # also when the iterator is dropped or the consumer is interrupted
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _from_process(self, epoch: int, iteration: int) -> dict:
+        batch = self._started.make_batch(epoch, iteration)
+        if batch is None:  # the consumer keeps batches, which takes memory of their own
+            return self.make_batch(epoch, iteration)
+        if self.pin_memory:
+            batch['views'] = [_pinned_copy(view) for view in batch['views']]
+        return batch
 
     def _enter_thread(self) -> Callable[[], None] | None:
         """Return what each thread does first: its pinned memory belongs to our GPU."""
@@ -153,6 +177,11 @@ class ViewLoader:
         batch = result()
         self.data_wait += time.perf_counter() - start
         return batch
+
+
+def _pinned_copy(view: torch.Tensor) -> torch.Tensor:
+    rows = view.permute(0, 2, 3, 1)  # B x S x S x 3, as it is in memory
+    return pinned(rows.shape).copy_(rows).permute(0, 3, 1, 2)
 
 
 def _generator(*entropy: int) -> torch.Generator:

@@ -34,7 +34,7 @@ class Source:
     def read(self, index: int) -> np.ndarray:
         """Return tile ``index`` as uint8 array of shape (H, W, 3), RGB.
 
-        Called from several threads at once.
+        Called from several threads and forked processes at once.
 
         Raises:
             TileError: the tile cannot be read.

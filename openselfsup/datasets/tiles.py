@@ -3,8 +3,6 @@
 import logging
 import math
 import threading
-import weakref
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +13,7 @@ from ..errors import UserError
 from ..registry import DATASETS
 from ..views import TorchvisionPipeline, render_cpu, unbind
 from .headers import TileError
+from .memory import Allocate, recycled
 from .packed import PackedTiles
 from .recipes import Recipe, build_recipe
 from .sources import Source, build_source
@@ -80,19 +79,25 @@ class TileDataset:
             except TileError as error:
                 if self.on_corrupt == 'raise':
                     raise
-                self._report(self.source.path(place), error)
+                self.report_corrupt({self.source.path(place): str(error)})
         raise UserError('not one tile of this source can be read any more',
                         where=self.source.path(index))
 
-    def _report(self, path: str, error: TileError) -> None:
+    def report_corrupt(self, found: dict[str, str]) -> None:
+        """Remember unreadable tiles, their path and error, and log those that are new."""
         with self._lock:
-            new = path not in self.corrupt
-            self.corrupt[path] = str(error)
-        if new:
+            new = {path: error for path, error in found.items() if path not in self.corrupt}
+            self.corrupt.update(new)
+        for error in new.values():
             logger.warning('tile skipped: %s', error)
 
+    @property
+    def bytes_per_tile(self) -> int:
+        """Size of all views of one tile."""
+        return sum(3 * math.prod(recipe.size) for recipe in self.recipes)
+
     def batch(self, indices: Sequence[int], generator: torch.Generator,
-              render: str = 'cpu', pin_memory: bool = False) -> dict:
+              render: str = 'cpu', allocate: Allocate = recycled) -> dict:
         """Make one batch: read the tiles, draw all views, render them.
 
         Args:
@@ -100,7 +105,8 @@ class TileDataset:
             generator: the source of all randomness of this batch.
             render: 'cpu' for views; 'device' for raw tiles with the same draws, to be
                 rendered where the model is. That needs tiles of one size.
-            pin_memory: allocate images in page-locked memory.
+            allocate: where images go: called with their shape (B, S, S, 3) once for each view,
+                or for the tiles.
 
         Returns:
             ``views``: V uint8 tensors of shape (B, 3, S, S), channels_last in memory, and
@@ -110,7 +116,7 @@ class TileDataset:
             ``label``: int64 (B,) if the source has labels.
         """
         if render == 'device' and isinstance(self.source, PackedTiles):
-            return self._raw_batch(np.asarray(indices), generator, pin_memory)
+            return self._raw_batch(np.asarray(indices), generator, allocate)
         tiles, read = zip(*(self.read(int(index)) for index in indices))
         sizes = torch.tensor([tile.shape[:2] for tile in tiles])  # B x 2
         draws = self._draw(sizes, generator)
@@ -118,20 +124,21 @@ class TileDataset:
         if self.source.labels is not None:
             batch['label'] = torch.from_numpy(self.source.labels[list(read)])
         if render == 'device':
-            return dict(tiles=self._stack(tiles, read, pin_memory), draw=draws, **batch)
-        views, maps = zip(*(_render(tiles, recipe, draw, pin_memory)
+            return dict(tiles=self._stack(tiles, read, allocate), draw=draws, **batch)
+        views, maps = zip(*(_render(tiles, recipe, draw, allocate)
                             for recipe, draw in zip(self.recipes, draws)))
         return dict(views=list(views), **batch,
                     view_to_tile=None if self.geometry == 'none' else torch.stack(maps, 1))
 
     def _raw_batch(self, indices: np.ndarray, generator: torch.Generator,
-                   pin_memory: bool) -> dict:
+                   allocate: Allocate) -> dict:
         """Make a batch of raw tiles that all have one size without looking at each of them."""
         sizes = torch.tensor(self.source.tile_size).expand(len(indices), 2)
         draws = self._draw(sizes, generator)
-        tiles, array = _image_buffer(len(indices), *self.source.tile_size, pin_memory)
-        self.source.gather(indices, array)
-        batch = dict(tiles=tiles, draw=draws, index=torch.from_numpy(indices).long())
+        tiles = allocate((len(indices), *self.source.tile_size, 3))
+        self.source.gather(indices, tiles.numpy())
+        batch = dict(tiles=tiles.permute(0, 3, 1, 2), draw=draws,
+                     index=torch.from_numpy(indices).long())
         if self.source.labels is not None:
             batch['label'] = torch.from_numpy(self.source.labels[indices])
         return batch
@@ -145,7 +152,8 @@ class TileDataset:
         drawn = recipe.draw(sizes.repeat(count, 1), generator)
         return [dict(zip(drawn, view)) for view in zip(*(d.chunk(count) for d in drawn.values()))]
 
-    def _stack(self, tiles: Sequence[np.ndarray], read: Sequence[int], pin_memory: bool) -> Tensor:
+    def _stack(self, tiles: Sequence[np.ndarray], read: Sequence[int],
+               allocate: Allocate) -> Tensor:
         """Return tiles of one size as (B, 3, H, W)."""
         for tile, index in zip(tiles, read):
             if tile.shape != tiles[0].shape:
@@ -153,10 +161,10 @@ class TileDataset:
                     f'this tile has {tile.shape[1]} x {tile.shape[0]} px, others have '
                     f'{tiles[0].shape[1]} x {tiles[0].shape[0]}', where=self.source.path(index),
                     expected="tiles of one size for render='device'")
-        out, array = _image_buffer(len(tiles), *tiles[0].shape[:2], pin_memory)
-        for slot, tile in zip(array, tiles):
+        out = allocate((len(tiles), *tiles[0].shape))
+        for slot, tile in zip(out.numpy(), tiles):
             slot[:] = tile
-        return out
+        return out.permute(0, 3, 1, 2)
 
 
 def _build_recipes(recipe: dict | Sequence[dict], n_views: int | None) -> list[Recipe]:
@@ -172,45 +180,12 @@ def _weakest(geometries: list[str]) -> str:
     return max(geometries, key=('axis_aligned', 'affine', 'none').index)
 
 
-def _image_buffer(count: int, height: int, width: int,
-                  pin_memory: bool) -> tuple[Tensor, np.ndarray]:
-    """Return a uint8 image batch (B, 3, H, W) and its memory as an array (B, H, W, 3).
-
-    A batch stays valid for as long as anybody holds it. Its memory is used again afterwards:
-    by torch's caching allocator if it is page-locked (which waits for the copies from it), else
-    by :func:`_recycled`.
-    """
-    shape = count, height, width, 3
-    memory = (torch.empty(shape, dtype=torch.uint8, pin_memory=True) if pin_memory
-              else torch.from_numpy(_recycled(shape)))
-    return memory.permute(0, 3, 1, 2), memory.numpy()
-
-
-_FREE: dict[int, deque[np.ndarray]] = {}  # blocks of memory by their number of bytes
-_SPARE = 8  # of one size
-
-
-def _recycled(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an uninitialised uint8 array in the memory of one that nobody holds any more.
-
-    The system clears each page of new memory before it hands it out, which takes longer than
-    copying a tile into it.
-    """
-    free = _FREE.setdefault(math.prod(shape), deque(maxlen=_SPARE))
-    try:
-        block = free.pop()
-    except IndexError:
-        block = np.empty(math.prod(shape), np.uint8)
-    array = block.reshape(shape)
-    weakref.finalize(array, free.append, block).atexit = False
-    return array
-
-
 def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor],
-            pin_memory: bool) -> tuple[Tensor, Tensor | None]:
+            allocate: Allocate) -> tuple[Tensor, Tensor | None]:
     """Render one view of every tile: (B, 3, S, S), and the maps to the tiles (B, 2, 3)."""
-    out, array = _image_buffer(len(tiles), *recipe.size, pin_memory)
-    work = zip(tiles, unbind(draw), array)
+    memory = allocate((len(tiles), *recipe.size, 3))
+    out = memory.permute(0, 3, 1, 2)
+    work = zip(tiles, unbind(draw), memory.numpy())
     if not isinstance(recipe, TorchvisionPipeline):
         for tile, parameters, slot in work:
             render_cpu.render(tile, recipe, parameters, slot)

@@ -36,9 +36,9 @@ class Settings:
         compile: compile the forward pass with torch.compile.
         clip_grad: largest L2 norm of the gradient, None for no clipping.
         normalize: ``mean`` and ``std`` of the input channels, for values in [0, 1].
-        render: where views are rendered: 'worker' (loader threads, on the CPU), 'device' (where
+        render: where views are rendered: 'worker' (loader's workers, on the CPU), 'device' (where
             the model is) or 'auto', the device if it is a GPU and recipe and tiles allow it.
-        workers: loader threads of one rank, None to fit the machine.
+        workers: the loader's processes or threads in one rank, None to fit the machine.
         drop_last: drop the last tiles of an epoch that do not fill a global batch.
         seed: seed of everything random.
         deterministic: use deterministic kernels only (slower on a GPU).

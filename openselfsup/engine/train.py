@@ -5,6 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from .. import distributed
+from ..datasets import ViewLoader
 from ..errors import UserError
 from .config_text import config_text
 from .launch import Launch
@@ -80,7 +81,7 @@ def describe_run(runner: PretrainRunner) -> list[str]:
         f'global batch {cfg.global_batch_size} = {runner.world_size} rank(s) x '
         f'{runner.batch_size} x accumulate {cfg.accumulate}',
         f'learning rate {runner.lr:g}{scale}',
-        f"views rendered {'by loader threads' if runner.render == 'worker' else 'on the device'}",
+        f'views rendered {_rendered_by(loop.dataloader)}',
         f"device {runner.device}, amp {cfg.amp}, {runner.environment['processor']}",
         f'work directory {runner.work_dir}']
     if cfg.pretrained:
@@ -88,3 +89,11 @@ def describe_run(runner: PretrainRunner) -> list[str]:
     elif report := getattr(runner.algorithm.backbone, 'load_report', None):
         lines.insert(1, f'{report.source}: {report}')
     return lines
+
+
+def _rendered_by(loader: ViewLoader) -> str:
+    if loader.render == 'device':
+        return 'on the device'
+    if not loader.workers:
+        return 'by the training process'
+    return f"by {loader.workers} loader {'processes' if loader.processes else 'threads'}"

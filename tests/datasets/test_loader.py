@@ -1,4 +1,4 @@
-"""The loader is exact: which tiles and views come when, whatever the number of threads."""
+"""The loader is exact: which tiles and views come when, whatever the number of workers."""
 
 import gc
 import threading
@@ -43,7 +43,10 @@ def view_threads() -> list[str]:
 
 
 class Numbers:
-    """Stands for a dataset of n tiles: a batch is its indices and a random number."""
+    """Stands for a dataset of n tiles: a batch is its indices and a random number.
+
+    It counts what it makes, so its loaders work in threads.
+    """
 
     def __init__(self, n: int, fail_at: int | None = None, seconds: float = 0):
         self.n, self.fail_at, self.seconds = n, fail_at, seconds
@@ -53,7 +56,7 @@ class Numbers:
     def __len__(self):
         return self.n
 
-    def batch(self, indices, generator, render, pin_memory):
+    def batch(self, indices, generator, render, allocate):
         self.made += 1
         time.sleep(self.seconds)
         if self.fail_at in indices:
@@ -126,16 +129,17 @@ def test_draws_of_an_epoch_all_differ():
 # --- the same views, whoever makes them ---
 
 @pytest.mark.parametrize('workers', [1, 3])
-def test_the_number_of_workers_changes_nothing(dataset, workers):
+@pytest.mark.parametrize('processes', [True, False])
+def test_workers_change_nothing(dataset, workers, processes):
     assert_same(ViewLoader(dataset, 8, seed=3, workers=0),
-                ViewLoader(dataset, 8, seed=3, workers=workers))
+                ViewLoader(dataset, 8, seed=3, workers=workers, processes=processes))
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_resume_in_mid_epoch(dataset, workers):
-    whole = ViewLoader(dataset, 8, seed=3, workers=workers)
+@pytest.mark.parametrize('workers, processes', [(0, False), (2, False), (2, True)])
+def test_resume_in_mid_epoch(dataset, workers, processes):
+    whole = ViewLoader(dataset, 8, seed=3, workers=workers, processes=processes)
     whole.set_position(2)
-    resumed = ViewLoader(dataset, 8, seed=3, workers=workers)
+    resumed = ViewLoader(dataset, 8, seed=3, workers=workers, processes=processes)
     resumed.set_position(2, 5)
     assert len(resumed) == 8
     batches = list(resumed)
@@ -165,13 +169,14 @@ def test_order_is_kept_when_batches_take_unequal_times():
             time.sleep(float(indices[0] % 5) / 200)
             return super().batch(indices, generator, *args)
 
-    loader = ViewLoader(Unequal(40), 2, workers=4)
+    loader = ViewLoader(Unequal(40), 2, workers=4, processes=False)
     expected = [batch['index'].tolist() for batch in ViewLoader(Numbers(40), 2, workers=0)]
     assert [batch['index'].tolist() for batch in loader] == expected
 
 
-def test_batches_stay_valid_while_later_ones_are_made(dataset):
-    loader = ViewLoader(dataset, 8, workers=2)
+@pytest.mark.parametrize('processes', [True, False])
+def test_batches_stay_valid_while_later_ones_are_made(dataset, processes):
+    loader = ViewLoader(dataset, 4, workers=2, processes=processes)
     kept, copies = [], []
     for batch in loader:
         kept.append(batch['views'][0])
@@ -180,7 +185,7 @@ def test_batches_stay_valid_while_later_ones_are_made(dataset):
 
 
 def test_raw_tiles_on_request(dataset):
-    batch = next(iter(ViewLoader(dataset, 4, workers=1, render='device')))
+    batch = next(iter(ViewLoader(dataset, 4, workers=1, render='device', processes=True)))
     assert batch['tiles'].shape == (4, 3, 224, 224) and len(batch['draw']) == 2
     with pytest.raises(UserError, match="'gpu' is unknown"):
         ViewLoader(dataset, 4, render='gpu')
@@ -190,7 +195,7 @@ def test_raw_tiles_on_request(dataset):
 
 def test_prefetch_is_bounded():
     numbers = Numbers(100)
-    batches = iter(ViewLoader(numbers, 1, workers=2))
+    batches = iter(ViewLoader(numbers, 1, workers=2, processes=False))
     for _ in range(3):
         next(batches)
     time.sleep(0.2)
@@ -199,7 +204,7 @@ def test_prefetch_is_bounded():
 
 
 def test_no_threads_are_left_behind():
-    loader = ViewLoader(Numbers(100, seconds=0.01), 1, workers=3)
+    loader = ViewLoader(Numbers(100, seconds=0.01), 1, workers=3, processes=False)
     assert list(loader) and not view_threads()
     for _ in loader:
         break
@@ -225,7 +230,7 @@ def test_no_threads_are_left_behind():
 @pytest.mark.parametrize('workers', [0, 2])
 def test_errors_surface_with_their_own_traceback(workers):
     loader = ViewLoader(Numbers(20, fail_at=int(ViewLoader(Numbers(20), 1).indices(0, 7)[0])), 1,
-                        workers=workers)
+                        workers=workers, processes=False)
     got = []
     with pytest.raises(TileError, match='tile .*: damaged') as caught:
         for batch in loader:
@@ -236,7 +241,8 @@ def test_errors_surface_with_their_own_traceback(workers):
     assert not view_threads()
 
 
-def test_unreadable_tiles_are_counted(tmp_path):
+@pytest.mark.parametrize('processes', [True, False])
+def test_unreadable_tiles_are_counted(tmp_path, caplog, processes):
     from PIL import Image
     for i in range(8):
         Image.effect_noise((64, 64), 50).convert('RGB').save(tmp_path / f'{i}.png')
@@ -244,18 +250,19 @@ def test_unreadable_tiles_are_counted(tmp_path):
         path = tmp_path / f'{i}.png'
         path.write_bytes(path.read_bytes()[:600])
     loader = ViewLoader(TileDataset(dict(type='ImageFolder', root=str(tmp_path)), RECIPE), 4,
-                        workers=2)
+                        workers=2, processes=processes)
     assert loader.corrupt_count == 0
     read = torch.cat([batch['index'] for batch in loader])
     assert loader.corrupt_count == 2
     assert sorted(read.tolist()) == [0, 2, 2, 3, 4, 5, 7, 7]
     list(loader)
     assert loader.corrupt_count == 2
+    assert sorted(record.getMessage()[:12] for record in caplog.records) == ['tile skipped'] * 2
 
 
 @pytest.mark.parametrize('workers', [0, 1])
 def test_data_wait_is_what_the_consumer_waited(workers):
-    loader = ViewLoader(Numbers(5, seconds=0.05), 1, workers=workers)
+    loader = ViewLoader(Numbers(5, seconds=0.05), 1, workers=workers, processes=False)
     list(loader)
     waited = loader.data_wait
     assert 0.1 < waited < 5

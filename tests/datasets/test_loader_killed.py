@@ -1,9 +1,10 @@
-"""A loader that is killed leaves nothing behind: it has nothing outside its own process."""
+"""A loader that is killed leaves nothing behind: its processes end, its memory has no name."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,15 @@ def test_nothing_is_left_after_kill_9(render):
         assert len(list((own / 'task').iterdir())) > 1  # its threads are at work
         children = [child for task in (own / 'task').iterdir()
                     for child in (task / 'children').read_text().split()]
-        assert children == []
+        assert len(children) == (2 if render == 'cpu' else 0)
         mapped = (own / 'maps').read_text()
-        assert '/dev/shm' not in mapped and 'memfd:' not in mapped
+        assert '/dev/shm' not in mapped and 'memfd:' not in mapped  # memory without a name
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 20
     with pytest.raises(ProcessLookupError):  # nobody of its group is left
-        os.killpg(process.pid, 0)
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
