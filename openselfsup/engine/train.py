@@ -7,6 +7,7 @@ from mmengine.config import Config
 from .. import distributed
 from ..datasets import ViewLoader
 from ..errors import UserError
+from .allocator import keep_freed_memory
 from .config_text import config_text
 from .launch import Launch
 from .runner import PretrainRunner
@@ -25,6 +26,8 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
         Exit status: 0, or 128 + the number of the signal that stopped the run.
     """
     check_precision(cfg, launch)
+    if launch.device.type == 'cpu':
+        keep_freed_memory()
     work_dir = Path(cfg.work_dir)
     checkpoint = find_checkpoint(work_dir, resume)
     runner = PretrainRunner(cfg, launch, work_dir)

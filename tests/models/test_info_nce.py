@@ -133,8 +133,8 @@ def test_under_autocast_only_the_product_leaves_float32(monkeypatch):
     query, positive = unit(64, 16, dtype=torch.float32), unit(64, 16, dtype=torch.float32)
     negatives, seen = unit(96, 16, dtype=torch.float32), []
     attend = module.attend
-    monkeypatch.setattr(module, 'attend', lambda q, k, scale: (
-        seen.append((q.dtype, k.dtype)), attend(q, k, scale))[1])
+    monkeypatch.setattr(module, 'attend', lambda q, k: (
+        seen.append((q.dtype, k.dtype)), attend(q, k))[1])
     exact = loss_and_gradients(info_nce, query, positive, negatives, 0.2)
     with torch.autocast('cpu', torch.bfloat16):
         # a neck's projection arrives in bfloat16, a positive from normalisation in float32
@@ -160,6 +160,76 @@ def test_no_rows_at_all(path):
     assert info_nce(unit(0, 4), unit(0, 4), unit(5, 4), 0.2, reduction='none').shape == (0,)
 
 
+def clustered(rows, centres):
+    return F.normalize(centres[torch.randint(len(centres), (rows,))]
+                       + 0.03 * torch.randn(rows, centres.shape[1], dtype=centres.dtype), dim=1)
+
+
+@pytest.mark.parametrize('temperature', [0.2, 0.07, 0.03])
+@pytest.mark.parametrize('queue', ['random', 'clustered'])
+def test_the_shifted_form_is_as_exact_as_the_fused_one(queue, temperature, monkeypatch):
+    monkeypatch.setattr(module, '_shifting_pays', lambda query: False)  # elsewhere than here
+    if queue == 'random':
+        query, keys = unit(300, 128), unit(4096, 128)
+    else:
+        centres = unit(20, 128)
+        query, keys = clustered(300, centres), clustered(4096, centres)
+    expected, expected_lse = module.chunked_attend(query / temperature, keys)
+    errors = {}
+    for form in (module.attend, module.shifted_attend):
+        output, lse = form((query / temperature).bfloat16(), keys.bfloat16())
+        assert lse.dtype == torch.float32
+        errors[form] = (float((output - expected).norm() / expected.norm()),
+                        float((lse - expected_lse).square().mean().sqrt()))
+    for fused, shifted in zip(errors[module.attend], errors[module.shifted_attend]):
+        assert shifted < max(1.3 * fused, 1e-3) and fused < 0.02
+
+
+@settings(max_examples=40)
+@given(rows=st.integers(0, 40), keys=st.integers(1, 700), dim=st.integers(1, 40),
+       chunk=st.integers(1, 5000), seed=st.integers(0, 999))
+def test_the_shifted_form_takes_all_sizes(rows, keys, dim, chunk, seed):
+    torch.manual_seed(seed)
+    query, negatives = 5 * unit(rows, dim), unit(keys, dim)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, '_CHUNK_ELEMENTS', chunk)
+        output, lse = module.shifted_attend(query.bfloat16(), negatives.bfloat16())
+    expected, expected_lse = module.chunked_attend(query, negatives)
+    torch.testing.assert_close(output.double(), expected, rtol=0.05, atol=0.03)
+    torch.testing.assert_close(lse.double(), expected_lse, rtol=0, atol=0.03)
+
+
+def test_the_shifted_form_is_for_logits_that_cannot_overflow(monkeypatch):
+    monkeypatch.setattr(module, '_shifting_pays', lambda query: True)
+    forms, shifted = [], module.shifted_attend
+    monkeypatch.setattr(module, 'shifted_attend',
+                        lambda *both: (forms.append('shifted'), shifted(*both))[1])
+    query, keys = unit(9, 16).bfloat16(), unit(600, 16).bfloat16()
+    for scale in (5, 38, 42, 1000):
+        # The sampled keys are far from the query, the largest logit is among the others.
+        keys[1::2] = query[0]
+        keys[::2] = -query[0]
+        forms.append(scale)
+        scaled = scale * query
+        output, lse = module.attend(scaled, keys)
+        assert output.isfinite().all() and lse.isfinite().all()
+        expected, expected_lse = module.chunked_attend(scaled.double(), keys.double())
+        torch.testing.assert_close(lse.double(), expected_lse, rtol=0.01, atol=0.03)
+    assert forms == [5, 'shifted', 38, 'shifted', 42, 1000]
+
+
+def test_bf16_under_autocast_in_the_shifted_form(monkeypatch):
+    monkeypatch.setattr(module, '_shifting_pays',
+                        lambda query: query.dtype == torch.bfloat16)
+    arguments = (unit(64, 16, dtype=torch.float32), unit(64, 16, dtype=torch.float32),
+                 unit(96, 16, dtype=torch.float32), 0.2, torch.rand(64).round())
+    exact = loss_and_gradients(info_nce, *arguments)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = loss_and_gradients(info_nce, *arguments)
+    for ours, theirs in zip(found, exact):
+        assert ours.dtype == torch.float32 and (ours - theirs).norm() < 0.01 * theirs.norm()
+
+
 @pytest.mark.parametrize('rows, keys, dim', [(64, 16384, 128), (6272, 16384, 128), (7, 333, 13)])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_operators_of_a_gpu_take_what_they_are_given(rows, keys, dim, dtype, monkeypatch):
@@ -167,7 +237,7 @@ def test_operators_of_a_gpu_take_what_they_are_given(rows, keys, dim, dtype, mon
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: (9, 0))
     with FakeTensorMode():
         query = torch.empty(rows, dim, device='cuda', dtype=dtype)
-        output, lse = module.attend(query, torch.empty(keys, dim, device='cuda', dtype=dtype), 5.)
+        output, lse = module.attend(query, torch.empty(keys, dim, device='cuda', dtype=dtype))
         assert (module._fused_operator(query) is None) == (dtype == torch.float64)
     assert output.shape == (rows, dim) and output.dtype == dtype
     assert lse.shape == (rows,) and lse.dtype == torch.promote_types(dtype, torch.float32)
@@ -178,9 +248,9 @@ def test_operators_of_a_gpu_take_what_they_are_given(rows, keys, dim, dtype, mon
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-3), (torch.bfloat16, 1e-2),
                                               (torch.float16, 1e-2)])
 def test_operators_of_a_gpu_compute_the_same(rows, keys, dim, dtype, tolerance):
-    query, negatives = unit(rows, dim).cuda(), unit(keys, dim).cuda()
-    output, lse = module.attend(query.to(dtype), negatives.to(dtype), 5.)
-    expected, expected_lse = module.chunked_attend(query, negatives, 5.)
+    query, negatives = 5 * unit(rows, dim).cuda(), unit(keys, dim).cuda()
+    output, lse = module.attend(query.to(dtype), negatives.to(dtype))
+    expected, expected_lse = module.chunked_attend(query, negatives)
     assert (output.double() - expected).norm() < tolerance * expected.norm()
     torch.testing.assert_close(lse.double(), expected_lse, rtol=tolerance, atol=tolerance)
 

@@ -23,7 +23,9 @@ from torch.autograd.function import once_differentiable
 
 REDUCTIONS = ('mean', 'weighted_mean', 'none')
 
-_CHUNK_ELEMENTS = 1 << 22  # logits of the chunked form that exist at a time
+_CHUNK_ELEMENTS = 1 << 22  # logits of the chunked forms that exist at a time
+_SAMPLE = 512  # keys among which a row's largest logit is looked for
+_SAFE_EXPONENT = 80  # e^80 is finite in float32 and bfloat16, and so are sums of it
 _BUSY_ROWS = 8192  # fewer query rows than this leave a GPU idle
 
 
@@ -115,7 +117,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query: Tensor, negatives: Tensor, temperature: float, dtype: torch.dtype):
-        output, lse = attend(query.to(dtype), negatives.to(dtype), 1 / temperature)
+        output, lse = attend((query / temperature).to(dtype), negatives.to(dtype))
         ctx.temperature = temperature
         ctx.save_for_backward(output)
         return lse.to(query.dtype)
@@ -127,52 +129,52 @@ class _LogSumExp(torch.autograd.Function):
         return (grad / ctx.temperature)[:, None] * output, None, None, None
 
 
-def attend(query: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def attend(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax attention whose values are its keys, with its log-sum-exp.
 
     This is the one place that knows torch's fused operators. They are private (the public
     ``scaled_dot_product_attention`` does not return the log-sum-exp), so the path is chosen by
     what this torch, device and dtype offer, with :func:`chunked_attend` where nothing does.
+    In bf16 on a processor without AMX, :func:`shifted_attend` is faster than any of them.
 
     Args:
-        query: tensor of shape (N, D).
+        query: tensor of shape (N, D), with the temperature in it: logits are query·key.
         keys: tensor of shape (K, D), K >= 1, of the same dtype and device.
-        scale: factor on the similarities.
 
     Returns:
         Output of shape (N, D) in the inputs' dtype and log-sum-exp of shape (N,), natural
         logarithm, in float32 (float64 for float64 inputs).
     """
+    if _shifting_pays(query) and _largest_logit(query, keys) < _SAFE_EXPONENT / 2:
+        return shifted_attend(query, keys)
     operator = _fused_operator(query)
     if operator is None or not len(query):
-        return chunked_attend(query, keys, scale)
+        return chunked_attend(query, keys)
     rows, dim = query.shape
     heads = _heads(query, keys)
     if query.is_cuda:  # the kernels want head dimensions that are multiples of 8
         query, keys = F.pad(query, (0, -dim % 8)), F.pad(keys, (0, -dim % 8))
     split = keys.contiguous().view(1, heads, len(keys) // heads, -1)
     repeated = query.expand(1, heads, -1, -1).contiguous()
-    output, lse = operator(repeated, split, scale)  # 1 x H x N x D, 1 x H x (N or more)
+    output, lse = operator(repeated, split)  # 1 x H x N x D, 1 x H x (N or more)
     return _merge(output[0, ..., :dim], lse[0, :, :rows])
 
 
 def _fused_operator(query: Tensor):
-    """Return f(query, keys, scale) -> (output, lse) on 1 x H x N x D tensors, or None."""
+    """Return f(query, keys) -> (output, lse) on 1 x H x N x D tensors, or None."""
     aten = torch.ops.aten
     half = query.dtype in (torch.bfloat16, torch.float16)
     if query.device.type == 'cpu' and hasattr(aten, '_scaled_dot_product_flash_attention_for_cpu'):
-        return lambda q, k, scale: aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, k, scale=scale)
+        return lambda q, k: aten._scaled_dot_product_flash_attention_for_cpu(q, k, k, scale=1.)
     if not query.is_cuda:
         return None
     if (half and query.shape[1] <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0)
             and hasattr(aten, '_scaled_dot_product_flash_attention')):
-        return lambda q, k, scale: aten._scaled_dot_product_flash_attention(
-            q, k, k, scale=scale)[:2]
+        return lambda q, k: aten._scaled_dot_product_flash_attention(q, k, k, scale=1.)[:2]
     if (query.dtype in (torch.float32, torch.float16)
             and hasattr(aten, '_scaled_dot_product_efficient_attention')):
-        return lambda q, k, scale: aten._scaled_dot_product_efficient_attention(
-            q, k, k, None, compute_log_sumexp=True, scale=scale)[:2]
+        return lambda q, k: aten._scaled_dot_product_efficient_attention(
+            q, k, k, None, compute_log_sumexp=True, scale=1.)[:2]
     return None
 
 
@@ -194,14 +196,60 @@ def _merge(output: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     return (share[..., None] * output).sum(0).to(output.dtype), total
 
 
-def chunked_attend(query: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def chunked_attend(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the same as :func:`attend` with plain operators, some rows at a time."""
     output = torch.empty_like(query)
     lse = query.new_empty(len(query), dtype=torch.promote_types(query.dtype, torch.float32))
     rows = max(1, math.ceil(_CHUNK_ELEMENTS / len(keys)))
     for i in range(0, len(query), rows):
         part = slice(i, i + rows)
-        logits = (query[part] @ keys.T).to(lse.dtype) * scale  # rows x K
+        logits = (query[part] @ keys.T).to(lse.dtype)  # rows x K
         lse[part] = torch.logsumexp(logits, 1)
         output[part] = torch.exp(logits - lse[part, None]).to(keys.dtype) @ keys
     return output, lse
+
+
+def shifted_attend(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the same as :func:`attend` in bf16 with three passes over each chunk of logits.
+
+    Rounded to bf16, a logit errs by up to 1/256 of itself. So every row's logits are shifted
+    to about 0 where they are largest, inside the product: the query gets a further dimension
+    -m_i, the keys a 1. The logits that count are then as exact as in the fused operators, and
+    their exponentials need no maximum first. Any m_i will do as long as nothing overflows: it is
+    the largest logit of a sample of the keys.
+
+    Args:
+        query: bf16 tensor of shape (N, D), no logit beyond ±40.
+        keys: bf16 tensor of shape (K, D).
+
+    Returns:
+        As :func:`attend`, with the output in float32.
+    """
+    rows, dim = query.shape
+    shift = (query @ keys[::math.ceil(len(keys) / _SAMPLE)].T).amax(1)  # N
+    query = torch.cat([query, -shift[:, None], query.new_zeros(rows, 7)], 1)  # 8 more: aligned
+    shifted_keys = torch.cat([keys, keys.new_ones(len(keys), 1), keys.new_zeros(len(keys), 7)], 1)
+    output = query.new_empty(rows, dim, dtype=torch.float32)
+    lse = query.new_empty(rows, dtype=torch.float32)
+    step = max(1, math.ceil(_CHUNK_ELEMENTS / len(keys)))
+    for i in range(0, rows, step):
+        part = slice(i, i + step)
+        terms = (query[part] @ shifted_keys.T).exp_()  # rows x K
+        total = terms.sum(1, dtype=torch.float32)
+        output[part] = (terms @ keys).float() / total[:, None]
+        lse[part] = total.log() + shift[part]
+    return output, lse
+
+
+def _shifting_pays(query: Tensor) -> bool:
+    """Return whether bf16 products, but not the fused operator, are fast on this processor."""
+    if query.device.type != 'cpu' or query.dtype != torch.bfloat16:
+        return False
+    return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+
+
+def _largest_logit(query: Tensor, keys: Tensor) -> float:
+    """Return a bound of all |query·key|, 0 without rows."""
+    if not len(query):
+        return 0.0
+    return float(query.float().norm(dim=1).max() * keys.float().norm(dim=1).max())
