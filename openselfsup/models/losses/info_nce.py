@@ -210,32 +210,31 @@ def chunked_attend(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shifted_attend(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the same as :func:`attend` in bf16 with three passes over each chunk of logits.
+    """Compute the same as :func:`attend` in bf16, in a few passes over each chunk of logits.
 
-    Rounded to bf16, a logit errs by up to 1/256 of itself. So every row's logits are shifted
-    to about 0 where they are largest, inside the product: the query gets a further dimension
-    -m_i, the keys a 1. The logits that count are then as exact as in the fused operators, and
-    their exponentials need no maximum first. Any m_i will do as long as nothing overflows: it is
-    the largest logit of a sample of the keys.
+    Rounded to bf16, a logit errs by up to 1/256 of itself. So the product starts at -m_i, which
+    shifts the logits of row i to about 0 where they are largest: those that count are then as
+    exact as in the fused operators, and their exponentials need no maximum first. Any m_i will do
+    as long as nothing overflows: it is the largest logit of a sample of the keys.
 
     Args:
-        query: bf16 tensor of shape (N, D), no logit beyond ±40.
+        query: bf16 tensor of shape (N, D), with logits of at most ±40.
         keys: bf16 tensor of shape (K, D).
 
     Returns:
         As :func:`attend`, with the output in float32.
     """
-    rows, dim = query.shape
     shift = (query @ keys[::math.ceil(len(keys) / _SAMPLE)].T).amax(1)  # N
-    query = torch.cat([query, -shift[:, None], query.new_zeros(rows, 7)], 1)  # 8 more: aligned
-    shifted_keys = torch.cat([keys, keys.new_ones(len(keys), 1), keys.new_zeros(len(keys), 7)], 1)
-    output = query.new_empty(rows, dim, dtype=torch.float32)
-    lse = query.new_empty(rows, dtype=torch.float32)
-    step = max(1, math.ceil(_CHUNK_ELEMENTS / len(keys)))
-    for i in range(0, rows, step):
-        part = slice(i, i + step)
-        terms = (query[part] @ shifted_keys.T).exp_()  # rows x K
-        total = terms.sum(1, dtype=torch.float32)
+    output = torch.empty_like(query, dtype=torch.float32)
+    lse = torch.empty_like(shift, dtype=torch.float32)
+    rows = max(1, math.ceil(_CHUNK_ELEMENTS / 2 / len(keys)))
+    memory = keys.new_empty(min(rows, len(query)), len(keys))
+    groups = math.gcd(len(keys), 256)  # a sum is rounded to bf16: take many, of a few terms each
+    for i in range(0, len(query), rows):
+        part = slice(i, i + rows)
+        out = memory[:len(query[part])]
+        terms = torch.addmm(-shift[part, None], query[part], keys.T, out=out).exp_()  # rows x K
+        total = terms.unflatten(1, (groups, -1)).sum(-1).float().sum(-1)
         output[part] = (terms @ keys).float() / total[:, None]
         lse[part] = total.log() + shift[part]
     return output, lse
@@ -252,4 +251,4 @@ def _largest_logit(query: Tensor, keys: Tensor) -> float:
     """Return a bound of all |query·key|, 0 without rows."""
     if not len(query):
         return 0.0
-    return float(query.float().norm(dim=1).max() * keys.float().norm(dim=1).max())
+    return float(query.norm(dim=1).max()) * float(keys.norm(dim=1).max())
