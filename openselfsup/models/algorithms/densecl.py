@@ -56,8 +56,9 @@ class DenseCL(MomentumContrast):
         """
         if mode == 'tensor':
             return self.backbone(views)
-        q, q_grid, q_pooled, q_map = self.encode(self.encoder_q, views[0])
+        # Keys first, while nothing is kept for backward.
         k, k_grid, k_pooled, k_map = self.encode_keys(views[1])
+        q, q_grid, q_pooled, q_map = self.encode(self.encoder_q, views[0])
         q, k = normalize(q), normalize(k)
 
         # Eq. 1, global, and eq. 2, dense: cell i's positive is key cell argmax_j sim(f_i, f'_j)

@@ -57,8 +57,8 @@ class MoCo(MomentumContrast):
         """
         if mode == 'tensor':
             return self.backbone(views)
+        key, *group_k = self.encode_keys(views[1])  # first, while nothing is kept for backward
         query, *group_q = self.encode(self.encoder_q, views[0])
-        key, *group_k = self.encode_keys(views[1])
 
         # -log [exp(q·k⁺/T) / (exp(q·k⁺/T) + Σ_j exp(q·k_j/T))], mean over the batch
         loss = info_nce(query, key, self.queue.vectors, self.temperature)

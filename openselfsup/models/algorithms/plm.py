@@ -97,8 +97,8 @@ class PLM(MomentumContrast):
         if view_to_tile is None:
             raise UserError('PLM needs to know where each view lies on its tile, but the batch '
                             'has no view_to_tile', expected='a recipe of tracked geometry')
+        keys = self.encode_keys(views[1])  # first, while nothing is kept for backward
         queries = self.encode(self.encoder_q, views[0])
-        keys = self.encode_keys(views[1])
         q, q_grid, q_pooled, *group_q = queries
         k, _, k_pooled, *group_k = keys
         with torch.autocast(q.device.type, enabled=False):
