@@ -122,13 +122,13 @@ def test_a_killed_process_is_replaced_and_nothing_changes(expected, caplog, mean
 
 def test_a_batch_that_kills_whoever_makes_it_is_named(caplog):
     def crash():
-        os.kill(os.getpid(), signal.SIGSEGV)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     loader = loader_of(Tiles(int(loader_of().indices(1, 4)[0]), crash))
     loader.set_position(1)
     got = 0
     with pytest.raises(UserError, match=r'epoch 2, batch 5: each of 2 loader processes .* was '
-                                        r'killed by SIGSEGV; expected enough memory'):
+                                        r'killed by SIGKILL; expected enough memory'):
         for _ in loader:
             got += 1
     assert got == 4 and len(caplog.records) == 2
