@@ -6,6 +6,7 @@ logging (nothing is fetched from the device between two log lines) and schedules
 functions of the optimiser step).
 """
 
+import inspect
 import logging
 import time
 from pathlib import Path
@@ -137,9 +138,12 @@ class PretrainRunner(Runner):
         check_sync_bn(model, self.device)
         # Queues are equal on all ranks by construction: broadcasting them each step
         # (DDP's default for buffers) would cost more than the gradients of a ResNet-18.
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = next(name for name in ('forward_sync_buffers', 'broadcast_buffers')
+                       if name in known)  # the new name, and the one before torch 2.15
         return DistributedDataParallel(
             model, device_ids=[self.device.index] if self.device.type == 'cuda' else None,
-            broadcast_buffers=False)
+            **{buffers: False})
 
     def register_hooks(self, default=None, custom=None) -> None:
         """Register our default hooks and those of the config."""

@@ -99,4 +99,4 @@ def _rendered_by(loader: ViewLoader) -> str:
         return 'on the device'
     if not loader.workers:
         return 'by the training process'
-    return f"by {loader.workers} loader {'processes' if loader.processes else 'threads'}"
+    return f"by loader {'processes' if loader.processes else 'threads'} ({loader.workers})"
