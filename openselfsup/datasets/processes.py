@@ -9,6 +9,7 @@ slots of memory that all of them share. It has no name, so that no limit on /dev
 nothing of it remains, whoever is killed.
 """
 
+import contextlib
 import gc
 import logging
 import math
@@ -191,7 +192,10 @@ class _Process:
     def wait(self) -> str:
         """Wait for the end of the process and say what it was."""
         self.connection.close()
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        except ChildProcessError:  # somebody else has waited for it
+            return 'ended'
         if code < 0:
             return f'was killed by {signal.Signals(-code).name}'
         return f'ended with status {code}'
@@ -201,7 +205,8 @@ def _stop(processes: list[_Process], owner: int) -> None:
     if os.getpid() != owner:  # a copy in a process that was forked later
         return
     for process in processes:
-        os.kill(process.pid, signal.SIGKILL)  # it is idle and has nothing to put in order
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)  # it is idle and has nothing to put in order
     for process in processes:
         process.wait()
 

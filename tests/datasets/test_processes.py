@@ -186,6 +186,22 @@ def test_signals_that_the_program_handles_do_not_reach_the_processes(expected):
     assert same(got, expected)
 
 
+def test_others_may_wait_for_the_processes(expected, caplog):
+    before = children()
+    loader = loader_of()
+    views(loader)
+    for pid in children() - before:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert same(views(loader), expected)
+    assert all('a loader process ended while it made' in r.getMessage() for r in caplog.records)
+    for pid in children() - before:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    del loader  # nothing is left to be stopped
+    gc.collect()
+
+
 def test_processes_do_not_log(caplog, capfd):
     def speak():
         logging.getLogger('openselfsup').warning('from a process')

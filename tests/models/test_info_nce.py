@@ -204,18 +204,18 @@ def test_the_shifted_form_is_for_logits_that_cannot_overflow(monkeypatch):
     forms, shifted = [], module.shifted_attend
     monkeypatch.setattr(module, 'shifted_attend',
                         lambda *both: (forms.append('shifted'), shifted(*both))[1])
-    query, keys = unit(9, 16).bfloat16(), unit(600, 16).bfloat16()
-    for scale in (5, 38, 42, 1000):
-        # The sampled keys are far from the query, the largest logit is among the others.
-        keys[1::2] = query[0]
-        keys[::2] = -query[0]
+    query, keys = unit(9, 16).bfloat16(), unit(20000, 16).bfloat16()
+    for scale in (5, 28, 32, 1000):
+        # The sampled keys are far from the query, all others as close as can be.
+        keys[:] = query[0]
+        keys[::40] = -query[0]
         forms.append(scale)
         scaled = scale * query
         output, lse = module.attend(scaled, keys)
         assert output.isfinite().all() and lse.isfinite().all()
         expected, expected_lse = module.chunked_attend(scaled.double(), keys.double())
         torch.testing.assert_close(lse.double(), expected_lse, rtol=0.01, atol=0.03)
-    assert forms == [5, 'shifted', 38, 'shifted', 42, 1000]
+    assert forms == [5, 'shifted', 28, 'shifted', 32, 1000]
 
 
 def test_bf16_under_autocast_in_the_shifted_form(monkeypatch):

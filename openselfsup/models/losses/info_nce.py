@@ -25,7 +25,7 @@ REDUCTIONS = ('mean', 'weighted_mean', 'none')
 
 _CHUNK_ELEMENTS = 1 << 22  # logits of the chunked forms that exist at a time
 _SAMPLE = 512  # keys among which a row's largest logit is looked for
-_SAFE_EXPONENT = 80  # e^80 is finite in float32 and bfloat16, and so are sums of it
+_SAFE_EXPONENT = 60  # a sum of as many e^60 as there are keys is finite in float32 and bfloat16
 _BUSY_ROWS = 8192  # fewer query rows than this leave a GPU idle
 
 
@@ -218,7 +218,7 @@ def shifted_attend(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     as long as nothing overflows: it is the largest logit of a sample of the keys.
 
     Args:
-        query: bf16 tensor of shape (N, D), with logits of at most ±40.
+        query: bf16 tensor of shape (N, D), with logits of at most ±30.
         keys: bf16 tensor of shape (K, D).
 
     Returns:
