@@ -31,4 +31,3 @@ def test_freed_memory_is_not_fetched_again():
         pytest.skip('another C library than glibc')
     # 200 MB in pages of at most 2 MB, five times over; then none of them.
     assert int(out[0]) >= 200 and int(out[2]) < 100
-
