@@ -2,7 +2,6 @@
 
 import logging
 import math
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,7 +54,6 @@ class TileDataset:
         self.source = build_source(source)
         self.on_corrupt = on_corrupt
         self.corrupt: dict[str, str] = {}
-        self._lock = threading.Lock()
         if check:
             self.source.check()
 
@@ -85,11 +83,10 @@ class TileDataset:
 
     def report_corrupt(self, found: dict[str, str]) -> None:
         """Remember unreadable tiles, their path and error, and log those that are new."""
-        with self._lock:
-            new = {path: error for path, error in found.items() if path not in self.corrupt}
-            self.corrupt.update(new)
-        for error in new.values():
-            logger.warning('tile skipped: %s', error)
+        for path, error in found.items():
+            # One thread finds its own error remembered. No lock: a fork might find it closed.
+            if self.corrupt.setdefault(path, error) is error:
+                logger.warning('tile skipped: %s', error)
 
     @property
     def bytes_per_tile(self) -> int:

@@ -177,10 +177,12 @@ def test_signals_that_the_program_handles_do_not_reach_the_processes(expected):
         loader = loader_of()
         batches = iter(loader)
         got = [torch.stack(next(batches)['views']).clone()]
-        for pid in children() - before:
+        started = children() - before
+        for pid in started:
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGINT)
         got += [torch.stack(batch['views']).clone() for batch in batches]
+        assert children() - before == started  # nobody had to be replaced
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert same(got, expected)
