@@ -23,7 +23,7 @@ while True:
 
 @pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='needs Linux')
 @pytest.mark.parametrize('render', ['cpu', 'device'])
-def test_nothing_is_left_after_kill_9(render):
+def test_nothing_is_left_after_kill_9(render, children):
     code = f'RENDER = {render!r}\n{SCRIPT}'
     process = subprocess.Popen([sys.executable, '-c', code], cwd=REPO, text=True,
                                stdout=subprocess.PIPE, start_new_session=True)
@@ -32,9 +32,7 @@ def test_nothing_is_left_after_kill_9(render):
             assert process.stdout.readline() == 'batch\n'
         own = Path(f'/proc/{process.pid}')
         assert len(list((own / 'task').iterdir())) > 1  # its threads are at work
-        children = [child for task in (own / 'task').iterdir()
-                    for child in (task / 'children').read_text().split()]
-        assert len(children) == (2 if render == 'cpu' else 0)
+        assert len(children(process.pid)) == (2 if render == 'cpu' else 0)
         mapped = (own / 'maps').read_text()
         assert '/dev/shm' not in mapped and 'memfd:' not in mapped  # memory without a name
     finally:

@@ -15,7 +15,7 @@ from openselfsup.datasets import ImageFolder, TileDataset, ViewLoader
 from openselfsup.datasets.headers import TileError
 from openselfsup.errors import UserError
 
-pytestmark = pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs Linux')
+pytestmark = pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='needs Linux')
 
 DEMO = Path(__file__).parents[2] / 'data/demo'
 RECIPE = dict(type='ViewRecipe', size=32, steps=[dict(type='RandomResizedCrop', scale=(0.2, 1.0))])
@@ -39,11 +39,6 @@ def loader_of(source=None, **options) -> ViewLoader:
     return ViewLoader(TileDataset(source or Tiles(), RECIPE, on_corrupt='raise'), 8, **options)
 
 
-def children() -> set[int]:
-    return {int(pid) for task in Path('/proc/self/task').iterdir()
-            for pid in (task / 'children').read_text().split()}
-
-
 def gone(pids: set[int], seconds: float = 10) -> bool:
     deadline = time.monotonic() + seconds
     while any(Path(f'/proc/{pid}').exists() for pid in pids) and time.monotonic() < deadline:
@@ -64,7 +59,7 @@ def expected():
     return views(loader_of(workers=0))
 
 
-def test_the_same_processes_serve_all_epochs_and_end_with_their_loader(expected):
+def test_the_same_processes_serve_all_epochs_and_end_with_their_loader(expected, children):
     before = children()
     loader = loader_of()
     assert same(views(loader), expected)
@@ -102,7 +97,7 @@ def test_batches_outlive_their_loader():
 
 
 @pytest.mark.parametrize('meanwhile', ['idle', 'working'])
-def test_a_killed_process_is_replaced_and_nothing_changes(expected, caplog, meanwhile):
+def test_a_killed_process_is_replaced_and_nothing_changes(expected, caplog, meanwhile, children):
     before = children()
     act = (lambda: time.sleep(0.3)) if meanwhile == 'working' else (lambda: None)
     loader = loader_of(Tiles(int(loader_of().indices(0, 2)[0]), act))
@@ -153,7 +148,7 @@ class Odd(Exception):
     (TileError('damaged', where='a.png'), TileError, 'a.png: damaged'),
     (ZeroDivisionError('by zero'), ZeroDivisionError, 'by zero'),
     (Odd('one', 'two'), RuntimeError, 'Odd: one')])
-def test_errors_arrive_with_the_place_where_they_arose(error, kind, words):
+def test_errors_arrive_with_the_place_where_they_arose(error, kind, words, children):
     def fail():
         raise error
 
@@ -170,7 +165,7 @@ def test_errors_arrive_with_the_place_where_they_arose(error, kind, words):
     assert len(list(loader)) == 2 and started <= children()  # nobody died of it
 
 
-def test_signals_that_the_program_handles_do_not_reach_the_processes(expected):
+def test_signals_that_the_program_handles_do_not_reach_the_processes(expected, children):
     before = children()
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
@@ -188,7 +183,7 @@ def test_signals_that_the_program_handles_do_not_reach_the_processes(expected):
     assert same(got, expected)
 
 
-def test_others_may_wait_for_the_processes(expected, caplog):
+def test_others_may_wait_for_the_processes(expected, caplog, children):
     before = children()
     loader = loader_of()
     views(loader)
