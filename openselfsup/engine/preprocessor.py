@@ -58,7 +58,7 @@ class Preprocessor(nn.Module):
     def normalize(self, images: Tensor) -> Tensor:
         """Normalise images [B, 3, H, W] of values in [0, 255] that are on the device already."""
         images = images.to(torch.float32, memory_format=self.memory_format)
-        return (images * self.scale).add_(self.shift)
+        return torch.addcmul(self.shift, images, self.scale)
 
 
 def choose_render(wanted: str, dataset: TileDataset, device: torch.device) -> str:

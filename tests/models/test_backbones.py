@@ -35,6 +35,19 @@ def test_same_weights_same_features(name):
     assert [m.shape[-1] for m in maps] == [16, 8, 4, 2]
 
 
+def test_same_gradients():
+    """The stem pools before it rectifies, torchvision's after."""
+    theirs = torchvision.models.resnet18()
+    theirs.fc = torch.nn.Identity()
+    ours = ResNet(18)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(4, 3, 64, 64)
+    ours(x)[0].mean((2, 3)).square().sum().backward()
+    theirs(x).square().sum().backward()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, msg=name)
+
+
 def test_layers_that_nothing_returns_do_not_exist():
     backbone = ResNet(18, out_indices=(2,))
     assert backbone.out_channels == [128] and not hasattr(backbone, 'layer3')
