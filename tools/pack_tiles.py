@@ -27,7 +27,7 @@ from openselfsup.errors import UserError
 
 
 def source_of(target: str, labels: bool) -> Source:
-    if Path(target).is_dir():
+    if Path(target).suffix != '.py':
         return ImageFolder(target, labels=labels)
     return build_source(load_config(target).to_dict()['dataset']['source'])
 

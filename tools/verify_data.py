@@ -20,7 +20,7 @@ from openselfsup.errors import UserError
 
 def sources(target: str, labels: bool) -> Iterator[tuple[str, Source]]:
     """Yield (name, source) of a folder, or of every ``source`` that a config describes."""
-    if Path(target).is_dir():
+    if Path(target).suffix != '.py':
         yield target, ImageFolder(target, labels=labels)
         return
     found = list(_described(load_config(target).to_dict(), ''))

@@ -244,3 +244,14 @@ def test_the_tool_packs_a_folder_and_a_config(tmp_path):
                              str(tmp_path / 'plain')], cwd=REPO, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert PackedTiles(str(tmp_path / 'plain')).labels is None
+
+
+@pytest.mark.parametrize('target, words', [
+    ('data/demo/cmu9', "data/demo/cmu9: no such folder; did you mean 'cmu1'?"),
+    ('configs/demo/plm_r19.py', "no such config file; did you mean 'plm_r18.py'?")])
+@pytest.mark.parametrize('tool', [['tools/pack_tiles.py', 'store'], ['tools/verify_data.py']])
+def test_a_misspelt_folder_or_config_is_told_apart(tool, target, words):
+    answer = subprocess.run([sys.executable, tool[0], target, *tool[1:]], cwd=REPO,
+                            capture_output=True, text=True)
+    assert answer.returncode == 2 and words in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
