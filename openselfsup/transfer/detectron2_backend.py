@@ -10,21 +10,24 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
-from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import inference_context
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, ResNet
 from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from .. import distributed
 from ..checkpoints import backbone_state_dict, to_detectron2
+from ..datasets.prepare.annotations import Id
 from ..datasets.prepare.instances import encode
 from ..errors import UserError
-from .protocol import PLACEHOLDER, Job, locate
+from .data_sets import DataSet, Wanted, open_data_sets
+from .instance_data import ordered
+from .protocol import PLACEHOLDER, Job
 from .weights import read_backbone
 
 _STAGES = {18: (BasicBlock, 2), 34: (BasicBlock, 3), 50: (BottleneckBlock, 3),
@@ -69,7 +72,7 @@ class Detectron2Backend:
         job: what to run.
 
     Raises:
-        UserError: an unknown key, or data sets that do not exist.
+        UserError: an unknown key, or problems of the data sets.
     """
 
     name = 'detectron2'
@@ -91,21 +94,23 @@ class Detectron2Backend:
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + distributed.rank())
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.test_sets = list(cfg.DATASETS.TEST)
-        for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
-            self._register(name)
+        self.data, self.notes = open_data_sets(job.datasets_folder, self._wanted())
+        for data in self.data.values():
+            register(data)
         self.trainer: _Trainer | None = None
         self.model: nn.Module | None = None
         self.initialised = 'random'
         self.trained: dict[str, Any] = {}
 
-    def _register(self, name: str) -> None:
-        folder, _ = locate(self.job.datasets_folder, name)
-        top, _, split = name.rpartition('_')
-        json = Path(self.job.datasets_folder) / top / 'annotations' / f'{split}.json'
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        register_coco_instances(name, {}, str(json), str(folder))
+    def _wanted(self) -> Wanted:
+        cfg = self.cfg
+        retina = cfg.MODEL.META_ARCHITECTURE == 'RetinaNet'
+        if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT != 'bitmask':
+            raise UserError(f'INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT}: polygons lose holes',
+                            where=self.job.config_file, expected='bitmask')
+        return Wanted(() if self.job.eval_only else tuple(cfg.DATASETS.TRAIN), self.test_sets,
+                      (cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS).NUM_CLASSES,
+                      cfg.MODEL.MASK_ON, cfg.TEST.DETECTIONS_PER_IMAGE)
 
     def load_backbone(self) -> str:
         """Build the model and load MODEL.WEIGHTS into its backbone, tensor by tensor."""
@@ -146,9 +151,8 @@ class Detectron2Backend:
     @torch.no_grad()
     def predict(self, dataset: str) -> list[dict]:
         """Return COCO results of a data set; on rank 0 those of all ranks."""
-        loader = build_detection_test_loader(self.cfg, dataset)  # fills in the metadata
-        categories = {v: k for k, v in MetadataCatalog.get(
-            dataset).thing_dataset_id_to_contiguous_id.items()}
+        loader = build_detection_test_loader(self.cfg, dataset)
+        categories = ordered(self.data[dataset].truth['categories'])
         results = []
         with inference_context(self.model):
             for inputs in loader:
@@ -167,6 +171,30 @@ class Detectron2Backend:
                     initialised=self.initialised, iterations=self.cfg.SOLVER.MAX_ITER,
                     masks=self.cfg.MODEL.MASK_ON,
                     detections_per_image=self.cfg.TEST.DETECTIONS_PER_IMAGE, **self.trained)
+
+
+def register(data: DataSet) -> None:
+    """Tell detectron2 of a data set, in place of an earlier one of its name.
+
+    It gets the checked objects: its own reader of COCO files stops at a missing key.
+    """
+    names = {c['id']: c['name'] for c in data.truth['categories']}
+    labels = {category: label for label, category in enumerate(ordered(data.truth['categories']))}
+    by_image: dict[Any, list[dict]] = {image['id']: [] for image in data.truth['images']}
+    for a in data.truth['annotations']:
+        by_image[a['image_id']].append(dict(
+            iscrowd=a['iscrowd'], bbox=a['bbox'], bbox_mode=BoxMode.XYWH_ABS,
+            category_id=labels[a['category_id']], segmentation=a['segmentation']))
+    records = [dict(file_name=str(data.folder / image['file_name']), height=image['height'],
+                    width=image['width'], image_id=image['id'], annotations=by_image[image['id']])
+               for image in data.truth['images']]
+    if data.name in DatasetCatalog.list():
+        DatasetCatalog.remove(data.name)
+        MetadataCatalog.remove(data.name)
+    DatasetCatalog.register(data.name, lambda: records)
+    MetadataCatalog.get(data.name).set(
+        thing_classes=[names[category] for category in labels],
+        thing_dataset_id_to_contiguous_id=labels)
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor]) -> tuple[int, int]:
@@ -204,7 +232,7 @@ def _resnet_name(key: str) -> str | None:
     return None
 
 
-def _coco_results(found: Any, image_id: int, categories: dict[int, int]) -> list[dict]:
+def _coco_results(found: Any, image_id: Id, categories: list[Id]) -> list[dict]:
     """Turn detectron2's instances of one image into COCO results."""
     results = []
     for i in range(len(found)):

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from ..datasets.decode import read_tile
-from ..datasets.prepare.instances import run_lengths
+from ..datasets.prepare.annotations import Id
 from ..errors import UserError
 
 _PREFETCH = 4  # batches prepared ahead
@@ -26,7 +26,7 @@ class InstanceDataset:
 
     Args:
         folder: of the images.
-        truth: content of the JSON.
+        truth: content of a checked JSON, see openselfsup.datasets.prepare.annotations.Coco.
         with_empty: keep images without objects.
 
     Attributes:
@@ -39,11 +39,11 @@ class InstanceDataset:
 
     def __init__(self, folder: Path, truth: dict, with_empty: bool = True):
         self.folder = folder
-        self.annotations: dict[int, list[dict]] = defaultdict(list)
+        self.annotations: dict[Id, list[dict]] = defaultdict(list)
         for annotation in truth['annotations']:
-            if not annotation.get('iscrowd'):
+            if not annotation['iscrowd']:
                 self.annotations[annotation['image_id']].append(annotation)
-        self.categories = sorted(c['id'] for c in truth['categories'])
+        self.categories = ordered(truth['categories'])
         self.images = [i for i in truth['images'] if with_empty or self.annotations[i['id']]]
         if not self.images:
             raise UserError('there is not one image with objects', where=str(folder))
@@ -87,10 +87,8 @@ class InstanceDataset:
         int64 [N] from 1, masks uint8 [N, H, W].
         """
         entry = self.images[index]
-        height, width = entry['height'], entry['width']
-        top, left, bottom, right = window or (0, 0, height, width)
-        found = [(run_lengths(a['segmentation'], height, width),
-                  self.categories.index(a['category_id']) + 1)
+        top, left, bottom, right = window or (0, 0, entry['height'], entry['width'])
+        found = [(a['segmentation'], self.categories.index(a['category_id']) + 1)
                  for a in self.annotations[entry['id']]]
         found = [(rle, label) for rle, label in found
                  if _overlaps(coco_mask.toBbox(rle), top, left, bottom, right)]
@@ -107,6 +105,11 @@ class InstanceDataset:
             boxes, masks, labels = boxes[seen], masks[seen], labels[seen]
         return dict(boxes=torch.from_numpy(boxes), labels=torch.from_numpy(labels),
                     masks=torch.from_numpy(masks))
+
+
+def ordered(categories: list[dict]) -> list[Id]:
+    """Return the ids of categories in the order of a model's labels: numbers before text."""
+    return sorted((c['id'] for c in categories), key=lambda i: (isinstance(i, str), i))
 
 
 def _overlaps(box: np.ndarray, top: int, left: int, bottom: int, right: int) -> bool:

@@ -12,10 +12,11 @@ from ..datasets.prepare.files import write_json, write_text
 from ..errors import UserError
 from ..evaluation.segmentation import evaluate_instances, result_map, truth_map
 from ..visualization.overlays import draw_overlay, read_outcomes, write_overlay_page
-from .protocol import Backend, locate, subsets_of
+from .data_sets import DataSet
+from .protocol import Backend
 
 
-def evaluate(backend: Backend, datasets_folder: str, compare: Sequence[str] = ()) -> dict:
+def evaluate(backend: Backend, compare: Sequence[str] = ()) -> dict:
     """Predict, score and show every test set of a backend.
 
     Writes to its output folder ``coco_instances_results.json``, ``results.json``,
@@ -23,7 +24,6 @@ def evaluate(backend: Backend, datasets_folder: str, compare: Sequence[str] = ()
 
     Args:
         backend: a trained one.
-        datasets_folder: where the data sets are.
         compare: output folders of other runs to show beside this one.
 
     Returns:
@@ -36,18 +36,17 @@ def evaluate(backend: Backend, datasets_folder: str, compare: Sequence[str] = ()
             continue
         several = len(backend.test_sets) > 1
         folder = backend.output_dir / name if several else backend.output_dir
-        outcomes[name] = write(folder, name, datasets_folder, results, backend.info(), compare)
+        outcomes[name] = write(folder, backend.data[name], results, backend.info(), compare)
     return outcomes
 
 
-def write(folder: Path, name: str, datasets_folder: str, results: list[dict],
-          run: dict[str, Any], compare: Sequence[str] = ()) -> dict[str, Any]:
+def write(folder: Path, data: DataSet, results: list[dict], run: dict[str, Any],
+          compare: Sequence[str] = ()) -> dict[str, Any]:
     """Score the COCO results of one data set; write them, ``results.json`` and the page.
 
     Args:
         folder: where to write.
-        name: of the data set, e.g. ``GlaS_test``.
-        datasets_folder: where it is.
+        data: the data set.
         results: COCO results of all its images.
         run: what a reader must know of the run; ``detections_per_image`` of it counts for AP,
             ``masks`` says whether the model finds any.
@@ -56,9 +55,9 @@ def write(folder: Path, name: str, datasets_folder: str, results: list[dict],
     Returns:
         What ``results.json`` holds.
     """
-    images_folder, truth = locate(datasets_folder, name)
-    outcome = dict(dataset=name, run=run, **evaluate_instances(
-        truth, results, subsets_of(datasets_folder, name),
+    truth = data.truth
+    outcome = dict(dataset=data.name, run=run, **evaluate_instances(
+        truth, results, data.subsets,
         max_detections=run['detections_per_image'], masks=run['masks']))
     write_json(folder / 'coco_instances_results.json', results)
     write_json(folder / 'results.json', outcome)
@@ -66,12 +65,12 @@ def write(folder: Path, name: str, datasets_folder: str, results: list[dict],
 
     def draw(file_name: str):
         image = by_name[file_name]
-        return draw_overlay(read_tile(images_folder / file_name), truth_map(truth, image),
+        return draw_overlay(read_tile(data.folder / file_name), truth_map(truth, image),
                             result_map(results, image))
 
     write_overlay_page(folder, outcome, draw, read_outcomes(compare))
     write_text(folder / 'results.txt', table(outcome))
-    logging.getLogger('openselfsup.transfer').info('%s\n%s', name, table(outcome))
+    logging.getLogger('openselfsup.transfer').info('%s\n%s', data.name, table(outcome))
     return outcome
 
 

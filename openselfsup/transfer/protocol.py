@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ..datasets.prepare.files import read_json
 from ..errors import UserError, nearest
+from .data_sets import DataSet
 
 BACKENDS = ('auto', 'detectron2', 'torchvision')
 INSTALL = ("python -m pip install --no-build-isolation "
@@ -46,11 +46,15 @@ class Backend(Protocol):
         name: 'torchvision' or 'detectron2'.
         output_dir: OUTPUT_DIR of the recipe.
         test_sets: names of the data sets to evaluate on.
+        data: all data sets by name, checked.
+        notes: what is odd in them.
     """
 
     name: str
     output_dir: Path
     test_sets: Sequence[str]
+    data: dict[str, DataSet]
+    notes: Sequence[str]
 
     def load_backbone(self) -> str:
         """Load MODEL.WEIGHTS; return what matched in one line. Nothing matched is an error."""
@@ -110,39 +114,3 @@ def refuse_to_overwrite(folder: str | Path, *made: str) -> None:
     if there:
         raise UserError(f'an earlier run left {" and ".join(there)} here', where=str(folder),
                         expected='--resume to go on from it, or another folder to write to')
-
-
-def locate(folder: str | Path, name: str) -> tuple[Path, dict]:
-    """Find a registered data set such as ``GlaS_train`` or ``GlaS_testA``.
-
-    Args:
-        folder: the datasets folder.
-        name: ``X_split`` stands for ``folder/X/annotations/split.json``.
-
-    Returns:
-        The folder of its images, and the content of its JSON.
-
-    Raises:
-        UserError: there is no such data set; what there is is named.
-    """
-    folder = Path(folder)
-    top, _, split = name.rpartition('_')
-    path = folder / top / 'annotations' / f'{split}.json'
-    if not path.is_file():
-        there = sorted(f'{p.parents[1].name}_{p.stem}' for p in folder.glob('*/annotations/*.json'))
-        raise UserError(f"there is no data set '{name}': {path} does not exist",
-                        where='--datasets-folder', nearest=nearest(name, there),
-                        expected='one of ' + ', '.join(there) if there
-                        else 'a folder written by tools/prepare_data.py')
-    truth = read_json(path)
-    images = folder / top / truth.get('info', {}).get('image_folder', split)
-    return images, truth
-
-
-def subsets_of(folder: str | Path, name: str) -> dict[str, list[int]]:
-    """Return image ids of the subsets that have a JSON of their own, such as testA and testB."""
-    top, _, split = name.rpartition('_')
-    found = {}
-    for path in sorted((Path(folder) / top / 'annotations').glob(f'{split}?.json')):
-        found[path.stem] = [image['id'] for image in read_json(path)['images']]
-    return found

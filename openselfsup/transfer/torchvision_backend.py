@@ -13,15 +13,16 @@ import torch.distributed as dist
 import torchvision
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torchvision.models.detection import RetinaNet
 
 from .. import distributed
 from ..checkpoints import load, load_backbone_weights, save
+from ..datasets.prepare.annotations import Id
 from ..datasets.prepare.instances import encode
 from ..errors import UserError
+from .data_sets import Wanted, open_data_sets
 from .instance_data import InstanceDataset, training_batches
 from .precise_bn import update_statistics
-from .protocol import LAST, PLACEHOLDER, Job, locate
+from .protocol import LAST, PLACEHOLDER, Job
 from .recipe import Recipe
 from .solver import build_optimizer, clip_gradients, learning_rate
 from .torchvision_model import build_model, synchronises
@@ -38,7 +39,8 @@ class TorchvisionBackend:
         job: what to run.
 
     Raises:
-        UserError: mistakes in the recipe, or a model that torchvision cannot build.
+        UserError: mistakes in the recipe or in the data sets, or a model that torchvision
+            cannot build.
     """
 
     name = 'torchvision'
@@ -56,6 +58,7 @@ class TorchvisionBackend:
                             f'divided among {self.world} processes', where=recipe.config_file)
         torch.manual_seed(self.seed)
         self.model = build_model(recipe, self.device, self.world)
+        self.data, self.notes = open_data_sets(job.datasets_folder, self._wanted())
         self.initialised = 'random'
         self.trained: dict[str, Any] = {}
 
@@ -128,18 +131,20 @@ class TorchvisionBackend:
             resumed_at=start)
         self._save('model_final.pth', stop, optimizer)
 
-    def _training_data(self) -> InstanceDataset:
-        names = self.recipe['DATASETS.TRAIN']
-        if len(names) != 1:
-            raise UserError(f'DATASETS.TRAIN is {names}', where=self.recipe.config_file,
+    def _wanted(self) -> Wanted:
+        recipe, names = self.recipe, self.recipe['DATASETS.TRAIN']
+        if len(names) != 1 and not self.job.eval_only:
+            raise UserError(f'DATASETS.TRAIN is {names}', where=recipe.config_file,
                             expected='one data set')
-        folder, truth = locate(self.job.datasets_folder, names[0])
-        classes = self.recipe['MODEL.RETINANET.NUM_CLASSES' if isinstance(self.model, RetinaNet)
-                              else 'MODEL.ROI_HEADS.NUM_CLASSES']
-        if len(truth['categories']) != classes:
-            raise UserError(f"{names[0]} has {len(truth['categories'])} classes, the recipe "
-                            f'{classes}', where=self.recipe.config_file)
-        return InstanceDataset(folder, truth,
+        retina = recipe['MODEL.META_ARCHITECTURE'] == 'RetinaNet'
+        return Wanted(
+            () if self.job.eval_only else names, recipe['DATASETS.TEST'],
+            recipe['MODEL.RETINANET.NUM_CLASSES' if retina else 'MODEL.ROI_HEADS.NUM_CLASSES'],
+            recipe['MODEL.MASK_ON'] and not retina, recipe['TEST.DETECTIONS_PER_IMAGE'])
+
+    def _training_data(self) -> InstanceDataset:
+        data = self.data[self.recipe['DATASETS.TRAIN'][0]]
+        return InstanceDataset(data.folder, data.truth,
                                not self.recipe['DATALOADER.FILTER_EMPTY_ANNOTATIONS'])
 
     def _batches(self, data: InstanceDataset, start: int, stop: int,
@@ -234,8 +239,7 @@ class TorchvisionBackend:
     @torch.no_grad()
     def predict(self, dataset: str) -> list[dict]:
         """Return COCO results, on rank 0 those of all ranks."""
-        folder, truth = locate(self.job.datasets_folder, dataset)
-        data = InstanceDataset(folder, truth)
+        data = InstanceDataset(self.data[dataset].folder, self.data[dataset].truth)
         self.model.eval()
         results = []
         for index in range(distributed.rank(), len(data), self.world):
@@ -258,7 +262,7 @@ class TorchvisionBackend:
                     detections_per_image=self.recipe['TEST.DETECTIONS_PER_IMAGE'], **self.trained)
 
 
-def coco_results(found: dict[str, Tensor], image_id: int, categories: list[int]) -> list[dict]:
+def coco_results(found: dict[str, Tensor], image_id: Id, categories: list[Id]) -> list[dict]:
     """Turn the detections of one image into COCO results.
 
     Args:

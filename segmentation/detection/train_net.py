@@ -68,10 +68,12 @@ def work(rank: int, processes: int, port: int, backend_name: str,
         if backend_name == 'torchvision' and args.backend == 'auto':
             log.info('detectron2 is not installed: torchvision trains the same recipe. '
                      'To install detectron2: %s', protocol.INSTALL)
+        for note in backend.notes:
+            log.warning('data: %s', note) if rank == 0 else None
         log.info('%s', backend.load_backbone())
         if not args.eval_only:
             backend.fit()
-        evaluate(backend, args.datasets_folder, args.compare)
+        evaluate(backend, args.compare)
         log.info('scores: %s; pictures: %s', backend.output_dir / 'results.json',
                  backend.output_dir / 'index.html')
     finally:

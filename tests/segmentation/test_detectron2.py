@@ -76,5 +76,5 @@ def test_a_short_training_is_scored_by_our_evaluator(datasets, tmp_path):
                      'INPUT.MIN_SIZE_TEST', '64', 'TEST.PRECISE_BN.NUM_ITER', '2',
                      'DATALOADER.NUM_WORKERS', '0')
     backend.fit()
-    outcome = evaluate(backend, str(datasets))['GlaS_test']
+    outcome = evaluate(backend)['GlaS_test']
     assert outcome['run']['backend'] == 'detectron2' and len(outcome['images']) == 3

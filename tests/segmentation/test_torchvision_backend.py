@@ -15,10 +15,11 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from openselfsup.checkpoints import load
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
+from openselfsup.transfer.data_sets import Wanted, open_data_sets
 from openselfsup.transfer.instance_data import InstanceDataset, batch_indices, training_batches
 from openselfsup.transfer.outcome import evaluate
 from openselfsup.transfer.precise_bn import update_statistics
-from openselfsup.transfer.protocol import Job, locate, subsets_of
+from openselfsup.transfer.protocol import Job
 from openselfsup.transfer.solver import build_optimizer
 from openselfsup.transfer.torchvision_backend import TorchvisionBackend
 from openselfsup.transfer.weights import convert
@@ -39,18 +40,25 @@ def backend(datasets, out, *more, config=SHORT, **job) -> TorchvisionBackend:
                                   str(datasets), **job))
 
 
+def opened(datasets, name='GlaS_train'):
+    """Folder of images and truth of a data set."""
+    data = open_data_sets(datasets, Wanted((), (name,), 1, True, 100))[0][name]
+    return data.folder, data.truth
+
+
 def test_data_sets_are_found_by_their_registered_names(datasets):
-    folder, truth = locate(datasets, 'GlaS_testA')
+    folder, truth = opened(datasets, 'GlaS_testA')
     assert folder.name == 'test' and len(truth['images']) == 2
-    assert subsets_of(datasets, 'GlaS_test') == {'testA': [1, 2], 'testB': [3]}
+    sets, _ = open_data_sets(datasets, Wanted(('GlaS_train',), ('GlaS_test',), 1, True, 100))
+    assert sets['GlaS_test'].subsets == {'testA': [1, 2], 'testB': [3]}
     with pytest.raises(UserError, match="GlaS_tset.*did you mean 'GlaS_test'"):
-        locate(datasets, 'GlaS_tset')
+        opened(datasets, 'GlaS_tset')
 
 
 def test_every_image_is_seen_once_a_pass_and_ranks_share_a_batch(datasets):
     seen = [i for step in range(5) for i in batch_indices(5, 4, step, seed=1)]
     assert all(sorted(seen[k:k + 5]) == list(range(5)) for k in range(0, 20, 5))
-    data = InstanceDataset(*locate(datasets, 'GlaS_train'))
+    data = InstanceDataset(*opened(datasets))
     whole = next(training_batches(data, 4, 3, 4, seed=1))
     parts = [next(training_batches(data, 4, 3, 4, 1, rank, 2)) for rank in (0, 1)]
     for a, b in zip(whole[0], parts[0][0] + parts[1][0], strict=True):
@@ -58,7 +66,7 @@ def test_every_image_is_seen_once_a_pass_and_ranks_share_a_batch(datasets):
 
 
 def test_a_flip_mirrors_image_boxes_and_masks(datasets):
-    data = InstanceDataset(*locate(datasets, 'GlaS_train'))
+    data = InstanceDataset(*opened(datasets))
     assert torch.equal(data.image(0, True), data.image(0).flip(2))
     plain, flipped = data.target(0), data.target(0, True)
     assert torch.equal(flipped['masks'], plain['masks'].flip(2))
@@ -70,7 +78,7 @@ def test_a_flip_mirrors_image_boxes_and_masks(datasets):
 
 @pytest.mark.parametrize('flip', [False, True])
 def test_a_window_shows_its_part_of_image_and_objects(datasets, flip):
-    data = InstanceDataset(*locate(datasets, 'GlaS_train'))
+    data = InstanceDataset(*opened(datasets))
     places = np.random.default_rng(0).random((8, 2))
     counts = set()
     for place in places:
@@ -94,7 +102,7 @@ def test_a_window_shows_its_part_of_image_and_objects(datasets, flip):
 
 
 def test_batches_of_windows(datasets):
-    data = InstanceDataset(*locate(datasets, 'GlaS_train'))
+    data = InstanceDataset(*opened(datasets))
     images, targets = next(training_batches(data, 4, 0, 1, seed=1, crop=(48, 64)))
     assert all(i.shape == (3, 48, 64) for i in images)
     assert all(t['masks'].shape[1:] == (48, 64) for t in targets)
@@ -229,13 +237,13 @@ def test_a_run_leaves_scores_pictures_and_a_model_that_scores_the_same(datasets,
     steps = ['SOLVER.MAX_ITER', '2', 'MODEL.ROI_HEADS.SCORE_THRESH_TEST', '0.0']
     first = backend(datasets, tmp_path / 'a', *steps)
     first.fit()
-    outcome = evaluate(first, str(datasets))['GlaS_test']
+    outcome = evaluate(first)['GlaS_test']
     assert set(outcome['scores']) == {'all', 'testA', 'testB'}
     assert outcome == json.loads((tmp_path / 'a' / 'results.json').read_text())
     model = tmp_path / 'a' / 'model_final.pth'
     second = backend(datasets, tmp_path / 'b', *steps, 'MODEL.WEIGHTS', str(model), eval_only=True)
     second.load_backbone()
-    again = evaluate(second, str(datasets), compare=[str(tmp_path / 'a')])['GlaS_test']
+    again = evaluate(second, compare=[str(tmp_path / 'a')])['GlaS_test']
     # One thread or two round differently.
     assert_close(again['scores'], outcome['scores'])
     assert_close(again['images'], outcome['images'])
@@ -254,7 +262,7 @@ def test_retinanet_finds_boxes(datasets, tmp_path):
     assert all('segmentation' not in r and len(r['bbox']) == 4 for r in results)
     retina.predict = lambda name: []
     for _ in range(2):  # without detections, and with those it made
-        scores = evaluate(retina, str(datasets))['GlaS_test']['scores']['all']
+        scores = evaluate(retina)['GlaS_test']['scores']['all']
         assert scores['bbox']['AP'] is not None and set(scores) == {'bbox'}
         retina.predict = lambda name: results
 
@@ -319,4 +327,4 @@ def test_learns_synthetic_glands_from_scratch(tmp_path):
                                  str(tmp_path / 'ds')))
     (tmp_path / 'o').mkdir()
     run.fit()
-    assert evaluate(run, str(tmp_path / 'ds'))['GlaS_test']['scores']['all']['segm']['AP'] >= 0.6
+    assert evaluate(run)['GlaS_test']['scores']['all']['segm']['AP'] >= 0.6

@@ -1,7 +1,6 @@
 """Is a prepared folder whole and consistent?"""
 
 import csv
-import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -12,90 +11,26 @@ from ...errors import UserError
 from ..headers import TileError
 from ..scan import scan_headers
 from ..sources import ImageList
+from .annotations import read_coco, shared_images
 from .bcss import IGNORE
 from .files import files_in, progress, read_json
-from .instances import decode
 from .report import Report
 
 
 def check_coco(folder: Path, report: Report) -> None:
-    """Check every JSON of a COCO dataset against its images.
+    """Check every JSON of a COCO dataset against its images, as training does before it starts.
 
-    Images exist with the size that is stated, ids are unique and refer to each other, masks
-    decode to that size, are not empty and agree with their box and area, and no image is in
+    See :func:`openselfsup.datasets.prepare.annotations.read_coco`; besides, no image may be in
     both train and test.
     """
     jsons = sorted((folder / 'annotations').glob('*.json'))
     if not jsons:
         raise UserError('there are no annotations', where=str(folder),
                         expected='annotations/train.json, annotations/test.json')
-    digests: dict[str, dict[str, str]] = {}
-    for path in jsons:
-        content = read_json(path)
-        if missing := {'images', 'annotations', 'categories', 'info'} - set(content):
-            report.problem(path, f"lacks {', '.join(sorted(missing))}")
-            continue
-        _check_ids(path, content, report)
-        split = content['info'].get('image_folder', path.stem)
-        sizes = {i['id']: _check_image(folder / split / i['file_name'], i, report)
-                 for i in content['images']}
-        for annotation in progress(content['annotations'], f'checking {path.name}'):
-            if sizes.get(annotation['image_id']):
-                _check_mask(path, annotation, *sizes[annotation['image_id']], report)
-        digests.setdefault(split, {}).update(
-            {hashlib.sha256((folder / split / i['file_name']).read_bytes()).hexdigest():
-             i['file_name'] for i in content['images'] if sizes[i['id']]})
-        report.facts[path.name] = (f"{len(content['images'])} images, "
-                                   f"{len(content['annotations'])} objects")
-    for digest in set(digests.get('train', {})) & set(digests.get('test', {})):
-        report.problem(folder, f"train/{digests['train'][digest]} and "
-                               f"test/{digests['test'][digest]} are the same image")
-
-
-def _check_ids(path: Path, content: dict, report: Report) -> None:
-    for kind in ('images', 'annotations'):
-        twice = [i for i, n in Counter(e['id'] for e in content[kind]).items() if n > 1]
-        if twice:
-            report.problem(path, f'{kind} ids {twice[:5]} occur more than once')
-    images = {i['id'] for i in content['images']}
-    categories = {c['id'] for c in content['categories']}
-    for annotation in content['annotations']:
-        if annotation['image_id'] not in images:
-            report.problem(path, f"annotation {annotation['id']} is of no image")
-        if annotation['category_id'] not in categories:
-            report.problem(path, f"annotation {annotation['id']} is of no category")
-
-
-def _check_image(path: Path, entry: dict, report: Report) -> tuple[int, int] | None:
-    found = scan_headers([str(path)])[0]
-    if isinstance(found, TileError):
-        report.problems.append(str(found))
-        return None
-    if (found.height, found.width) != (entry['height'], entry['width']):
-        report.problem(path, f"is {found.width} x {found.height} px, the JSON says "
-                             f"{entry['width']} x {entry['height']}")
-        return None
-    return found.height, found.width
-
-
-def _check_mask(path: Path, annotation: dict, height: int, width: int, report: Report) -> None:
-    name = f"annotation {annotation['id']}"
-    segmentation = annotation['segmentation']
-    if isinstance(segmentation, dict) and list(segmentation['size']) != [height, width]:
-        report.problem(path, f"{name} has a mask of size {segmentation['size']}")
-        return
-    mask = decode(segmentation, height, width)
-    if not mask.any():
-        report.problem(path, f'{name} has an empty mask')
-        return
-    if not isinstance(segmentation, dict):
-        return  # polygons round, and fill holes: box and area are those of the exact mask
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
-    if not np.allclose(annotation['bbox'], box):
-        report.problem(path, f"{name} has box {annotation['bbox']}, its mask {box}")
-    if annotation['area'] != mask.sum():
-        report.problem(path, f"{name} has area {annotation['area']}, its mask {mask.sum()}")
+    read = {path.stem: read_coco(path, report) for path in jsons}
+    if read.get('train') and read.get('test'):
+        for train, test in shared_images(read['train'], read['test']):
+            report.problem(folder, f'train/{train} and test/{test} are the same image')
 
 
 def check_semantic(folder: Path, report: Report) -> None:

@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from ...errors import UserError
 
 _IDS_PER_IMAGE = 100_000  # annotation id = image id * this + instance id: stable
+_FAR = 1e9  # no coordinate is that large; also false for NaN
 
 
 def read_instance_map(path: str | Path) -> np.ndarray:
@@ -85,8 +86,7 @@ def annotations_of(ids: np.ndarray, image_id: int, masks: str = 'rle',
 
 def encode(mask: np.ndarray) -> dict:
     """Encode a mask [H, W] as COCO run lengths that JSON can hold."""
-    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return dict(size=[int(v) for v in rle['size']], counts=rle['counts'].decode('ascii'))
+    return _text(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
 
 
 def decode(segmentation: dict | list, height: int, width: int) -> np.ndarray:
@@ -94,13 +94,79 @@ def decode(segmentation: dict | list, height: int, width: int) -> np.ndarray:
     return coco_mask.decode(run_lengths(segmentation, height, width)).astype(bool)
 
 
-def run_lengths(segmentation: dict | list, height: int, width: int) -> dict:
-    """Return a COCO segmentation of any form as the run lengths that pycocotools works on."""
+def run_lengths(segmentation: object, height: int, width: int) -> dict:
+    """Return a COCO segmentation of any form as compressed run lengths of an image.
+
+    Args:
+        segmentation: polygons ``[[x, y, x, y, ...], ...]`` (or one of them), or run lengths
+            ``dict(size, counts)`` with counts as a list or as COCO's string. What of a polygon
+            lies outside of the image is cut off; pieces of fewer than three points have no area.
+        height: of the image in pixels.
+        width: of the image in pixels.
+
+    Raises:
+        UserError: it is none of these. pycocotools checks little: wrong counts read memory that
+            is not theirs.
+    """
     if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation['counts'], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
-    return segmentation
+        return _polygon_runs(segmentation, height, width)
+    if not isinstance(segmentation, dict) or not {'size', 'counts'} <= set(segmentation):
+        raise UserError('has a segmentation that is neither polygons nor run lengths')
+    size, counts = segmentation['size'], segmentation['counts']
+    if size != [height, width]:
+        raise UserError(f'has run lengths of size {size!r}', expected=f'{[height, width]} '
+                        '(height, width) of its image')
+    runs = _unpacked(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(type(n) is int and n >= 0 for n in runs):
+        raise UserError('has run lengths that are no counts')
+    if sum(runs) != height * width:
+        raise UserError(f'has run lengths of {sum(runs)} pixels', expected=str(height * width))
+    if 0 in runs[1:]:  # allowed, but pycocotools makes wrong boxes of it
+        flat = np.repeat(np.arange(len(runs)) % 2, runs)
+        return encode(flat.reshape(width, height).T)
+    return _text(coco_mask.frPyObjects(dict(size=size, counts=runs), height, width))
+
+
+def _polygon_runs(polygons: list, height: int, width: int) -> dict:
+    if polygons and not isinstance(polygons[0], list):
+        polygons = [polygons]
+    kept = []
+    for polygon in polygons:
+        if not isinstance(polygon, list) or not all(
+                type(v) in (int, float) and abs(v) < _FAR for v in polygon):
+            raise UserError('has a polygon that is no list of finite numbers')
+        if len(polygon) % 2:
+            raise UserError(f'has a polygon of {len(polygon)} numbers', expected='pairs x, y')
+        if len(polygon) >= 6:
+            kept.append([float(v) for v in polygon])
+    far = max((abs(v) for polygon in kept for v in polygon), default=0)
+    if far > 10 * max(height, width):
+        raise UserError(f'has a polygon with the coordinate {far:g} in an image of '
+                        f'{width} x {height} px')
+    if not kept:
+        return encode(np.zeros((height, width), np.uint8))
+    return _text(coco_mask.merge(coco_mask.frPyObjects(kept, height, width)))
+
+
+def _unpacked(text: str) -> list[int]:
+    """Decode COCO's string of run lengths: groups of five bits, from the third differences."""
+    codes = np.frombuffer(text.encode('latin-1', 'replace'), np.uint8).astype(np.int64) - 48
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise UserError("has run lengths whose text is not COCO's")
+    ends = np.flatnonzero(~codes & 32)
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - begins).max() > 6:
+        raise UserError("has run lengths whose text is not COCO's")
+    shift = 5 * (np.arange(len(codes)) - np.repeat(begins, ends - begins + 1))
+    runs = np.add.reduceat((codes & 31) << shift, begins)
+    runs -= np.where(codes[ends] & 16, np.int64(1) << (shift[ends] + 5), 0)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return runs.tolist()
+
+
+def _text(rle: dict) -> dict:
+    return dict(size=[int(v) for v in rle['size']], counts=rle['counts'].decode('ascii'))
 
 
 def instance_map(annotations: list[dict], height: int, width: int) -> np.ndarray:
