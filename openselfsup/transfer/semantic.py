@@ -5,9 +5,8 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,90 +15,30 @@ from torch import Tensor
 
 from ..checkpoints import load, load_backbone_weights, save
 from ..datasets.prepare.files import write_json
-from ..errors import UserError, nearest
+from ..datasets.prepare.mask_codes import CodeTable
+from ..datasets.prepare.mask_folders import judge, pair_masks, survey
+from ..datasets.prepare.report import Report
+from ..datasets.scan import listed
+from ..errors import UserError
 from ..evaluation.segmentation_semantic import Confusion
 from .instance_data import batch_indices
 from .semantic_data import MaskDataset, crop_batch, read_classes
+from .semantic_settings import Settings
 from .unet import UNet
 
 PROTOCOL = 'semantic-segmentation-v1'
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-@dataclass
-class Settings:
-    """What a semantic config may set.
+def data_sets(settings: Settings) -> tuple[MaskDataset, MaskDataset, Report]:
+    """Read what the settings name, down to the last mask.
 
-    Attributes:
-        data: folder with ``{train,val,test}/{images,masks}`` and ``classes.json``.
-        train_images, train_masks, test_images, test_masks: folders instead of ``data``.
-        classes: names of the classes; by default those of ``classes.json``.
-        ignore_index: value of pixels that do not count.
-        codes: class by code of the masks, where these are no classes yet.
-        backbone: weights of any known kind; None starts from random ones.
-        depth: of the ResNet.
-        freeze: train the decoder only; the backbone's norm statistics stay too.
-        width: channels of the finest decoder stage.
-        crop: side of training crops in pixels.
-        batch_size: crops of a step.
-        iterations: optimiser steps.
-        lr: peak of AdamW's learning rate; cosine to 0 after a warm-up of 5 %.
-        weight_decay: of AdamW.
-        amp: compute layers in bfloat16.
-        seed: of everything random.
-        out: where to write.
+    Returns:
+        The training and the test set, and what was found in them: facts and notes.
+
+    Raises:
+        UserError: everything that cannot be trained on or scored, in one report.
     """
-
-    data: str | None = None
-    train_images: str | None = None
-    train_masks: str | None = None
-    test_images: str | None = None
-    test_masks: str | None = None
-    classes: list[str] | None = None
-    ignore_index: int = 255
-    codes: dict[int, int] | None = None
-    backbone: str | None = None
-    depth: int = 18
-    freeze: bool = False
-    width: int = 64
-    crop: int = 256
-    batch_size: int = 16
-    iterations: int = 5000
-    lr: float = 3e-4
-    weight_decay: float = 1e-2
-    amp: bool = True
-    seed: int = 0
-    out: str = 'work_dirs/semantic'
-
-    @classmethod
-    def read(cls, values: dict[str, tuple[Any, str]]) -> 'Settings':
-        """Make settings from (value, where from) by name.
-
-        Raises:
-            UserError: unknown names, or values of a wrong type, all at once.
-        """
-        known = [f.name for f in fields(cls)]
-        problems, good = [], {}
-        for name, (value, where) in values.items():
-            if name not in known:
-                close = nearest(name, known)
-                problems.append(f'{where}: no setting is called {name}'
-                                + (f"; did you mean '{close}'?" if close else ''))
-                continue
-            kind = type(getattr(cls(), name))
-            if kind is float and isinstance(value, (int, float)):
-                value = float(value)
-            if kind in (int, float, bool) and type(value) is not kind:
-                problems.append(f'{where}: {name} is {value!r}, expected a {kind.__name__}')
-            good[name] = value
-        if problems:
-            raise UserError(f'{len(problems)} mistakes in this config:\n  '
-                            + '\n  '.join(problems))
-        return cls(**good)
-
-
-def data_sets(settings: Settings) -> tuple[MaskDataset, MaskDataset]:
-    """Return the training and the test set that the settings name."""
     s = settings
     folders = [s.train_images, s.train_masks, s.test_images, s.test_masks]
     classes, ignore = s.classes, s.ignore_index
@@ -111,8 +50,15 @@ def data_sets(settings: Settings) -> tuple[MaskDataset, MaskDataset]:
     if None in folders or not classes:
         raise UserError('the config names no data', expected='data: FOLDER, or train_images, '
                         'train_masks, test_images, test_masks and classes')
-    return (MaskDataset(folders[0], folders[1], classes, ignore, s.codes),
-            MaskDataset(folders[2], folders[3], classes, ignore, s.codes))
+    table, report = CodeTable(classes, ignore, s.codes), Report('tiles with masks')
+    pairs = [pair_masks(*folders[:2], report), pair_masks(*folders[2:], report)]
+    found = [survey(own, table, name, report) for own, name in zip(pairs, ('train', 'test'))]
+    if not report.problems:
+        judge(*found, table, report)
+    if report.problems:
+        raise UserError(listed(f'{len(report.problems)} problems of the images and masks',
+                               report.problems))
+    return MaskDataset(pairs[0], table), MaskDataset(pairs[1], table), report
 
 
 def loss_function(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
@@ -141,12 +87,19 @@ class SemanticTrainer:
     Args:
         settings: what to run.
         device: where.
+
+    Raises:
+        UserError: images or masks that cannot be used.
     """
 
     def __init__(self, settings: Settings, device: torch.device):
         self.settings, self.device = settings, device
-        self.train_set, self.test_set = data_sets(settings)
         self.log = logging.getLogger('openselfsup.transfer')
+        self.train_set, self.test_set, self.found = data_sets(settings)
+        for name, fact in self.found.facts.items():
+            self.log.info('%s: %s', name, fact)
+        for note in self.found.notes:
+            self.log.warning('%s', note)
         torch.manual_seed(settings.seed)
         model = UNet(settings.depth, len(self.train_set.classes), settings.width)
         if settings.backbone:
@@ -215,6 +168,7 @@ class SemanticTrainer:
         outcome = dict(protocol=PROTOCOL, run=dict(
             torch=torch.__version__, device=str(self.device), settings=asdict(self.settings),
             initialised=self.settings.backbone or 'random'), tiles=len(self.test_set),
+            data=dict(facts=self.found.facts, notes=self.found.notes),
             scores=confusion.scores())
         write_json(Path(self.settings.out) / 'results.json', outcome)
         return outcome
@@ -261,4 +215,4 @@ def result_lines(outcome: dict) -> str:
         cells = ''.join(f'{"-":>8}' if c[k] is None else f'{c[k]:8.3f}' for k in ('dice', 'iou'))
         lines.append(f'{name:<24}{cells}{c["pixels"] / total:8.3f}')
     lines.append(f'{"mean":<24}{scores["mean_dice"]:8.3f}{scores["mean_iou"]:8.3f}')
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *outcome['data']['notes']])

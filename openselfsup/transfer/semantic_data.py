@@ -1,17 +1,18 @@
 """Tiles with masks of classes: folders of images and equally named masks."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..datasets.decode import read_tile
-from ..datasets.prepare.files import files_in
-from ..datasets.prepare.glands import IMAGES
+from ..datasets.prepare.files import read_json
+from ..datasets.prepare.mask_codes import CodeTable
+from ..datasets.prepare.mask_folders import Pair
+from ..datasets.prepare.masks import read_mask
 from ..errors import UserError
 
 
@@ -19,40 +20,19 @@ class MaskDataset:
     """Pairs of images and masks.
 
     Args:
-        images: folder of images.
-        masks: folder of 8-bit masks with the same stems.
-        classes: names of the classes 0, 1, ...
-        ignore_index: value of pixels that do not count, after ``codes``.
-        codes: class by code of the masks, where these are no classes yet; codes that are not
-            named are ignored.
+        pairs: images and their masks.
+        table: which code is which class.
 
     Attributes:
-        names: file names of the images, in natural order.
-
-    Raises:
-        UserError: a folder is missing, there is no pair, or an image has no mask.
+        names: file names of the images.
+        classes: names of the classes.
+        ignore_index: value of pixels that do not count.
     """
 
-    def __init__(self, images: str | Path, masks: str | Path, classes: list[str],
-                 ignore_index: int = 255, codes: dict[int, int] | None = None):
-        self.classes, self.ignore_index = list(classes), ignore_index
-        for folder in (images, masks):
-            if not Path(folder).is_dir():
-                raise UserError('no such folder', where=str(folder))
-        by_stem = {p.stem: p for p in files_in(Path(masks), ('.png', '.bmp', '.tif', '.tiff'))}
-        paths = files_in(Path(images), IMAGES)
-        alone = [p.name for p in paths if p.stem not in by_stem]
-        if alone or not paths:
-            raise UserError(f'{len(alone)} of {len(paths)} images have no mask: '
-                            f'{", ".join(alone[:5])}' if paths else 'there is not one image',
-                            where=str(images), expected=f'masks of the same names in {masks}')
-        self.pairs = [(p, by_stem[p.stem]) for p in paths]
-        self.names = [p.name for p in paths]
-        self.table = None
-        if codes is not None:
-            self.table = np.full(256, ignore_index, np.uint8)
-            for code, label in codes.items():
-                self.table[int(code)] = label
+    def __init__(self, pairs: Sequence[Pair], table: CodeTable):
+        self.pairs, self.table = list(pairs), table
+        self.classes, self.ignore_index = table.classes, table.ignore_index
+        self.names = [image.name for image, _ in pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -64,32 +44,31 @@ class MaskDataset:
             UserError: sizes differ, or the mask holds a value that is neither class nor ignored.
         """
         image_path, mask_path = self.pairs[index]
-        image = read_tile(image_path)
-        with Image.open(mask_path) as file:
-            mask = np.asarray(file)
-        mask = mask[..., 0] if mask.ndim == 3 else mask
-        mask = self.table[mask] if self.table is not None else mask.astype(np.uint8)
-        if mask.shape != image.shape[:2]:
-            raise UserError(f'is {mask.shape[1]} x {mask.shape[0]} px, its image is '
-                            f'{image.shape[1]} x {image.shape[0]} px', where=str(mask_path))
-        wrong = set(np.unique(mask).tolist()) - {*range(len(self.classes)), self.ignore_index}
-        if wrong:
-            raise UserError(f'holds the values {sorted(wrong)}', where=str(mask_path),
-                            expected=f'0 to {len(self.classes) - 1}, or {self.ignore_index} for '
-                                     'pixels that do not count')
-        return image, mask
+        image, mask = read_tile(image_path), read_mask(mask_path, self.table.colours)
+        if mask.values.shape != image.shape[:2]:
+            height, width = mask.values.shape
+            raise UserError(f'is {width} x {height} px, its image is {image.shape[1]} x '
+                            f'{image.shape[0]} px', where=str(mask_path))
+        labels = self.table.labels(mask)
+        if mask.colours != self.table.colours or (labels < 0).any():
+            raise UserError('holds values that are no class', where=str(mask_path))
+        return image, labels.astype(np.uint8)
 
 
 def read_classes(folder: str | Path) -> tuple[list[str], int]:
-    """Return class names and ignored value that tools/prepare_data.py wrote beside the tiles."""
+    """Return class names and ignored value that tools/prepare_data.py wrote beside the tiles.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
     path = Path(folder) / 'classes.json'
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+    if not path.is_file():
         raise UserError('there is no such list of classes', where=str(path),
-                        expected='a folder of tools/prepare_data.py, or data.classes in the '
-                                 'config') from None
-    return content['classes'], content['ignore_index']
+                        expected='a folder of tools/prepare_data.py, or classes in the config')
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get('classes'), list):
+        raise UserError("holds no list 'classes'", where=str(path))
+    return content['classes'], content.get('ignore_index', 255)
 
 
 def crop_batch(data: MaskDataset, indices: list[int], size: int,

@@ -10,6 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from openselfsup.datasets.prepare.mask_codes import CodeTable
+from openselfsup.datasets.prepare.mask_folders import pair_masks
+from openselfsup.datasets.prepare.report import Report
 from openselfsup.datasets.prepare.synthetic import draw_glands
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
@@ -99,13 +102,18 @@ def test_ignored_pixels_give_no_loss_and_no_gradient():
     assert loss_function(logits, torch.full((2, 4, 4), 255), 255) == 0
 
 
+def pairs_of(folder: Path, image: np.ndarray, mask: np.ndarray) -> list:
+    """Write a pair; the image may be grey."""
+    for kind, array in (('images', image), ('masks', mask)):
+        (folder / kind).mkdir(exist_ok=True)
+        Image.fromarray(array).save(folder / kind / 'a.png')
+    return pair_masks(folder / 'images', folder / 'masks', Report(''))
+
+
 def test_crops_keep_image_and_mask_together_and_fill_up_with_ignored(tmp_path):
-    for kind in ('images', 'masks'):
-        (tmp_path / kind).mkdir()
     image = np.arange(40 * 50, dtype=np.uint8).reshape(40, 50)
-    Image.fromarray(np.stack([image] * 3, -1)).save(tmp_path / 'images' / 'a.png')
-    Image.fromarray((image > 100).astype(np.uint8)).save(tmp_path / 'masks' / 'a.png')
-    data = MaskDataset(tmp_path / 'images', tmp_path / 'masks', ['low', 'high'])
+    data = MaskDataset(pairs_of(tmp_path, image, (image > 100).astype(np.uint8)),
+                       CodeTable(['low', 'high']))
     for size in (32, 64):
         for seed in range(6):
             images, masks = crop_batch(data, [0], size, np.random.default_rng(seed))
@@ -115,20 +123,16 @@ def test_crops_keep_image_and_mask_together_and_fill_up_with_ignored(tmp_path):
 
 
 def test_codes_become_classes_and_others_are_refused(tmp_path):
-    for kind in ('images', 'masks'):
-        (tmp_path / kind).mkdir()
-    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / 'images' / 'a.png')
     codes = np.full((40, 40), 7, np.uint8)
     codes[:10], codes[10:20] = 1, 20
-    Image.fromarray(codes).save(tmp_path / 'masks' / 'a.png')
-    paths = tmp_path / 'images', tmp_path / 'masks'
-    _, mask = MaskDataset(*paths, ['stroma', 'tumor'], 255, {1: 1, 20: 1, 2: 0}).read(0)
+    pairs = pairs_of(tmp_path, np.zeros((40, 40, 3), np.uint8), codes)
+    classes = ['stroma', 'tumor']
+    named = CodeTable(classes, 255, {1: 1, 20: 'tumor', 2: 0, 'others': 'ignore'})
+    _, mask = MaskDataset(pairs, named).read(0)
     assert (mask[:20] == 1).all() and (mask[20:] == 255).all()
-    with pytest.raises(UserError, match=r'a.png: holds the values \[7, 20\]'):
-        MaskDataset(*paths, ['stroma', 'tumor']).read(0)
-    (tmp_path / 'masks' / 'a.png').unlink()
-    with pytest.raises(UserError, match='1 of 1 images have no mask: a.png'):
-        MaskDataset(*paths, ['stroma'])
+    for table in (CodeTable(classes), CodeTable(classes, 255, {1: 1, 2: 0})):
+        with pytest.raises(UserError, match='a.png: holds values that are no class'):
+            MaskDataset(pairs, table).read(0)
 
 
 def test_mistakes_in_a_config_are_told_at_once():

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from ...errors import UserError
 from ..decode import read_tile
 from .files import files_in, go_on_with, progress, write_image, write_json
 from .glands import IMAGES, pair_up
+from .masks import read_mask
 from .report import Report
 
 MPP = 0.25
@@ -110,13 +110,13 @@ def prepare_bcss(src: Path, dst: Path, report: Report, tile: int = 512, mpp: flo
 
 def _load(image: Path, mask: Path, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        pixels = read_tile(image)
-        with Image.open(mask) as file:
-            codes = np.asarray(file)
-    except (UserError, OSError) as error:
+        pixels, (codes, colours) = read_tile(image), read_mask(mask)
+    except UserError as error:
         report.problem(mask, f'{error}; left out')
         return None
-    codes = codes[..., 0] if codes.ndim == 3 else codes
+    if colours:
+        report.problem(mask, 'holds colours, not the codes of BCSS; left out')
+        return None
     if codes.shape != pixels.shape[:2]:
         report.problem(mask, f'is {codes.shape[1]} x {codes.shape[0]} px, its image is '
                              f'{pixels.shape[1]} x {pixels.shape[0]} px; left out')
@@ -124,7 +124,7 @@ def _load(image: Path, mask: Path, report: Report) -> tuple[np.ndarray, np.ndarr
     unknown = sorted(set(np.unique(codes).tolist()) - set(range(len(CODES))))
     if unknown:
         report.note(mask, f'unknown codes {unknown} are ignored')
-    return pixels, codes
+    return pixels, np.where((codes >= 0) & (codes < len(CODES)), codes, IGNORE).astype(np.uint8)
 
 
 def _resized(image: np.ndarray, codes: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:

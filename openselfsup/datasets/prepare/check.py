@@ -1,11 +1,7 @@
 """Is a prepared folder whole and consistent?"""
 
 import csv
-from collections import Counter
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from ...errors import UserError
 from ..headers import TileError
@@ -13,7 +9,9 @@ from ..scan import scan_headers
 from ..sources import ImageList
 from .annotations import read_coco, shared_images
 from .bcss import IGNORE
-from .files import files_in, progress, read_json
+from .files import read_json
+from .mask_codes import CodeTable
+from .mask_folders import judge, pair_masks, survey
 from .report import Report
 
 
@@ -35,26 +33,20 @@ def check_coco(folder: Path, report: Report) -> None:
 
 def check_semantic(folder: Path, report: Report) -> None:
     """Check tiles with masks: pairs are complete, sizes agree, codes are classes or ignored."""
-    classes = read_json(folder / 'classes.json')['classes']
-    allowed = {*range(len(classes)), IGNORE}
+    about = read_json(folder / 'classes.json')
+    if not isinstance(about, dict) or not isinstance(about.get('classes'), list):
+        raise UserError("holds no list 'classes'", where=str(folder / 'classes.json'))
+    table = CodeTable(about['classes'], about.get('ignore_index', IGNORE))
+    found = {}
     for split in ('train', 'val', 'test'):
-        images = {p.name: p for p in files_in(folder / split / 'images', ('.png',))}
-        masks = {p.name: p for p in files_in(folder / split / 'masks', ('.png',))}
-        for name in sorted(set(images) ^ set(masks)):
-            report.problem(folder / split / name, 'image or mask is missing')
-        pixels = Counter()
-        for name in progress(sorted(set(images) & set(masks)), f'checking {split}'):
-            with Image.open(images[name]) as image, Image.open(masks[name]) as mask:
-                if image.size != mask.size:
-                    report.problem(masks[name], f'is {mask.size}, its image {image.size}')
-                codes, counts = np.unique(np.asarray(mask), return_counts=True)
-            pixels.update(dict(zip(codes.tolist(), counts.tolist())))
-            if wrong := set(codes.tolist()) - allowed:
-                report.problem(masks[name], f'holds codes {sorted(wrong)} of no class')
-        total = sum(n for code, n in pixels.items() if code != IGNORE)
-        shares = ', '.join(f'{c} {pixels[i] / total:.1%}' for i, c in enumerate(classes)
-                           if pixels[i]) if total else ''
-        report.facts[split] = f'{len(masks)} tiles: {shares}'
+        try:
+            pairs = pair_masks(folder / split / 'images', folder / split / 'masks', report)
+        except UserError as error:
+            report.problems.append(str(error))
+            continue
+        found[split] = survey(pairs, table, split, report)
+    if {'train', 'test'} <= set(found):
+        judge(found['train'], found['test'], table, report)
 
 
 def check_lists(folder: Path, report: Report) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco_mask
 
 from ...errors import UserError
+from .masks import read_mask
 
 _IDS_PER_IMAGE = 100_000  # annotation id = image id * this + instance id: stable
 _FAR = 1e9  # no coordinate is that large; also false for NaN
@@ -19,26 +19,22 @@ def read_instance_map(path: str | Path) -> np.ndarray:
     Palette images hold their ids as palette indices, RGB ones in three equal channels.
 
     Args:
-        path: 8- or 16-bit image, 0 is background.
+        path: image of integers, 0 is background.
 
     Returns:
         int32 array [H, W].
 
     Raises:
-        UserError: the file cannot be read, or its colours are no ids.
+        UserError: the file cannot be read exactly, or its values are no ids.
     """
-    try:
-        with Image.open(path) as image:
-            ids = np.asarray(image)
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f'cannot be read as an image of instance ids ({error})',
-                        where=str(path)) from None
-    if ids.ndim == 3:
-        if not (ids[..., :3] == ids[..., :1]).all():
-            raise UserError('its colours are no instance ids', where=str(path),
-                            expected='one grey value (or palette index) per object')
-        ids = ids[..., 0]
-    return ids.astype(np.int32)
+    mask = read_mask(path)
+    if mask.colours:
+        raise UserError('its colours are no instance ids', where=str(path),
+                        expected='one grey value (or palette index) per object')
+    if mask.values.min() < 0:
+        raise UserError(f'holds the value {mask.values.min()}', where=str(path),
+                        expected='0 for background and ids from 1 to 2147483647')
+    return mask.values.astype(np.int32)
 
 
 def pieces(ids: np.ndarray) -> dict[int, int]:
@@ -72,13 +68,15 @@ def annotations_of(ids: np.ndarray, image_id: int, masks: str = 'rle',
         category_id: of all of them.
     """
     annotations = []
-    for instance in np.unique(ids[ids > 0]):
+    instances = np.unique(ids[ids > 0])
+    small = not len(instances) or instances[-1] < _IDS_PER_IMAGE
+    for place, instance in enumerate(instances, 1):
         rle = encode(ids == instance)
         segmentation = rle if masks == 'rle' else _polygons(ids == instance)
         if not segmentation:
             continue
         annotations.append(dict(
-            id=image_id * _IDS_PER_IMAGE + int(instance), image_id=image_id,
+            id=image_id * _IDS_PER_IMAGE + (int(instance) if small else place), image_id=image_id,
             category_id=category_id, iscrowd=0, area=float(coco_mask.area(rle)),
             bbox=[float(v) for v in coco_mask.toBbox(rle)], segmentation=segmentation))
     return annotations

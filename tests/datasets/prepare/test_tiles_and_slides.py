@@ -63,7 +63,7 @@ def test_bcss_is_split_by_site_merged_and_cut_without_losing_pixels(tmp_path):
     assert not found.problems
     (out / 'val' / 'masks' / next((out / 'val/masks').iterdir()).name).unlink()
     check.check_semantic(out, found)
-    assert 'missing' in found.problems[0]
+    assert 'have no mask' in found.problems[0]
 
 
 def test_tiles_of_other_options_are_not_mixed(tmp_path):

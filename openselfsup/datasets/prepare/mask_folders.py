@@ -1,0 +1,177 @@
+"""Folders of images and masks: pairs, and everything that the masks hold, before training."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import UserError, nearest
+from ..headers import SUFFIXES, TileError
+from ..scan import default_workers, scan_headers
+from .files import files_in, progress
+from .mask_codes import CodeTable, advice, shares
+from .masks import LOSSY, MASKS, read_mask
+from .report import Report
+
+_NAMED = 5  # files that a message names
+
+Pair = tuple[Path, Path]  # an image and its mask
+
+
+@dataclass
+class Survey:
+    """What the masks of a folder hold.
+
+    Attributes:
+        values: pixels by value, codes or colours.
+        labels: pixels by class.
+    """
+
+    values: Counter = field(default_factory=Counter)
+    labels: Counter = field(default_factory=Counter)
+
+
+def pair_masks(images: str | Path, masks: str | Path, report: Report) -> list[Pair]:
+    """Return images and the masks of the same stem, in natural order of the images.
+
+    An image without a mask is a problem, and so are two of one stem; a mask without an image
+    is noted.
+
+    Raises:
+        UserError: a folder is missing, or there is no image or no mask in it.
+    """
+    if Path(images).resolve() == Path(masks).resolve():
+        raise UserError('images and masks lie in one folder', where=str(images),
+                        expected='a folder each, with equal names')
+    found = {}
+    for folder, suffixes in ((Path(images), SUFFIXES), (Path(masks), (*MASKS, *LOSSY))):
+        if not folder.is_dir():
+            beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if (
+                folder.parent.is_dir()) else []
+            raise UserError('no such folder', where=str(folder.absolute()),
+                            nearest=nearest(folder.name, beside))
+        by_stem: dict[str, list[Path]] = {}
+        for path in files_in(folder, suffixes):
+            by_stem.setdefault(path.stem, []).append(path)
+        if not by_stem:
+            raise UserError('there is not one file to read', where=str(folder),
+                            expected=', '.join(suffixes))
+        for several in by_stem.values():
+            if len(several) > 1:
+                report.problem(folder, 'more than one file of one name: '
+                               + ', '.join(path.name for path in several))
+        found[folder] = {stem: several[0] for stem, several in by_stem.items()}
+    own, theirs = found.values()
+    alone = [path.name for stem, path in own.items() if stem not in theirs]
+    if alone:
+        close = nearest(Path(alone[0]).stem, theirs)
+        report.problem(images, f'{len(alone)} of {len(own)} images have no mask of the same name '
+                       f'in {masks}: {", ".join(alone[:_NAMED])}'
+                       + (f"; is '{theirs[close].name}' that of {alone[0]}?" if close else ''))
+    if extra := [path.name for stem, path in theirs.items() if stem not in own]:
+        report.note(masks, f'{len(extra)} masks have no image: {", ".join(extra[:_NAMED])}')
+    return [(path, theirs[stem]) for stem, path in own.items() if stem in theirs]
+
+
+def survey(pairs: Sequence[Pair], table: CodeTable, name: str, report: Report) -> Survey:
+    """Read every mask: sizes, codes and their counts.
+
+    Args:
+        pairs: images and masks.
+        table: what the config says of codes.
+        name: of the set, for the report.
+        report: gets the counts as a fact, and a problem for each mask that cannot be used and
+            for codes that the table does not name, with what to write.
+    """
+    found, unknown, coloured = Survey(), Counter(), False
+    strange: list[str] = []
+    headers = scan_headers([str(image) for image, _ in pairs])
+
+    def look(mask: Path) -> tuple[bool, Counter, Counter, tuple[int, int]] | UserError:
+        try:
+            read = read_mask(mask, table.colours)
+        except UserError as error:
+            return error
+        labels = table.labels(read)
+        values, places = np.unique(read.values, return_inverse=True)
+        counts = np.bincount(places.ravel())
+        own = Counter(dict(zip(values.tolist(), counts.tolist())))
+        labels, counts = np.unique(labels, return_counts=True)
+        return (read.colours, own, Counter(dict(zip(labels.tolist(), counts.tolist()))),
+                read.values.shape)
+
+    with ThreadPoolExecutor(default_workers(), 'masks') as pool:
+        looked = progress(list(zip(pairs, headers, pool.map(look, [m for _, m in pairs]))), name)
+        for (_, mask), header, seen in looked:
+            if isinstance(header, TileError):
+                report.problems.append(str(header))
+            if isinstance(seen, UserError):
+                report.problems.append(str(seen))
+                continue
+            colours, values, labels, size = seen
+            if not isinstance(header, TileError) and size != (header.height, header.width):
+                report.problem(mask, f'is {size[1]} x {size[0]} px, its image is {header.width} '
+                                     f'x {header.height} px')
+            if colours and not table.colours:
+                coloured = True
+                strange.append(mask.name)
+                continue
+            found.values.update(values)
+            if labels.pop(-1, 0):
+                strange.append(mask.name)
+                unknown.update({v: n for v, n in values.items() if v not in table.named})
+            found.labels.update(labels)
+    where = pairs[0][1].parent if pairs else name
+    files = f'{", ".join(strange[:_NAMED])}{" ..." if len(strange) > _NAMED else ""}'
+    if coloured:
+        colours = _all_colours([mask for _, mask in pairs])
+        report.problem(where, f'{len(strange)} masks hold colours ({files}): '
+                       f'{shares(colours, True)}; {advice(colours, True, table)}')
+    elif unknown:
+        report.problem(where, f'{len(strange)} masks hold values that are no class ({files}): '
+                       f'{shares(unknown, table.colours)}; all are '
+                       f'{shares(found.values, table.colours)}; '
+                       f'{advice(found.values, table.colours, table)}')
+    total = found.labels.total() or 1
+    report.facts[name] = f'{len(pairs)} tiles: ' + ', '.join(
+        f'{table.name(label)} {count / total:.1%}' for label, count in sorted(
+            found.labels.items())) + f'; codes {shares(found.values, table.colours)}'
+    return found
+
+
+def _all_colours(masks: Sequence[Path]) -> Counter:
+    """Count the pixels of each colour, those of grey masks too."""
+    colours: Counter = Counter()
+    for mask in masks:
+        try:
+            values, counts = np.unique(read_mask(mask, colours=True).values, return_counts=True)
+        except UserError:  # told already, or of values that are no colours
+            continue
+        colours.update(dict(zip(values.tolist(), counts.tolist())))
+    return colours
+
+
+def judge(train: Survey, test: Survey, table: CodeTable, report: Report) -> None:
+    """Tell which classes cannot be learned or scored, whatever the model does.
+
+    Fewer than two classes to learn, and nothing to score, are problems.
+    """
+    present = {name: {label for label, count in found.labels.items()
+                      if count and label != table.ignore_index}
+               for name, found in (('train', train), ('test', test))}
+    if len(table.classes) > 1 and len(present['train']) < 2:
+        only = ''.join(table.classes[label] for label in present['train'])
+        report.problem('train masks', f'every pixel that counts is of class {only!r}: there is '
+                       'nothing to tell apart' if only else 'no pixel counts')
+    if not present['test']:
+        report.problem('test masks', 'no pixel counts: there is nothing to score')
+    for label, name in enumerate(table.classes):
+        if label not in present['train'] and len(present['train']) > 1:
+            report.note('train masks', f"class '{name}' never occurs: it cannot be learned"
+                        + (', and its Dice will be 0' if label in present['test'] else ''))
+        if label not in present['test'] and present['test']:
+            report.note('test masks', f"class '{name}' never occurs: it has no Dice, or 0 where "
+                        'it is found')

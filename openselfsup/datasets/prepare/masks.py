@@ -1,0 +1,128 @@
+"""One reader of masks: the codes that an image file holds, never one channel of its colours."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ...errors import UserError
+
+MASKS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
+LOSSY = ('.jpg', '.jpeg', '.webp', '.jp2')  # not what was written; named so that they are missed
+_PNG = b'\x89PNG\r\n\x1a\n'
+
+
+class Mask(NamedTuple):
+    """A mask as its file says.
+
+    Attributes:
+        values: uint8, uint16 or int32 [H, W]: codes, or colours as 65536 R + 256 G + B.
+        colours: whether the values are colours.
+    """
+
+    values: np.ndarray
+    colours: bool
+
+
+def read_mask(path: str | Path, colours: bool = False) -> Mask:
+    """Read the codes of a mask.
+
+    Codes are the grey values of an image of any depth (0 and 1 of a 1-bit one), the indices of
+    a palette, or the value that all three channels have in common everywhere. An image whose
+    channels differ has colours.
+
+    Args:
+        path: PNG, BMP, TIFF or GIF of one page.
+        colours: return the colours of grey and palette images as well.
+
+    Raises:
+        UserError: it is missing, damaged, not of these formats, lossy, of several pages, of
+            floating-point values, of colours of more than 8 bits, or partly transparent.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(error.strerror or str(error), where=str(path)) from None
+    if data.startswith(_PNG):
+        _check_png(data, path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _refuse_unfit(image, data, path)
+            image.load()
+            return _values(image, data, colours, path)
+    except UserError:
+        raise
+    # Pillow documents OSError; on damaged files its decoders raise all of these.
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+            OverflowError, MemoryError, struct.error, zlib.error,
+            Image.DecompressionBombError) as error:
+        raise UserError(f'cannot be read as a mask ({error})', where=str(path),
+                        expected='an intact PNG, BMP or TIFF file') from None
+
+
+def colour_name(value: int) -> str:
+    """Return a colour as '#rrggbb'."""
+    return f'#{value:06x}'
+
+
+def _refuse_unfit(image: Image.Image, data: bytes, path: str | Path) -> None:
+    if image.format not in ('PNG', 'BMP', 'DIB', 'TIFF', 'GIF'):
+        lossy = image.format in ('JPEG', 'WEBP', 'JPEG2000', 'MPO')
+        raise UserError(f'is a {image.format} file' + (
+            ', which does not keep codes exactly' if lossy else ''), where=str(path),
+            expected='a mask written as PNG')
+    if getattr(image, 'n_frames', 1) > 1:
+        raise UserError(f'holds {image.n_frames} pages', where=str(path), expected='one')
+    if image.format == 'TIFF':
+        bits, compression = image.tag_v2.get(258, (1,)), image.tag_v2.get(259, 1)
+        if compression in (6, 7, 34712, 33003, 33005, 50001):
+            raise UserError('is compressed as JPEG, JPEG 2000 or WebP, which does not keep codes '
+                            'exactly', where=str(path), expected='a mask written as PNG')
+        wide = len(bits) > 1 and max(bits) > 8
+    else:
+        wide = image.format == 'PNG' and data[24] == 16 and data[25] != 0
+    if wide:
+        raise UserError('has colours of 16 bits', where=str(path),
+                        expected='codes in one channel, or colours of 8 bits')
+
+
+def _values(image: Image.Image, data: bytes, colours: bool, path: str | Path) -> Mask:
+    if image.mode == 'P' and not colours:
+        return Mask(np.asarray(image), False)
+    if image.mode in ('1', 'L') and not colours:
+        values = np.asarray(image, np.uint8)
+        if image.format == 'PNG' and data[24] in (2, 4):  # Pillow spreads them over 0 ... 255
+            values = values // (255 // (2 ** data[24] - 1))
+        return Mask(values, False)
+    if image.mode.startswith('I') and not colours:
+        values = np.asarray(image)
+        return Mask(values if values.dtype == np.uint16 else values.astype(np.int32), False)
+    if image.mode in ('LA', 'RGBA', 'PA') and np.asarray(image.getchannel('A')).min() < 255:
+        raise UserError('is partly transparent', where=str(path),
+                        expected='a mask without an alpha channel')
+    if image.mode not in ('1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA'):
+        raise UserError(f'holds values of the kind {image.mode!r}', where=str(path),
+                        expected='integers in one channel, or RGB')
+    rgb = np.asarray(image.convert('RGB'))
+    if not colours and (rgb == rgb[..., :1]).all():
+        return Mask(np.ascontiguousarray(rgb[..., 0]), False)
+    return Mask(rgb.astype(np.int32) @ np.array([65536, 256, 1], np.int32), True)
+
+
+def _check_png(data: bytes, path: str | Path) -> None:
+    """Raise UserError where a checksum is wrong: Pillow does not look at those of pixels."""
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length, = struct.unpack_from('>I', data, at)
+        body, check = data[at + 4:at + 8 + length], data[at + 8 + length:at + 12 + length]
+        if len(check) < 4 or zlib.crc32(body) != int.from_bytes(check, 'big'):
+            break
+        if body[:4] == b'IEND':
+            return
+        at += 12 + length
+    raise UserError('is damaged or cut off: a checksum is wrong or the end is missing',
+                    where=str(path), expected='an intact PNG file')
