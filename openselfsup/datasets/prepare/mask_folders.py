@@ -67,7 +67,8 @@ def pair_masks(images: str | Path, masks: str | Path, report: Report) -> list[Pa
     own, theirs = found.values()
     alone = [path.name for stem, path in own.items() if stem not in theirs]
     if alone:
-        close = nearest(Path(alone[0]).stem, theirs)
+        stem = Path(alone[0]).stem
+        close = nearest(stem, theirs) or next((t for t in theirs if t.startswith(stem)), None)
         report.problem(images, f'{len(alone)} of {len(own)} images have no mask of the same name '
                        f'in {masks}: {", ".join(alone[:_NAMED])}'
                        + (f"; is '{theirs[close].name}' that of {alone[0]}?" if close else ''))
@@ -159,13 +160,16 @@ def judge(train: Survey, test: Survey, table: CodeTable, report: Report) -> None
 
     Fewer than two classes to learn, and nothing to score, are problems.
     """
+    colours = table.colours
     present = {name: {label for label, count in found.labels.items()
                       if count and label != table.ignore_index}
                for name, found in (('train', train), ('test', test))}
     if len(table.classes) > 1 and len(present['train']) < 2:
         only = ''.join(table.classes[label] for label in present['train'])
-        report.problem('train masks', f'every pixel that counts is of class {only!r}: there is '
-                       'nothing to tell apart' if only else 'no pixel counts')
+        report.problem('train masks', (
+            f'every pixel that counts is of class {only!r}, there is nothing to tell apart'
+            if only else 'no pixel counts') + f': the masks hold {shares(train.values, colours)}; '
+            f'{advice(train.values, colours, table)}')
     if not present['test']:
         report.problem('test masks', 'no pixel counts: there is nothing to score')
     for label, name in enumerate(table.classes):

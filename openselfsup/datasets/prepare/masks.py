@@ -11,8 +11,8 @@ from PIL import Image
 
 from ...errors import UserError
 
-MASKS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
-LOSSY = ('.jpg', '.jpeg', '.webp', '.jp2')  # not what was written; named so that they are missed
+MASKS = ('.png', '.bmp', '.tif', '.tiff')
+LOSSY = ('.jpg', '.jpeg', '.webp', '.jp2', '.gif')  # no masks; listed so that they are refused by name
 _PNG = b'\x89PNG\r\n\x1a\n'
 
 
@@ -36,7 +36,7 @@ def read_mask(path: str | Path, colours: bool = False) -> Mask:
     channels differ has colours.
 
     Args:
-        path: PNG, BMP, TIFF or GIF of one page.
+        path: PNG, BMP, or TIFF of one page.
         colours: return the colours of grey and palette images as well.
 
     Raises:
@@ -70,7 +70,7 @@ def colour_name(value: int) -> str:
 
 
 def _refuse_unfit(image: Image.Image, data: bytes, path: str | Path) -> None:
-    if image.format not in ('PNG', 'BMP', 'DIB', 'TIFF', 'GIF'):
+    if image.format not in ('PNG', 'BMP', 'DIB', 'TIFF'):
         lossy = image.format in ('JPEG', 'WEBP', 'JPEG2000', 'MPO')
         raise UserError(f'is a {image.format} file' + (
             ', which does not keep codes exactly' if lossy else ''), where=str(path),
