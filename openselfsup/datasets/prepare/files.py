@@ -60,10 +60,10 @@ def read_json(path: str | Path) -> dict:
         UserError: it is missing or not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding='utf-8'))
+        return json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except OSError as error:
         raise UserError(error.strerror or str(error), where=str(path)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f'not valid JSON: {error}', where=str(path)) from None
 
 
