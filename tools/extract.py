@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--size', type=int, help='side of the input (default: that of the views)')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--device', help='default: a GPU if there is one')
-    parser.add_argument('--amp', choices=('off', 'bf16', 'fp16'), default='off')
+    parser.add_argument('--amp', choices=('auto', 'bf16', 'fp16', 'off'), default='off')
     return parser.parse_args()
 
 
@@ -43,6 +43,7 @@ def main() -> None:
     from openselfsup.engine.config import load_config
     from openselfsup.evaluation.extract import extract_source, write_features
     from openselfsup.registry import BACKBONES, SOURCES
+    from openselfsup.training.precision import resolve
     cfg = load_config(args.config, args.cfg_options)
     backbone = BACKBONES.build(cfg.model.backbone)
     print(load_backbone_weights(backbone, args.checkpoint))
@@ -55,7 +56,8 @@ def main() -> None:
     size = args.size or (recipe[0] if isinstance(recipe, (list, tuple)) else recipe)['size']
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     features = extract_source(backbone.to(device), source, size, args.batch_size,
-                              cfg.normalize['mean'], cfg.normalize['std'], args.amp)
+                              cfg.normalize['mean'], cfg.normalize['std'],
+                              resolve(args.amp, torch.device(device), '--amp'))
     write_features(args.out, features, source)
     print(f'{len(features)} tiles x {features.shape[1]} features: {args.out}')
 

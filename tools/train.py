@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
                         help='go on from CKPT, or from latest.pth of the work directory')
     parser.add_argument('--pretrained', metavar='CKPT',
                         help='weights for the backbone: torchvision, timm, ours or published')
-    parser.add_argument('--amp', choices=('off', 'bf16', 'fp16'), help='precision')
+    parser.add_argument('--amp', choices=('auto', 'bf16', 'fp16', 'off'), help='precision')
     parser.add_argument('--seed', type=int)
     parser.add_argument('--deterministic', action='store_true', default=None,
                         help='deterministic kernels only')

@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
         help='finetune-v1')
     add('--only_linear_eval', action='store_true', help='linear-augmented-v1')
     add('--debug', action='store_true', help='one epoch')
-    add('--fp16', action='store_true', help='fp16 on a GPU, bf16 on a CPU')
+    add('--fp16', action='store_true', help='fp16 on a GPU, bf16 on a CPU that has it')
     add('--ft_epoch', type=int, default=100, help='epochs (default %(default)s)')
     add('--batch_size', type=int, default=128)
     add('--lr', type=float, default=0.01)
@@ -97,13 +97,15 @@ def main() -> None:
     from openselfsup.evaluation.evaluate import Evaluation
     from openselfsup.evaluation.finetune import TrainSettings
     from openselfsup.evaluation.table import columns_of, results_table
+    from openselfsup.training.precision import resolve
     from openselfsup.visualization.report import write_report
 
     columns = columns_of(args.eval_metrics)
     device = device_of(args.default_device, args.gpu_index, print)
-    amp = ('fp16' if device.startswith('cuda') else 'bf16') if args.fp16 else 'off'
-    if amp == 'bf16':
-        print('WARNING: fp16 needs a GPU: using bf16')
+    amp = 'fp16' if args.fp16 else 'off'
+    if args.fp16 and not device.startswith('cuda'):
+        amp = resolve('auto', torch.device(device))
+        print(f"WARNING: fp16 needs a GPU: using {'float32' if amp == 'off' else amp}")
     protocols = args.protocols or [
         evaluation.LINEAR, evaluation.KNN,
         *([evaluation.AUGMENTED] if args.only_linear_eval else []),

@@ -11,6 +11,7 @@ from openselfsup.engine.optimizers import build_optimizer
 from openselfsup.engine.preprocessor import Preprocessor
 from openselfsup.engine.step import TrainStep
 from openselfsup.registry import ALGORITHMS
+from openselfsup.training.precision import resolve
 from openselfsup.views import ViewRecipe, render_cpu, render_pil
 from openselfsup.views.recipe import unbind
 
@@ -52,9 +53,10 @@ def ca2cl_step_cases() -> Iterator[Case]:
         cfg = load_config(REPO / f'configs/{name}/r18_bs1792_ep100.py')
         model = ALGORITHMS.build(cfg.model).to(memory_format=torch.channels_last).train()
         optimizer = build_optimizer(model, cfg.optimizer, 1e-3)
-        steps[name] = TrainStep(model, Preprocessor(**cfg.normalize), optimizer, 'bf16')
+        steps[name] = TrainStep(model, Preprocessor(**cfg.normalize), optimizer,
+                                resolve('auto', torch.device('cpu')))
     batch = dict(views=views, view_to_tile=None)
     yield Case('ca2cl_step', f"SimCLR's step against CA2CL's, ResNet-18, {BATCH} pairs of {SIZE} "
-                             'px, bf16 channels_last',
+                             'px, channels_last',
                lambda: steps['SimCLR'](iter([batch]), 1, 1e-3),
                lambda: steps['CA2CL'](iter([batch]), 1, 1e-3), items=BATCH, unit='pairs/s', calls=1)

@@ -10,6 +10,7 @@ from openselfsup.engine.optimizers import build_optimizer
 from openselfsup.engine.preprocessor import Preprocessor
 from openselfsup.engine.step import TrainStep
 from openselfsup.registry import ALGORITHMS
+from openselfsup.training.precision import resolve
 from openselfsup.views import ViewRecipe, cell_boxes
 
 from .apart import Apart
@@ -17,6 +18,7 @@ from .published_plm import PublishedPLM
 from .timing import Case
 
 BATCH, SIZE, GRID = 64, 224, 7
+CPU = torch.device('cpu')
 SGD = dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4)
 NORMALIZE = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 MODEL = dict(
@@ -37,11 +39,11 @@ def random_batch(batch: int, size: int) -> dict:
     return dict(views=views, view_to_tile=maps)
 
 
-def our_step(amp: str = 'bf16') -> TrainStep:
+def our_step(amp: str = 'auto') -> TrainStep:
     """Return our step on the CPU."""
     model = ALGORITHMS.build(MODEL).to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(model, SGD, SGD['lr'])
-    return TrainStep(model, Preprocessor(**NORMALIZE), optimizer, amp)
+    return TrainStep(model, Preprocessor(**NORMALIZE), optimizer, resolve(amp, CPU))
 
 
 def our_work(batch_size: int, size: int) -> Callable[[], object]:
@@ -70,9 +72,10 @@ def published_work(batch_size: int, size: int, grid: int) -> Callable[[], object
 
 
 def step_cases() -> Iterator[Case]:
-    """Yield the step of 64 pairs at 224 px, ours in bf16 channels_last."""
+    """Yield the step of 64 pairs at 224 px, ours in the precision that a run would take, channels_last."""
+    precision = dict(off='float32').get(resolve('auto', CPU), 'bf16')
     ours = Apart(partial(our_work, BATCH, SIZE))
     theirs = Apart(partial(published_work, BATCH, SIZE, GRID))
-    yield Case('step', f'PLM step, ResNet-18, {BATCH} pairs of {SIZE} px, bf16 channels_last '
+    yield Case('step', f'PLM step, ResNet-18, {BATCH} pairs of {SIZE} px, {precision} channels_last '
                        'against float32 contiguous',
                ours, theirs, items=BATCH, unit='pairs/s', calls=1, memory=True)

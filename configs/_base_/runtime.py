@@ -1,5 +1,5 @@
 # Precision and book-keeping; docs/configuration.md lists every field.
-amp = 'bf16'
+amp = 'auto'
 channels_last = True
 log_interval = 50
 checkpoint_interval = 10

@@ -15,6 +15,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError, nearest
+from ..training.precision import AMP
 from .config_check import Problem, config_files, find_problems, locate
 
 
@@ -31,7 +32,8 @@ class Settings:
         global_batch_size: tiles of one optimiser step, over all ranks and accumulation.
         accumulate: forward / backward passes of one optimiser step.
         base_batch_size: if given, lr is multiplied by global_batch_size / base_batch_size.
-        amp: 'bf16', 'fp16' (GPU only) or 'off'.
+        amp: 'auto' (bf16 where the device computes in it, else float32), 'bf16', 'fp16' (GPU only)
+            or 'off'.
         channels_last: memory format of images and convolutions.
         compile: compile the forward pass with torch.compile.
         clip_grad: largest L2 norm of the gradient, None for no clipping.
@@ -61,7 +63,7 @@ class Settings:
     global_batch_size: int
     accumulate: int = 1
     base_batch_size: int | None = None
-    amp: str = 'bf16'
+    amp: str = 'auto'
     channels_last: bool = True
     compile: bool = False
     clip_grad: float | None = None
@@ -141,7 +143,7 @@ def _import_modules(cfg: Config) -> None:
 def _check_values(cfg: Config) -> list[Problem]:
     """Check the values of plain fields that would otherwise fail late."""
     problems = []
-    for name, values in (('amp', ('off', 'bf16', 'fp16')),
+    for name, values in (('amp', AMP),
                          ('render', ('auto', 'worker', 'device'))):
         if cfg[name] not in values:
             listed = ', '.join(map(repr, values[:-1])) + f' or {values[-1]!r}'

@@ -21,6 +21,7 @@ from .. import __version__, checkpoints, distributed
 from ..datasets import ViewLoader
 from ..errors import UserError
 from ..registry import ALGORITHMS, BACKBONES, DATASETS, HOOKS, SCHEDULES
+from ..training.precision import resolve
 from .config_text import config_text
 from .environment import describe_environment
 from .hooks import default_hooks
@@ -60,6 +61,7 @@ class PretrainRunner(Runner):
         if cfg.pretrained:
             self.load_report = load_pretrained(algorithm, cfg.pretrained)
         self.lr = scaled_learning_rate(cfg)
+        self.amp = resolve(cfg.amp, launch.device)
         self.last_checkpoint: str | None = None
         super().__init__(
             model=algorithm, work_dir=str(work_dir), train_dataloader=loader,
@@ -75,7 +77,7 @@ class PretrainRunner(Runner):
             recipes=dataset.recipes if self.render == 'device' else (),
             compile=can_compile(self.device))
         self.preprocessor.to(self.device)
-        self.step = TrainStep(self.model, self.preprocessor, self.optimizer, cfg.amp,
+        self.step = TrainStep(self.model, self.preprocessor, self.optimizer, self.amp,
                               cfg.clip_grad)
         self.learning_rates = SCHEDULES.build({
             **cfg.schedule, 'base_lr': self.lr, 'epochs': cfg.epochs,
@@ -181,7 +183,8 @@ class PretrainRunner(Runner):
             meta=dict(version=__version__, epoch=epoch, iteration=iteration,
                       step=loop.total_steps_done, seed=self.seed, world_size=self.world_size,
                       global_batch_size=self.cfg.global_batch_size,
-                      accumulate=self.cfg.accumulate, tiles=len(loop.dataloader.dataset),
+                      accumulate=self.cfg.accumulate, amp=self.amp,
+                      tiles=len(loop.dataloader.dataset),
                       config=config_text(self.cfg), time=time.strftime('%Y-%m-%d %H:%M:%S')))
         first = Path(self.work_dir) / name
         try:

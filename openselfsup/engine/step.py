@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..training.precision import DTYPES
 from .preprocessor import Preprocessor
-
-DTYPES = dict(off=None, bf16=torch.bfloat16, fp16=torch.float16)
 
 
 class TrainStep:

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from .. import distributed
 from ..datasets import ViewLoader
-from ..errors import UserError
+from ..training.precision import resolve
 from .allocator import keep_freed_memory
 from .config_text import config_text
 from .launch import Launch
@@ -25,7 +25,7 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
     Returns:
         Exit status: 0, or 128 + the number of the signal that stopped the run.
     """
-    check_precision(cfg, launch)
+    resolve(cfg.amp, launch.device)  # refused before the tiles are looked at
     if launch.device.type == 'cpu':
         keep_freed_memory()
     work_dir = Path(cfg.work_dir)
@@ -46,7 +46,7 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
 
 def dry_run(cfg: Config, launch: Launch, scratch: str) -> None:
     """Build everything, print what would run, take one step, and leave no trace."""
-    check_precision(cfg, launch)
+    resolve(cfg.amp, launch.device)  # refused before the tiles are looked at
     runner = PretrainRunner(cfg, launch, scratch)
     if distributed.is_main():
         CONSOLE.print(config_text(cfg), markup=False, highlight=False, soft_wrap=True)
@@ -60,12 +60,6 @@ def dry_run(cfg: Config, launch: Launch, scratch: str) -> None:
     batches.close()
     runner.logger.info('one step: ' + '  '.join(f'{k} {v.item():.4g}' for k, v in outputs.items()))
     runner.logger.info('dry run done: nothing was written to %s', cfg.work_dir)
-
-
-def check_precision(cfg: Config, launch: Launch) -> None:
-    """fp16 needs loss scaling on a GPU; a CPU computes in bf16 or float32."""
-    if cfg.amp == 'fp16' and launch.device.type != 'cuda':
-        raise UserError('fp16 needs a GPU', where='amp', expected='bf16 or off', nearest='bf16')
 
 
 def describe_run(runner: PretrainRunner) -> list[str]:
@@ -85,13 +79,18 @@ def describe_run(runner: PretrainRunner) -> list[str]:
         f'{runner.batch_size} x accumulate {cfg.accumulate}',
         f'learning rate {runner.lr:g}{scale}',
         f'views rendered {_rendered_by(loop.dataloader)}',
-        f"device {runner.device}, amp {cfg.amp}, {runner.environment['processor']}",
+        f'device {runner.device}, amp {_precision(cfg.amp, runner.amp)}, '
+        + runner.environment['processor'],
         f'work directory {runner.work_dir}']
     if cfg.pretrained:
         lines.insert(1, f'backbone: {runner.load_report}')
     elif report := getattr(runner.algorithm.backbone, 'load_report', None):
         lines.insert(1, f'{report.source}: {report}')
     return lines
+
+
+def _precision(wanted: str, taken: str) -> str:
+    return taken if wanted == taken else f'{taken} ({wanted})'
 
 
 def _rendered_by(loader: ViewLoader) -> str:

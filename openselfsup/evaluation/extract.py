@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..checkpoints import atomic_file
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
+from ..training.precision import DTYPES
 from .knn import IMAGENET_MEAN, IMAGENET_STD, extract_features
 
 
@@ -43,8 +43,7 @@ def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: i
     """
     source.check()
     tiles = LabeledTileDataset(_Unlabelled(source), size, check=False)
-    dtype = dict(off=None, bf16=torch.bfloat16, fp16=torch.float16)[amp]
-    return extract_features(backbone, tiles, batch_size, mean, std, autocast=dtype)
+    return extract_features(backbone, tiles, batch_size, mean, std, autocast=DTYPES[amp])
 
 
 def write_features(out: str | Path, features: Tensor, source: Source) -> None:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
+from ..training.precision import DTYPES
 from .baselines import RANDOM_INIT, FeatureBank
 from .data import Part
 from .finetune import TrainSettings
 from .knn import extract_features
 from .networks import weights_hash
 
-DTYPES = dict(off=None, bf16=torch.bfloat16, fp16=torch.float16)
 CACHE = 'features.npz'
 
 

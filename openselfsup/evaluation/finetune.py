@@ -18,6 +18,7 @@ from ..datasets.labeled import LabeledTileDataset
 from ..datasets.loader import ViewLoader
 from ..datasets.sources import Source
 from ..datasets.tiles import TileDataset
+from ..training.precision import DTYPES
 from .data import Part
 from .knn import IMAGENET_MEAN, IMAGENET_STD, extract_features
 from .sampling import hold_out, with_replacement
@@ -185,8 +186,8 @@ def train_as_published(backbone: nn.Module, width: int, train: Source, test: Sou
 def predict(model: nn.Module, tiles: LabeledTileDataset, settings: TrainSettings,
             normalise: tuple[Sequence[float], Sequence[float]]) -> Tensor:
     """Return class probabilities (N, C) of un-augmented tiles, on the CPU."""
-    dtype = _dtype(settings.amp)
-    logits = extract_features(model, tiles, settings.batch_size, *normalise, autocast=dtype)
+    logits = extract_features(model, tiles, settings.batch_size, *normalise,
+                              autocast=DTYPES[settings.amp])
     return logits.double().softmax(1)
 
 
@@ -244,7 +245,7 @@ def _epoch(model: nn.Module, loader: ViewLoader, optimizer: torch.optim.Optimize
     total = torch.zeros((), device=device)
     for batch in loader:
         images = (batch['views'][0].to(device).float() - mean) / std
-        with torch.autocast(device.type, _dtype(amp), enabled=amp != 'off'):
+        with torch.autocast(device.type, DTYPES[amp], enabled=amp != 'off'):
             logits = model(images.contiguous(memory_format=torch.channels_last))[0].flatten(1)
         loss = F.cross_entropy(logits.float(), batch['label'].to(device))
         optimizer.zero_grad(set_to_none=True)
@@ -254,6 +255,3 @@ def _epoch(model: nn.Module, loader: ViewLoader, optimizer: torch.optim.Optimize
         total += loss.detach() * len(images)
     return float(total) / len(loader.dataset)
 
-
-def _dtype(amp: str) -> torch.dtype | None:
-    return dict(off=None, bf16=torch.bfloat16, fp16=torch.float16)[amp]

@@ -19,7 +19,7 @@ from ...evaluation.frozen import fit_linear
 from ...evaluation.knn import extract_features, leave_one_out_accuracy
 from ...evaluation.sampling import hold_out
 from ...registry import HOOKS
-from ..step import DTYPES
+from ...training.precision import DTYPES
 from .metrics import METRICS, MetricsHook
 
 
@@ -82,7 +82,7 @@ class ProbeHook(Hook):
         normalize = runner.cfg.normalize
         features = extract_features(runner.algorithm.backbone, self.tiles, self.batch_size,
                                     normalize['mean'], normalize['std'],
-                                    DTYPES[runner.cfg.amp])
+                                    DTYPES[runner.amp])
         found = self.scores(features)
         self._write(runner, step, epoch, found)
         said = '  '.join(f'{name} {value:.3f}' for name, value in found.items())

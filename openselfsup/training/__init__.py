@@ -1,0 +1,1 @@
+"""What trains anything, pretraining and fine-tuning alike; knows no configs."""

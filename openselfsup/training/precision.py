@@ -1,0 +1,50 @@
+"""Precision: the number format of forward passes, and whether this machine is good at it."""
+
+import logging
+import platform
+
+import torch
+
+from ..errors import UserError
+
+AMP = ('auto', 'bf16', 'fp16', 'off')
+DTYPES = dict(off=None, bf16=torch.bfloat16, fp16=torch.float16)
+
+logger = logging.getLogger(__name__)
+
+
+def resolve(amp: str, device: torch.device, where: str = 'amp') -> str:
+    """Return the precision that a device shall compute in: 'bf16', 'fp16' or 'off' (float32).
+
+    Args:
+        amp: 'auto' takes bf16 where the device computes in it and float32 elsewhere; another
+            value is returned as it is, with a warning where it is slow.
+        device: where the model is.
+        where: what an error calls the place of the value.
+
+    Raises:
+        UserError: fp16, which needs loss scaling on a GPU, on a CPU.
+    """
+    fast = computes_in_bf16(device)
+    if amp == 'auto':
+        return 'bf16' if fast else 'off'
+    if amp == 'fp16' and device.type != 'cuda':
+        raise UserError('fp16 needs a GPU', where=where, expected='auto, bf16 or off',
+                        nearest='bf16' if fast else 'auto')
+    if amp == 'bf16' and not fast:
+        logger.warning('this %s has no bf16 instructions and imitates them, several times slower '
+                       'than float32: amp=auto or amp=off is faster',
+                       'GPU' if device.type == 'cuda' else 'processor')
+    return amp
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Return whether a device has bf16 instructions; else it is slower in bf16 than in float32."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != 'cpu':
+        return False
+    if platform.machine().lower() in ('x86_64', 'amd64'):
+        # oneDNN also takes bf16 on AVX-512 and AVX2 alone, where it converts each number.
+        return torch.cpu._is_avx512_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
