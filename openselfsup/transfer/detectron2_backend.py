@@ -93,6 +93,8 @@ class Detectron2Backend:
         cfg.freeze()
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + distributed.rank())
         self.output_dir = Path(cfg.OUTPUT_DIR)
+        self.weights = cfg.MODEL.WEIGHTS
+        self.train_sets = () if job.eval_only else tuple(cfg.DATASETS.TRAIN)
         self.test_sets = list(cfg.DATASETS.TEST)
         self.data, self.notes = open_data_sets(job.datasets_folder, self._wanted())
         for data in self.data.values():
@@ -108,13 +110,13 @@ class Detectron2Backend:
         if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT != 'bitmask':
             raise UserError(f'INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT}: polygons lose holes',
                             where=self.job.config_file, expected='bitmask')
-        return Wanted(() if self.job.eval_only else tuple(cfg.DATASETS.TRAIN), self.test_sets,
+        return Wanted(self.train_sets, self.test_sets,
                       (cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS).NUM_CLASSES,
                       cfg.MODEL.MASK_ON, cfg.TEST.DETECTIONS_PER_IMAGE)
 
     def load_backbone(self) -> str:
         """Build the model and load MODEL.WEIGHTS into its backbone, tensor by tensor."""
-        path = self.cfg.MODEL.WEIGHTS
+        path = self.weights
         if path == PLACEHOLDER:
             raise UserError('this config starts from a pretrained backbone, and none is given',
                             where=self.job.config_file,

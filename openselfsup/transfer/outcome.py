@@ -8,15 +8,15 @@ from typing import Any
 
 from .. import distributed
 from ..datasets.decode import read_tile
-from ..datasets.prepare.files import write_json, write_text
+from ..datasets.prepare.files import read_json, write_json, write_text
 from ..errors import UserError
 from ..evaluation.segmentation import evaluate_instances, result_map, truth_map
-from ..visualization.overlays import draw_overlay, read_outcomes, write_overlay_page
+from ..visualization.overlays import draw_overlay, write_overlay_page
 from .data_sets import DataSet
-from .protocol import Backend
+from .protocol import Backend, digest_of, inputs_of
 
 
-def evaluate(backend: Backend, compare: Sequence[str] = ()) -> dict:
+def evaluate(backend: Backend, compare: Sequence[dict[str, Any]] = ()) -> dict:
     """Predict, score and show every test set of a backend.
 
     Writes to its output folder ``coco_instances_results.json``, ``results.json``,
@@ -24,7 +24,7 @@ def evaluate(backend: Backend, compare: Sequence[str] = ()) -> dict:
 
     Args:
         backend: a trained one.
-        compare: output folders of other runs to show beside this one.
+        compare: outcomes of other runs to show beside this one.
 
     Returns:
         Outcome by test set; empty on ranks other than 0.
@@ -36,12 +36,13 @@ def evaluate(backend: Backend, compare: Sequence[str] = ()) -> dict:
             continue
         several = len(backend.test_sets) > 1
         folder = backend.output_dir / name if several else backend.output_dir
-        outcomes[name] = write(folder, backend.data[name], results, backend.info(), compare)
+        run = dict(backend.info(), inputs=inputs_of(backend))
+        outcomes[name] = write(folder, backend.data[name], results, run, compare)
     return outcomes
 
 
 def write(folder: Path, data: DataSet, results: list[dict], run: dict[str, Any],
-          compare: Sequence[str] = ()) -> dict[str, Any]:
+          compare: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Score the COCO results of one data set; write them, ``results.json`` and the page.
 
     Args:
@@ -50,7 +51,7 @@ def write(folder: Path, data: DataSet, results: list[dict], run: dict[str, Any],
         results: COCO results of all its images.
         run: what a reader must know of the run; ``detections_per_image`` of it counts for AP,
             ``masks`` says whether the model finds any.
-        compare: output folders of other runs.
+        compare: outcomes of other runs.
 
     Returns:
         What ``results.json`` holds.
@@ -68,10 +69,30 @@ def write(folder: Path, data: DataSet, results: list[dict], run: dict[str, Any],
         return draw_overlay(read_tile(data.folder / file_name), truth_map(truth, image),
                             result_map(results, image))
 
-    write_overlay_page(folder, outcome, draw, read_outcomes(compare))
+    write_overlay_page(folder, outcome, draw, compare)
     write_text(folder / 'results.txt', table(outcome))
     logging.getLogger('openselfsup.transfer').info('%s\n%s', data.name, table(outcome))
     return outcome
+
+
+def read_outcomes(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Read ``results.json`` of finished runs.
+
+    Raises:
+        UserError: a folder has none, or one that is not of instance segmentation.
+    """
+    outcomes = []
+    for folder in folders:
+        path = Path(folder) / 'results.json'
+        outcome = read_json(path)
+        parts = [outcome.get(key) if isinstance(outcome, dict) else None
+                 for key in ('scores', 'run', 'images')]
+        if not all(isinstance(part, dict) for part in parts) or not (
+                {'dataset', 'protocol'} <= set(outcome) and 'all' in outcome['scores']):
+            raise UserError('holds no scores of instance segmentation', where=str(path),
+                            expected='an OUTPUT_DIR of train_net.py')
+        outcomes.append(outcome)
+    return outcomes
 
 
 def table(outcome: dict[str, Any]) -> str:
@@ -88,11 +109,13 @@ def table(outcome: dict[str, Any]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def mean_and_sd(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def mean_and_sd(outcomes: Sequence[dict[str, Any]], weights: str | None = None
+                ) -> dict[str, Any]:
     """Summarise independent runs of one kind.
 
     Args:
         outcomes: contents of their ``results.json``.
+        weights: file that all of them must have started from; its content counts, not its name.
 
     Returns:
         ``dataset``, ``protocol``, ``runs`` and ``scores``: by subset, kind and key a dict of
@@ -100,8 +123,16 @@ def mean_and_sd(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         run lacks are left out.
 
     Raises:
-        UserError: the runs are of different data sets or protocols.
+        UserError: the runs are of different data sets, protocols or inputs.
     """
+    inputs = [o['run'].get('inputs', {}) for o in outcomes]  # runs of earlier versions have none
+    if weights is not None:
+        inputs.append(dict(weights=digest_of(weights)))
+    for key in sorted({key for own in inputs for key in own}):
+        found = sorted({str(own[key]) for own in inputs if key in own})
+        if len(found) > 1:
+            raise UserError(f'these runs differ in {key}: ' + ' and '.join(found),
+                            expected='another OUT for another input')
     for key in ('dataset', 'protocol'):
         found = sorted({o[key] for o in outcomes})
         if len(found) > 1:

@@ -1,6 +1,8 @@
 """What every backend of instance segmentation offers, and how one is chosen."""
 
+import hashlib
 import importlib.util
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
+from .. import distributed
+from ..datasets.prepare.files import read_json, write_json
 from ..errors import UserError, nearest
 from .data_sets import DataSet
 
@@ -45,6 +49,8 @@ class Backend(Protocol):
     Attributes:
         name: 'torchvision' or 'detectron2'.
         output_dir: OUTPUT_DIR of the recipe.
+        weights: MODEL.WEIGHTS of the recipe.
+        train_sets: names of the data sets to train on.
         test_sets: names of the data sets to evaluate on.
         data: all data sets by name, checked.
         notes: what is odd in them.
@@ -52,6 +58,8 @@ class Backend(Protocol):
 
     name: str
     output_dir: Path
+    weights: str
+    train_sets: Sequence[str]
     test_sets: Sequence[str]
     data: dict[str, DataSet]
     notes: Sequence[str]
@@ -98,6 +106,48 @@ def build(name: str, job: Job) -> Backend:
         return Detectron2Backend(job)
     from .torchvision_backend import TorchvisionBackend
     return TorchvisionBackend(job)
+
+
+def digest_of(path: str) -> str:
+    """Return the checksum of a file's content, 'none' for no file."""
+    if not path or not Path(path).is_file():
+        return path or 'none'
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f'sha256 {digest.hexdigest()[:16]}'
+
+
+def inputs_of(backend: Backend) -> dict[str, str]:
+    """Return what a run is made of, by content: backend, weights, objects to train on."""
+    train = {name: backend.data[name].truth for name in backend.train_sets if name in backend.data}
+    digest = hashlib.sha256(json.dumps(train).encode()).hexdigest()[:16]
+    return dict(backend=backend.name, weights=digest_of(backend.weights),
+                **(dict(train=f'{", ".join(train)}, sha256 {digest}') if train else {}))
+
+
+def refuse_other_inputs(backend: Backend, resume: bool) -> None:
+    """Note the inputs of a run in ``inputs.json``; stop before a run goes on with others.
+
+    Args:
+        backend: about to train.
+        resume: whether it goes on from what is in OUTPUT_DIR.
+
+    Raises:
+        UserError: OUTPUT_DIR holds a run of other inputs; says what they were and are now.
+    """
+    path, now = Path(backend.output_dir) / 'inputs.json', inputs_of(backend)
+    if resume and path.exists():
+        before = read_json(path)
+        other = [f'{key} was {before.get(key)}, is now {value}' for key, value in now.items()
+                 if before.get(key) != value]
+        if other:
+            raise UserError(f'this run was begun with other inputs: {"; ".join(other)}',
+                            where=str(backend.output_dir),
+                            expected='the same ones to --resume, or another OUTPUT_DIR')
+    elif distributed.is_main():
+        write_json(path, now)
 
 
 def refuse_to_overwrite(folder: str | Path, *made: str) -> None:

@@ -120,6 +120,26 @@ class Recipe:
         else:
             self.values[key] = value
 
+    def changes(self, dumped: str) -> list[str]:
+        """Return what differs from the recipe that a run was begun with, 'KEY was X, is now Y'.
+
+        Args:
+            dumped: what :meth:`dump` returned then.
+
+        Raises:
+            UserError: the model differs, so that its weights do not fit or mean something else.
+        """
+        before, now = (_flat(yaml.safe_load(text)) for text in (dumped, self.dump()))
+        other = [f'{key} was {before.get(key)!r}, is now {value!r}' for key, value in now.items()
+                 if before.get(key) != value and key not in ('OUTPUT_DIR', 'MODEL.WEIGHTS')]
+        model = [text for text in other if text.startswith('MODEL.')
+                 and not text.split()[0].endswith('_TEST')]
+        if model:
+            raise UserError(f'this run was begun with another model: {"; ".join(model)}',
+                            where=self.config_file,
+                            expected='the same model to --resume, or another OUTPUT_DIR')
+        return other
+
     def dump(self) -> str:
         """Return the whole recipe as YAML that detectron2 reads too."""
         tree: dict[str, Any] = {}

@@ -49,6 +49,8 @@ class TorchvisionBackend:
         self.job, self.device = job, job.device
         self.recipe = recipe = Recipe(job.config_file, job.overrides)
         self.output_dir = Path(recipe['OUTPUT_DIR'])
+        self.weights = recipe['MODEL.WEIGHTS']
+        self.train_sets = () if job.eval_only else recipe['DATASETS.TRAIN']
         self.test_sets = recipe['DATASETS.TEST']
         self.log = logging.getLogger('openselfsup.transfer')
         self.world = distributed.world_size()
@@ -66,7 +68,7 @@ class TorchvisionBackend:
 
     def load_backbone(self) -> str:
         """Load MODEL.WEIGHTS into the backbone, or a whole detector for evaluation."""
-        path = self.recipe['MODEL.WEIGHTS']
+        path = self.weights
         if path == PLACEHOLDER:
             raise UserError('this config starts from a pretrained backbone, and none is given',
                             where=self.recipe.config_file,
@@ -132,18 +134,18 @@ class TorchvisionBackend:
         self._save('model_final.pth', stop, optimizer)
 
     def _wanted(self) -> Wanted:
-        recipe, names = self.recipe, self.recipe['DATASETS.TRAIN']
-        if len(names) != 1 and not self.job.eval_only:
-            raise UserError(f'DATASETS.TRAIN is {names}', where=recipe.config_file,
+        recipe = self.recipe
+        if len(self.train_sets) != 1 and not self.job.eval_only:
+            raise UserError(f'DATASETS.TRAIN is {self.train_sets}', where=recipe.config_file,
                             expected='one data set')
         retina = recipe['MODEL.META_ARCHITECTURE'] == 'RetinaNet'
         return Wanted(
-            () if self.job.eval_only else names, recipe['DATASETS.TEST'],
+            self.train_sets, self.test_sets,
             recipe['MODEL.RETINANET.NUM_CLASSES' if retina else 'MODEL.ROI_HEADS.NUM_CLASSES'],
             recipe['MODEL.MASK_ON'] and not retina, recipe['TEST.DETECTIONS_PER_IMAGE'])
 
     def _training_data(self) -> InstanceDataset:
-        data = self.data[self.recipe['DATASETS.TRAIN'][0]]
+        data = self.data[self.train_sets[0]]
         return InstanceDataset(data.folder, data.truth,
                                not self.recipe['DATALOADER.FILTER_EMPTY_ANNOTATIONS'])
 
@@ -228,8 +230,13 @@ class TorchvisionBackend:
         if not last.exists():
             return 0
         checkpoint = load(self.output_dir / last.read_text(encoding='utf-8').strip())
+        for change in self.recipe.changes(checkpoint['recipe']):
+            self.log.warning('the recipe has changed: %s', change)
         self.model.load_state_dict(checkpoint['model'])
+        own = [{k: v for k, v in g.items() if k != 'params'} for g in optimizer.param_groups]
         optimizer.load_state_dict(checkpoint['optimizer'])
+        for group, settings in zip(optimizer.param_groups, own):
+            group.update(settings)  # of the recipe as it is now
         self.initialised, self.trained = checkpoint['initialised'], checkpoint['trained']
         self.log.info('going on from %s, iteration %d', last.read_text(), checkpoint['iteration'])
         return min(checkpoint['iteration'], self.recipe['SOLVER.MAX_ITER'])

@@ -1,6 +1,5 @@
 """What a segmentation found, drawn over the image, and the page that shows the worst first."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -188,9 +187,3 @@ def _subsets(scores: dict[str, Any]) -> str:
 
 def _number(value: float | None, factor: float, digits: int = 1) -> str:
     return '–' if value is None else f'{factor * value:.{digits}f}'
-
-
-def read_outcomes(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Read ``results.json`` of other runs; folders without one are passed over."""
-    paths = [Path(f) / 'results.json' for f in folders]
-    return [json.loads(p.read_text(encoding='utf-8')) for p in paths if p.is_file()]

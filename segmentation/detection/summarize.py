@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from openselfsup.datasets.prepare.files import read_json, write_json
+from openselfsup.datasets.prepare.files import write_json
 from openselfsup.engine.cli import run
-from openselfsup.transfer.outcome import mean_and_sd, spread_table
+from openselfsup.transfer.outcome import mean_and_sd, read_outcomes, spread_table
 
 
 def main() -> int:
@@ -19,8 +19,10 @@ def main() -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', metavar='OUT', help='folders with results.json')
     parser.add_argument('--out', type=Path, help='JSON to write')
+    parser.add_argument('--weights', metavar='BACKBONE',
+                        help='refuse runs that started from another file than this')
     args = parser.parse_args()
-    summary = mean_and_sd([read_json(Path(folder) / 'results.json') for folder in args.runs])
+    summary = mean_and_sd(read_outcomes(args.runs), args.weights)
     if args.out:
         write_json(args.out, summary)
     print(spread_table(summary), end='')

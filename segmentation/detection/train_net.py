@@ -39,8 +39,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in OUTPUT_DIR')
     parser.add_argument('--eval-only', action='store_true')
-    parser.add_argument('--compare', nargs='+', default=[], metavar='OUT',
-                        help='finished runs to show beside this one')
+    # One folder each: an option that takes several would take KEY VALUE too.
+    parser.add_argument('--compare', action='append', default=[], metavar='OUT',
+                        help='a finished run to show beside this one; may be given several times')
     parser.add_argument('opts', nargs=argparse.REMAINDER, metavar='KEY VALUE',
                         help='override keys of the recipe, as detectron2 does')
     return parser.parse_args()
@@ -54,9 +55,10 @@ def work(rank: int, processes: int, port: int, backend_name: str,
                           MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     if args.num_gpus == 0:
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    from openselfsup.transfer.outcome import evaluate
+    from openselfsup.transfer.outcome import evaluate, read_outcomes
     where = launch.start('pytorch' if processes > 1 else 'none')
     try:
+        compare = read_outcomes(args.compare)
         job = protocol.Job(args.config_file, args.opts, args.datasets_folder, where.device,
                            args.resume, args.eval_only)
         backend = protocol.build(backend_name, job)
@@ -64,6 +66,9 @@ def work(rank: int, processes: int, port: int, backend_name: str,
             scores = [f'{name}/results.json' for name in backend.test_sets] + ['results.json']
             protocol.refuse_to_overwrite(
                 backend.output_dir, *scores, *([] if args.eval_only else [protocol.LAST]))
+        backend.output_dir.mkdir(parents=True, exist_ok=True)
+        if not args.eval_only:
+            protocol.refuse_other_inputs(backend, args.resume)
         log = start_log(backend.output_dir, rank)
         if backend_name == 'torchvision' and args.backend == 'auto':
             log.info('detectron2 is not installed: torchvision trains the same recipe. '
@@ -73,7 +78,7 @@ def work(rank: int, processes: int, port: int, backend_name: str,
         log.info('%s', backend.load_backbone())
         if not args.eval_only:
             backend.fit()
-        evaluate(backend, args.compare)
+        evaluate(backend, compare)
         log.info('scores: %s; pictures: %s', backend.output_dir / 'results.json',
                  backend.output_dir / 'index.html')
     finally:
@@ -82,7 +87,6 @@ def work(rank: int, processes: int, port: int, backend_name: str,
 
 def start_log(folder: Path, rank: int) -> logging.Logger:
     """Log to the console and to ``log.txt``; ranks other than 0 say warnings only."""
-    folder.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger('openselfsup')
     log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     log.propagate = False
@@ -100,6 +104,9 @@ def main() -> int:
     if stray := [word for word in args.opts if word.startswith('--')]:
         raise UserError(f'{stray[0]} stands behind KEY VALUE', where='command line',
                         expected='options first, then KEY VALUE KEY VALUE ...')
+    if args.compare and args.opts and Path(args.opts[0]).is_dir():
+        raise UserError(f'{args.opts[0]} is a folder where KEY VALUE is expected',
+                        where='--compare', expected='--compare OUT --compare OUT, one each')
     there = torch.cuda.device_count()
     if args.num_gpus is None:
         args.num_gpus = min(1, there)

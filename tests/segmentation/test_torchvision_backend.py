@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -243,7 +244,7 @@ def test_a_run_leaves_scores_pictures_and_a_model_that_scores_the_same(datasets,
     model = tmp_path / 'a' / 'model_final.pth'
     second = backend(datasets, tmp_path / 'b', *steps, 'MODEL.WEIGHTS', str(model), eval_only=True)
     second.load_backbone()
-    again = evaluate(second, compare=[str(tmp_path / 'a')])['GlaS_test']
+    again = evaluate(second, compare=[outcome])['GlaS_test']
     # One thread or two round differently.
     assert_close(again['scores'], outcome['scores'])
     assert_close(again['images'], outcome['images'])
@@ -314,6 +315,105 @@ def test_what_an_earlier_run_computed_is_not_overwritten(run_train_net, datasets
         run_train_net(SHORT, '--num-gpus', '0', '--backend', 'torchvision', *words,
                       '--datasets-folder', str(datasets), *TINY, 'OUTPUT_DIR', str(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == [made]
+
+
+def test_compare_swallows_no_key(run_train_net, datasets, tmp_path):
+    """The scores of a run beside this one; what follows is KEY VALUE and counts."""
+    words = ['--num-gpus', '0', '--backend', 'torchvision', '--datasets-folder', str(datasets)]
+    steps = [*TINY, 'SOLVER.MAX_ITER', '1']
+    first, second = str(tmp_path / 'first'), str(tmp_path / 'second')
+    assert run_train_net(SHORT, *words, *steps, 'OUTPUT_DIR', first) == 0
+    assert run_train_net(SHORT, *words, '--compare', first, *steps, 'OUTPUT_DIR', second) == 0
+    assert 'iteration 1 ' in (tmp_path / 'second' / 'log.txt').read_text()
+    assert (tmp_path / 'second' / 'index.html').read_text().count('from random weights, 1') == 2
+    third = [*words, '--compare', first, second, *steps, 'OUTPUT_DIR', str(tmp_path / 'third')]
+    with pytest.raises(UserError, match='is a folder where KEY VALUE is expected'):
+        run_train_net(SHORT, *third)
+    with pytest.raises(UserError, match='first/none/results.json: No such file'):
+        run_train_net(SHORT, *words, '--compare', f'{first}/none', *steps, 'OUTPUT_DIR',
+                      str(tmp_path / 'third'))
+    assert not (tmp_path / 'third').exists()
+
+
+def test_a_run_goes_on_with_its_own_inputs_only(run_train_net, datasets, tmp_path):
+    words = ['--num-gpus', '0', '--backend', 'torchvision', '--datasets-folder', str(datasets),
+             '--resume', *TINY, 'SOLVER.MAX_ITER', '1', 'OUTPUT_DIR', str(tmp_path / 'o')]
+    torch.save(dict(state_dict=ResNet(18).state_dict()), tmp_path / 'b.pth')
+    assert run_train_net(SHORT, *words) == 0
+    kept = (tmp_path / 'o' / 'model_final.pth').read_bytes()
+    with pytest.raises(UserError, match='weights was none, is now sha256'):
+        run_train_net(SHORT, *words, 'MODEL.WEIGHTS', str(tmp_path / 'b.pth'))
+    with pytest.raises(UserError, match='MODEL.FPN.OUT_CHANNELS was 32, is now 64'):
+        run_train_net(SHORT, *words, 'MODEL.FPN.OUT_CHANNELS', '64')
+    assert (tmp_path / 'o' / 'model_final.pth').read_bytes() == kept
+
+
+def test_a_changed_recipe_is_told_and_used_when_a_run_goes_on(datasets, tmp_path, caplog,
+                                                              monkeypatch):
+    monkeypatch.setattr(logging.getLogger('openselfsup'), 'propagate', True)
+    backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '1').fit()
+    again = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2', 'SOLVER.WEIGHT_DECAY', '0.5',
+                    resume=True)
+    used = []
+    monkeypatch.setattr(torch.optim.SGD, 'step', lambda self, *rest: used.append(
+        [group['weight_decay'] for group in self.param_groups]))
+    again.fit()
+    assert used == [[0.5, 0.0]]
+    assert 'SOLVER.WEIGHT_DECAY was 0.0001, is now 0.5' in caplog.text
+
+
+SPOILT = {
+    'images of half the size': (lambda c: [i.update(height=192, width=192) for i in c['images']],
+                                'masks would be displaced'),
+    'an orphan': (lambda c: c['annotations'][0].update(image_id=99), 'is of no image'),
+    'an empty mask': (lambda c: c['annotations'][0].update(
+        segmentation=dict(size=[96, 96], counts=[96 * 96])), 'its mask is empty'),
+    'no segmentation': (lambda c: c['annotations'][0].pop('segmentation'), 'has no segmentation'),
+    'two categories': (lambda c: c['categories'].append(dict(id=2, name='x')),
+                       'has 2 classes, the recipe 1'),
+    'another category': (lambda c: (c['categories'][0].update(id=7), [
+        a.update(category_id=7) for a in c['annotations']]), 'has other categories'),
+    'crowds only': (lambda c: [a.update(iscrowd=1) for a in c['annotations']],
+                    'not one object to train on'),
+}
+
+
+@pytest.mark.parametrize('case', SPOILT)
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_a_spoilt_data_set_is_refused_before_anything_is_written(run_train_net, datasets, tmp_path,
+                                                                 case, split):
+    shutil.copytree(datasets, tmp_path / 'data')
+    path = tmp_path / 'data' / 'GlaS' / 'annotations' / f'{split}.json'
+    content = json.loads(path.read_text())
+    spoil, told = SPOILT[case]
+    spoil(content)
+    path.write_text(json.dumps(content))
+    words = ['--num-gpus', '0', '--backend', 'torchvision', '--datasets-folder',
+             str(tmp_path / 'data'), *TINY, 'SOLVER.MAX_ITER', '1', 'OUTPUT_DIR',
+             str(tmp_path / 'o')]
+    if (case, split) == ('crowds only', 'test'):  # fewer objects, but scored
+        data, _ = open_data_sets(tmp_path / 'data', Wanted((), ('GlaS_test',), 1, True, 100))
+        assert all(a['iscrowd'] for a in data['GlaS_test'].truth['annotations'])
+        return
+    with pytest.raises(UserError, match=told) as error:
+        run_train_net(SHORT, *words)
+    assert str(path) in str(error.value) and not (tmp_path / 'o').exists()
+
+
+def test_what_is_odd_in_data_sets_is_told(datasets, tmp_path):
+    shutil.copytree(datasets, tmp_path / 'data')
+    folder = tmp_path / 'data' / 'GlaS'
+    shutil.copy(folder / 'train' / 'train_1.bmp', folder / 'test' / 'testA_1.bmp')
+    wanted = Wanted(('GlaS_train',), ('GlaS_test',), 1, True, 1)
+    _, notes = open_data_sets(tmp_path / 'data', wanted)
+    told = '\n'.join(notes)
+    assert '1 of its images are in GlaS_test too, such as train_1.bmp' in told
+    assert 'more objects than the 1 of TEST.DETECTIONS_PER_IMAGE' in told
+    part = folder / 'annotations' / 'testA.json'
+    part.write_text(part.read_text().replace('testA_2.bmp', 'testA_9.bmp'))
+    with pytest.raises(UserError, match="testA.json: is to be a part of test.json, and that has no "
+                                        "image 2 .'testA_9.bmp'"):
+        open_data_sets(tmp_path / 'data', Wanted((), ('GlaS_test',), 1, True, 100))
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from PIL import Image
 from ...errors import UserError
 
 MASKS = ('.png', '.bmp', '.tif', '.tiff')
-LOSSY = ('.jpg', '.jpeg', '.webp', '.jp2', '.gif')  # no masks; listed so that they are refused by name
+LOSSY = ('.jpg', '.jpeg', '.webp', '.jp2', '.gif')  # refused by name
 _PNG = b'\x89PNG\r\n\x1a\n'
 
 

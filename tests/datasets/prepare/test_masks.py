@@ -108,8 +108,8 @@ def spoilt(path: Path, kind: str) -> None:
     elif kind == 'jpeg in tiff':
         grey.convert('RGB').save(path, 'TIFF', compression='jpeg')
     elif kind == '16-bit colours':
-        cv2.imwrite(str(path.with_suffix('.png')), np.stack([CODES.astype(np.uint16) * 700] * 3, -1))
-        path.with_suffix('.png').rename(path)
+        wide = np.stack([CODES.astype(np.uint16) * 700] * 3, -1)
+        path.write_bytes(cv2.imencode('.png', wide)[1].tobytes())
     else:
         data = io.BytesIO()
         grey.save(data, 'PNG')
@@ -220,7 +220,8 @@ def test_a_class_that_never_occurs_is_told_before_its_dice_is_0(tmp_path):
 @pytest.mark.parametrize('classes, ignore, codes, told', [
     (['a', 'b'], 255, {0: 2}, '0 is 2, expected a class'), (['a', 'b'], 1, None, 'ignore_index is'),
     (['a', 'b'], 255, {0: 'c'}, "0 is 'c'"), (['a', 'b'], 255, {'red': 0}, "'red' is no code"),
-    (['a', 'b'], 255, {0: 0, '#ff0000': 1}, 'expected one kind'), ([False], 255, None, 'classes is'),
+    (['a', 'b'], 255, {0: 0, '#ff0000': 1}, 'expected one kind'),
+    ([False], 255, None, 'classes is'),
     (['a', 'a'], 255, None, 'must differ'), (['a', 'b'], 255, [0, 1], 'expected a mapping'),
     (['a'], 300, None, 'ignore_index is 300'), (['a'], 255, {'300,0,0': 0}, 'is no code')])
 def test_mistakes_of_the_mapping_are_told(classes, ignore, codes, told):
