@@ -14,7 +14,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openselfsup.checkpoints import load, training_state_from_published, weights_of
-from openselfsup.engine.cli import run
+from openselfsup.engine.cli import add_overrides, run
 from openselfsup.errors import UserError, nearest
 
 BACKBONES = {'resnet18': ('ResNet', 18), 'resnet34': ('ResNet', 34), 'resnet50': ('ResNet', 50),
@@ -99,8 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', metavar='MODEL', help='config, checkpoint or backbone name')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='override single fields of a config')
+    add_overrides(parser, 'override single fields of a config')
     args = parser.parse_args()
     print(table(entries_of(args.model, args.cfg_options)))
 

@@ -36,5 +36,17 @@ def run(main: Callable[[], int | None]) -> None:
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the positional ``config`` and ``--cfg-options`` to a tool's arguments."""
     parser.add_argument('config', help='config file, e.g. configs/demo/plm_r18.py')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='override single fields, e.g. optimizer.lr=0.01 epochs=5')
+    add_overrides(parser, 'override single fields, e.g. optimizer.lr=0.01 epochs=5')
+
+
+def add_overrides(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--cfg-options``: it takes KEY=VALUE only, and may be given several times."""
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], type=_pair,
+                        metavar='KEY=VALUE', help=what)
+
+
+def _pair(word: str) -> str:
+    if '=' not in word:  # an option that takes several words takes a CONFIG behind them too
+        raise argparse.ArgumentTypeError(f"'{word}' is not of the form KEY=VALUE; CONFIG comes "
+                                         'before --cfg-options')
+    return word
