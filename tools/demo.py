@@ -18,7 +18,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from openselfsup.engine.cli import run  # noqa: E402
+from openselfsup.engine.cli import add_overrides, run  # noqa: E402
 from openselfsup.errors import UserError  # noqa: E402
 
 CONFIG = 'configs/demo/plm_r18.py'

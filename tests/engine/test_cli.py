@@ -1,6 +1,8 @@
+import argparse
+
 import pytest
 
-from openselfsup.engine.cli import run
+from openselfsup.engine.cli import add_config_arguments, run
 from openselfsup.errors import UserError, nearest
 
 
@@ -47,3 +49,14 @@ def test_nearest_names_only_what_comes_close():
     assert nearest('momentun', ['momentum', 'lr']) == 'momentum'
     assert nearest('DENSECL', ['DenseCL', 'MoCo']) == 'DenseCL'
     assert nearest('zzz', ['momentum', 'lr']) is None
+
+
+def test_overrides_take_no_other_argument_and_none_replaces_another(capsys):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    args = parser.parse_args(['c.py', '--cfg-options', 'a=1', 'b=2', '--cfg-options', 'c=3'])
+    assert args.config == 'c.py' and args.cfg_options == ['a=1', 'b=2', 'c=3']
+    assert parser.parse_args(['c.py']).cfg_options == []
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'a=1', 'c.py'])
+    assert "'c.py' is not of the form KEY=VALUE; CONFIG comes before" in capsys.readouterr().err
