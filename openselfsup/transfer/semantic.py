@@ -118,9 +118,13 @@ class SemanticTrainer:
         optimizer = torch.optim.AdamW(trained, s.lr, weight_decay=s.weight_decay)
         if resume and (out / 'latest.pth').exists():
             checkpoint = load(out / 'latest.pth')
+            for change in s.changes(checkpoint.get('settings', {})):
+                self.log.warning('the config has changed: %s', change)
             self.model.load_state_dict(checkpoint['model'])
             optimizer.load_state_dict(checkpoint['optimizer'])
-            self.started_at = checkpoint['iteration']
+            for group in optimizer.param_groups:  # of the config as it is now
+                group['weight_decay'] = s.weight_decay
+            self.started_at = min(checkpoint['iteration'], s.iterations)
         self.model.train()
         if s.freeze:
             self.model.backbone.eval()  # its statistics belong to its weights
@@ -149,7 +153,7 @@ class SemanticTrainer:
                     self.log.info('iteration %d  loss %.3f  %.2f s/it', iteration + 1,
                                   total / count, (time.perf_counter() - since) / count)
                     save(dict(model=self.model.state_dict(), optimizer=optimizer.state_dict(),
-                              iteration=iteration + 1), out / 'latest.pth')
+                              iteration=iteration + 1, settings=asdict(s)), out / 'latest.pth')
                     since, total = time.perf_counter(), 0.0
 
     def evaluate(self, each: Callable[[int, np.ndarray, np.ndarray], None] | None = None) -> dict:

@@ -1,12 +1,13 @@
 """The config of semantic segmentation."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args, get_origin
 
 from ..errors import UserError, nearest
 from ..models.backbones.resnet import LAYERS
 
+_FIXED = ('backbone', 'classes', 'codes', 'depth', 'freeze', 'ignore_index', 'width')
 _LEAST = dict(width=1, crop=32, batch_size=1, iterations=1, lr=1e-12, weight_decay=0, seed=0)
 
 
@@ -79,6 +80,25 @@ class Settings:
             raise UserError(f'{len(problems)} mistakes in this config:\n  '
                             + '\n  '.join(problems))
         return cls(**good)
+
+    def changes(self, before: dict[str, Any]) -> list[str]:
+        """Return what differs from the settings that a run was begun with, 'NAME was X, is now Y'.
+
+        Args:
+            before: settings by name, as they were; a missing one is unknown.
+
+        Raises:
+            UserError: a run cannot go on with the difference.
+        """
+        now = asdict(self)
+        other = {name: f'{name} was {value!r}, is now {now[name]!r}'
+                 for name, value in before.items() if name in now and value != now[name]}
+        other.pop('out', None)
+        if wrong := [text for name, text in other.items() if name in _FIXED]:
+            raise UserError('this run was begun with another model or other classes: '
+                            + '; '.join(wrong), where=self.out,
+                            expected='the same ones to --resume, or another out')
+        return list(other.values())
 
 
 def _checked(name: str, value: Any, kind: Any, default: Any) -> Any:

@@ -1,6 +1,8 @@
 """U-Net on tiles with masks: settings, ignored pixels, learning, resuming, the command line."""
 
 import json
+import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from openselfsup.checkpoints import load
 from openselfsup.datasets.prepare.mask_codes import CodeTable
 from openselfsup.datasets.prepare.mask_folders import pair_masks
 from openselfsup.datasets.prepare.report import Report
@@ -89,6 +93,21 @@ def test_resumed_equals_uninterrupted(tiles, tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_a_run_goes_on_with_its_model_and_says_what_else_changed(tiles, tmp_path, caplog):
+    caplog.set_level('INFO', 'openselfsup.transfer')
+    logging.getLogger('openselfsup').propagate = True
+    SemanticTrainer(settings(tiles, tmp_path), torch.device('cpu')).fit()
+    more = SemanticTrainer(settings(tiles, tmp_path, iterations=3, weight_decay=0.5),
+                           torch.device('cpu'))
+    more.fit(resume=True)
+    assert 'weight_decay was 0.01, is now 0.5' in caplog.text and more.started_at == 2
+    saved = load(tmp_path / 'latest.pth')
+    assert saved['optimizer']['param_groups'][0]['weight_decay'] == 0.5
+    other = SemanticTrainer(settings(tiles, tmp_path, width=8), torch.device('cpu'))
+    with pytest.raises(UserError, match='another model or other classes: width was 16, is now 8'):
+        other.fit(resume=True)
+
+
 def test_ignored_pixels_give_no_loss_and_no_gradient():
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
@@ -139,6 +158,14 @@ def test_mistakes_in_a_config_are_told_at_once():
     with pytest.raises(UserError) as error:
         Settings.read(dict(iteration=(3, 'x.yaml'), lr=('fast', 'x.yaml'), depth=(34, 'x.yaml')))
     assert "did you mean 'iterations'" in str(error.value) and 'lr is' in str(error.value)
+    bad = dict(lr=-1.0, seed=-1, batch_size=0, iterations=2.5, depth=19, classes='gland',
+               codes=[0, 255], data=7, weight_decay=float('nan'), freeze='yes')
+    with pytest.raises(UserError) as error:
+        Settings.read({name: (value, 'x.yaml') for name, value in bad.items()})
+    assert all(f'x.yaml: {name} is {value!r}, expected ' in str(error.value)
+               for name, value in bad.items())
+    read = Settings.read(dict(lr=('3e-4', 'x.yaml'), codes=({0: 0}, 'x.yaml')))
+    assert read.lr == 3e-4 and read.codes == {0: 0}
 
 
 def test_the_command_line(tiles, tmp_path):
@@ -154,3 +181,36 @@ def test_the_command_line(tiles, tmp_path):
                             str(tiles), 'out', str(tmp_path)], cwd=SEMANTIC, capture_output=True,
                            text=True)
     assert again.returncode == 2 and 'an earlier run left results.json' in again.stderr
+
+
+@pytest.mark.parametrize('form, told', [
+    ('0 and 255', 'codes: {0: stroma, 255: gland}'),
+    ('colours', "codes: {'#000000': stroma, '#00ff00': gland}")])
+def test_masks_of_other_codes_are_refused_before_training_and_learned_as_told(
+        tiles, tmp_path, form, told):
+    """The whole way of a user: refused, the config mended as the message says, learned."""
+    for split in ('train', 'test'):
+        shutil.copytree(tiles / split / 'images', tmp_path / split / 'images')
+        (tmp_path / split / 'masks').mkdir()
+        for path in (tiles / split / 'masks').iterdir():
+            gland = (np.asarray(Image.open(path)) == 1).astype(np.uint8) * 255
+            mask = gland if form == '0 and 255' else np.stack([gland * 0, gland, gland * 0], -1)
+            Image.fromarray(mask).save(tmp_path / split / 'masks' / path.name)
+    own = dict(data=None, classes=['stroma', 'gland'], **{
+        f'{split}_{kind}': str(tmp_path / split / kind) for split in ('train', 'test')
+        for kind in ('images', 'masks')})
+    out = tmp_path / 'out'
+    with pytest.raises(UserError) as error:
+        SemanticTrainer(settings(tiles, out, **own, codes={0: 0, 1: 1}), torch.device('cpu'))
+    assert told in str(error.value) and not out.exists()
+    codes = yaml.safe_load(told)['codes']
+    trainer = SemanticTrainer(settings(tiles, out, **own, codes=codes, iterations=40),
+                              torch.device('cpu'))
+    assert (trainer.test_set.read(0)[1] == (np.asarray(Image.open(tiles / 'test/masks/0.png')) == 1)
+            ).all()
+    if form == '0 and 255':  # the same masks from here on
+        return
+    trainer.fit()
+    outcome = trainer.evaluate()
+    assert outcome['scores']['classes']['gland']['dice'] > 0.7
+    assert 'gland' in outcome['data']['facts']['train'] and not outcome['data']['notes']

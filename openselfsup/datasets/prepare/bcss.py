@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import UserError
 from ..decode import read_tile
 from .files import files_in, go_on_with, progress, write_image, write_json
-from .glands import IMAGES, pair_up
+from .glands import IMAGES, by_stem, pair_up
 from .masks import read_mask
 from .report import Report
 
@@ -83,7 +83,7 @@ def prepare_bcss(src: Path, dst: Path, report: Report, tile: int = 512, mpp: flo
         raise UserError('this is not the layout of BCSS', where=str(src),
                         expected="folders 'rgbs_colorNormalized' and 'masks'")
     pairs = pair_up(files_in(rgbs, IMAGES),
-                    {p.stem: p for p in files_in(folders['masks'], ('.png',))}, report)
+                    by_stem(files_in(folders['masks'], ('.png',)), report), report)
     if not pairs:
         raise UserError('not one region has both image and mask', where=str(src))
     go_on_with(dst / 'BCSS' / 'options.json', dict(tile=tile, mpp=mpp, merge=merge,

@@ -26,8 +26,9 @@ def prepare_glas(src: Path, dst: Path, report: Report, masks: str = 'rle') -> No
     Raises:
         UserError: there are no such files.
     """
-    labels = {p.stem.removesuffix('_anno'): p for p in files_in(src, IMAGES, deep=True)
-              if p.stem.endswith('_anno')}
+    labels = by_stem([p for p in files_in(src, IMAGES, deep=True) if p.stem.endswith('_anno')],
+                     report)
+    labels = {stem.removesuffix('_anno'): path for stem, path in labels.items()}
     found: dict[str, list[Pair]] = {name: [] for name in GLAS_COUNTS}
     for image in files_in(src, IMAGES, deep=True):
         match = re.fullmatch(r'(train|testA|testB)_\d+', image.stem)
@@ -62,11 +63,22 @@ def prepare_crag(src: Path, dst: Path, report: Report, masks: str = 'rle') -> No
     for split, names in dict(train=('train',), test=('test', 'valid')).items():
         top = _subfolder(src, names)
         images = files_in(_subfolder(top, ('Images', 'Image')), IMAGES)
-        labels = {p.stem: p for p in files_in(_subfolder(top, ('Annotation', 'Annotations')),
-                                              IMAGES)}
+        labels = by_stem(files_in(_subfolder(top, ('Annotation', 'Annotations')), IMAGES), report)
         pairs = pair_up(images, labels, report)
         report.expect(f'{split} images', len(pairs), CRAG_COUNTS[split])
         write_split(pairs, dst / 'CRAG', split, 'gland', report, masks)
+
+
+def by_stem(paths: list[Path], report: Report) -> dict[str, Path]:
+    """Return paths by their stem; those that share one become problems and are left out."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(path.stem, []).append(path)
+    for same in found.values():
+        if len(same) > 1:
+            report.problem(same[0], 'has the name of '
+                           + ', '.join(map(str, same[1:])) + '; all are left out')
+    return {stem: same[0] for stem, same in found.items() if len(same) == 1}
 
 
 def pair_up(images: list[Path], labels: dict[str, Path], report: Report,
@@ -74,8 +86,8 @@ def pair_up(images: list[Path], labels: dict[str, Path], report: Report,
     """Pair images and labels by their stem; what is left alone becomes a problem."""
     labels = dict(labels)
     pairs = []
-    for image in images:
-        label = labels.pop(image.stem, None)
+    for stem, image in by_stem(images, report).items():
+        label = labels.pop(stem, None)
         if label is None:
             report.problem(image, 'its labels are missing; left out')
         else:

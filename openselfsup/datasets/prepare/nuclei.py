@@ -9,8 +9,8 @@ import numpy as np
 from ...errors import UserError
 from ..headers import read_header
 from .coco import write_split
-from .files import files_in, progress
-from .glands import IMAGES, pair_up
+from .files import files_in, progress, write_image
+from .glands import IMAGES, by_stem, pair_up
 from .report import Report
 
 
@@ -31,9 +31,9 @@ def prepare_monuseg(src: Path, dst: Path, report: Report, masks: str = 'rle',
     """
     images = [p for p in files_in(src, IMAGES, deep=True) if p.parent.name.lower() in
               ('images', 'tissue images', 'tissueimages')]
-    ids = {p.stem: p for p in files_in(src, ('.png', '.tif'), deep=True)
-           if p.parent.name.lower() == 'instances'}
-    polygons = {p.stem: p for p in files_in(src, ('.xml',), deep=True)}
+    ids = by_stem([p for p in files_in(src, ('.png', '.tif'), deep=True)
+                   if p.parent.name.lower() == 'instances'], report)
+    polygons = by_stem(files_in(src, ('.xml',), deep=True), report)
     if not images or not (ids or polygons):
         raise UserError('this is not the layout of MoNuSeg', where=str(src),
                         expected="'Tissue Images' and 'Annotations', or 'images' and 'instances'")
@@ -59,17 +59,29 @@ def draw_polygons(xml: Path, height: int, width: int) -> np.ndarray:
         Instance ids, uint16 [height, width]; a later nucleus hides an earlier one.
 
     Raises:
-        UserError: the file is not XML.
+        UserError: the file is not XML, has a vertex that is no finite place near the image, or
+            more nuclei than ids.
     """
     try:
         regions = ElementTree.parse(xml).getroot().iter('Region')
-    except ElementTree.ParseError as error:
+    except OSError as error:
+        raise UserError(error.strerror or str(error), where=str(xml)) from None
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # of encodings, too
         raise UserError(f'not valid XML: {error}', where=str(xml)) from None
     ids = np.zeros((height, width), np.uint16)
     number = 0
     for region in regions:
-        points = [(float(v.get('X')), float(v.get('Y'))) for v in region.iter('Vertex')]
+        try:
+            points = [(float(v.get('X')), float(v.get('Y'))) for v in region.iter('Vertex')]
+        except (TypeError, ValueError):
+            raise UserError(f'region {number + 1} has a vertex without numbers X and Y',
+                            where=str(xml)) from None
+        if not all(abs(value) < 1e6 for point in points for value in point):
+            raise UserError(f'region {number + 1} has a vertex far from the image of {width} x '
+                            f'{height} px', where=str(xml))
         if len(points) >= 3:
+            if number == 65535:
+                raise UserError('holds more than 65535 nuclei', where=str(xml))
             number += 1
             cv2.fillPoly(ids, [np.round(points).astype(np.int32)], number)
     return ids
@@ -78,18 +90,17 @@ def draw_polygons(xml: Path, height: int, width: int) -> np.ndarray:
 def _draw_all(images: list[Path], polygons: dict[str, Path], folder: Path,
               report: Report) -> dict[str, Path]:
     """Draw the polygons of all images into 16-bit PNG files."""
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
     for image in progress(images, 'drawing nuclei'):
         if image.stem not in polygons:
             continue
-        header = read_header(image)
         target = folder / f'{image.stem}.png'
         try:
+            header = read_header(image)
             ids = draw_polygons(polygons[image.stem], header.height, header.width)
         except UserError as error:
             report.problems.append(str(error))
             continue
-        cv2.imwrite(str(target), ids)
+        write_image(target, ids)
         drawn[image.stem] = target
     return drawn

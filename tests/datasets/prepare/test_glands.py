@@ -179,6 +179,44 @@ def test_polygons_of_the_challenge_fill_nuclei(tmp_path):
     assert (ids == 1).sum() == 8 * 6 and ids.max() == 2 and ids[16, 18] == 2
 
 
+@pytest.mark.parametrize('vertex, told', [
+    ('X="1"', 'without numbers X and Y'), ('X="a" Y="2"', 'without numbers X and Y'),
+    ('X="nan" Y="2"', 'far from the image'), ('X="1e300" Y="2"', 'far from the image')])
+def test_polygons_that_are_none_are_told_by_file_and_the_others_are_prepared(tmp_path, vertex,
+                                                                            told):
+    good = ''.join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in ((2, 3), (9, 3), (9, 8)))
+    for kind in ('images', 'Annotations'):
+        (tmp_path / 'src' / kind).mkdir(parents=True)
+    for i in range(4):
+        Image.new('RGB', (40, 40), (i, i, i)).save(tmp_path / 'src' / 'images' / f'{i}.png')
+        bad = f'<Vertex {vertex}/>' if i == 0 else ''
+        (tmp_path / 'src' / 'Annotations' / f'{i}.xml').write_text(
+            f'<A><Region>{good}{bad}</Region></A>')
+    report = Report('MoNuSeg')
+    nuclei.prepare_monuseg(tmp_path / 'src', tmp_path, report, val=0.5)
+    assert f'0.xml: region 1 has a vertex {told}' in report.problems[0]
+    assert len(read_json(tmp_path / 'MoNuSeg/annotations/train.json')['images']) == 2
+
+
+def test_images_of_one_name_in_two_folders_do_not_replace_each_other(official, tmp_path):
+    src = tmp_path / 'src'
+    for sub, number in (('a', 1), ('b', 2)):
+        for kind, end in (('images', ''), ('instances', '_anno')):
+            (src / sub / kind).mkdir(parents=True, exist_ok=True)
+            Image.open(official / f'train_{number}{end}.bmp').save(src / sub / kind / '1.png')
+    for i in (3, 4):
+        Image.open(official / f'train_{i}.bmp').save(src / 'a' / 'images' / f'{i}.png')
+        Image.open(official / f'train_{i}_anno.bmp').save(src / 'a' / 'instances' / f'{i}.png')
+    report = Report('MoNuSeg')
+    nuclei.prepare_monuseg(src, tmp_path, report, val=0.5)
+    told = '\n'.join(report.problems)
+    assert f"a/images/1.png: has the name of {src / 'b/images/1.png'}; all are left out" in told
+    found = Report('check')
+    check.check_coco(tmp_path / 'MoNuSeg', found)
+    assert not found.problems
+    assert not list((tmp_path / 'MoNuSeg').rglob('1.png'))
+
+
 @pytest.mark.skipif(not MONUSEG.is_dir(), reason='MoNuSeg may not ship with the project')
 def test_real_nuclei(tmp_path):
     report = Report('MoNuSeg')
