@@ -1,5 +1,6 @@
 """Checkpoints: safe reading, atomic writing, naming schemes, and loading into a backbone."""
 
+from ..files import atomic_file, link
 from .loading import LoadReport, check_training_state, load_backbone_weights
 from .names import (
                     Architecture,
@@ -12,7 +13,7 @@ from .names import (
 )
 from .published import training_state_from_published, training_state_to_published
 from .reading import load
-from .writing import atomic_file, link, save
+from .writing import save
 
 __all__ = ['Architecture', 'LoadReport', 'architecture_of', 'atomic_file', 'backbone_state_dict',
            'check_training_state', 'detect', 'from_detectron2', 'link', 'load',

@@ -1,30 +1,16 @@
 """Writing checkpoints so that no crash can spoil one."""
 
-import contextlib
-import errno
-import os
-import secrets
-import shutil
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open cannot be removed anyway
-    fcntl = None
+from ..files import atomic_file
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype,
           torch.device)
-# What file systems without hard links answer.
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK,
-             errno.EXDEV)
 
 
 def save(checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -59,124 +45,3 @@ def _check_plain(value: Any, where: str) -> None:
     elif kind not in _PLAIN and not isinstance(value, Tensor):
         raise TypeError(f'{where} is a {kind.__module__}.{kind.__qualname__}; checkpoints hold '
                         'tensors and plain Python types only')
-
-
-@contextlib.contextmanager
-def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for binary writing that takes its name only when it is complete.
-
-    The bytes go to a hidden file in the same folder, are forced to the disk, and the file is
-    then renamed, which the file system does at once or not at all.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written. The old file is untouched.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise UserError('this is a folder; a file was to be written', where=str(path))
-    temporary = _temporary_name(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
-        with open(temporary, 'xb') as file:
-            _lock(file)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if fcntl:  # while the lock still shows that somebody is writing
-                os.replace(temporary, path)
-        if not fcntl:
-            os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch hides the system's error behind its own
-        cause = _system_error(error)
-        if cause is None:
-            raise
-        raise _not_written(path, cause) from error
-    finally:
-        _remove(temporary)
-
-
-def link(path: str | Path, name: str | Path) -> None:
-    """Let ``name``, in the same folder, stand for the checkpoint ``path`` too; atomic.
-
-    It is a second hard link, which takes no room and outlives the deletion of ``path``; a
-    copy where the file system has no hard links.
-
-    Args:
-        path: an existing checkpoint, such as ``epoch_3.pth``.
-        name: its second name, such as ``latest.pth``; an existing file is replaced.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written.
-    """
-    path, name = Path(path), Path(name)
-    temporary = _temporary_name(name)
-    try:
-        os.link(path, temporary)
-        os.replace(temporary, name)
-        _sync_folder(name.parent)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise _not_written(name, error) from error
-        with open(path, 'rb') as source, atomic_file(name) as target:
-            shutil.copyfileobj(source, target)
-    finally:
-        _remove(temporary)  # still there if both names were one file already
-
-
-def _temporary_name(path: Path) -> Path:
-    return path.with_name(f'.{path.name}.{secrets.token_hex(4)}.unfinished')
-
-
-def _remove(temporary: Path) -> None:
-    with contextlib.suppress(OSError):  # mostly because it has its final name by now
-        temporary.unlink()
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary files that nobody is writing any more."""
-    for left in folder.glob('.*.unfinished'):
-        with contextlib.suppress(OSError):  # locked, or in use, or just gone: not ours to remove
-            with open(left, 'r+b') as file:
-                if fcntl:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    left.unlink()
-            if not fcntl:
-                left.unlink()
-
-
-def _lock(file: BinaryIO) -> None:
-    """Mark a file as being written until it is closed; the system does so even after a kill."""
-    if fcntl:
-        # A file system without locks cannot tell abandoned files either: nothing is removed.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a rename to the disk, where the system can."""
-    if os.name != 'posix':
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        # Some network file systems refuse this for folders; the bytes are safe already.
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _system_error(error: BaseException | None) -> OSError | None:
-    while error and not isinstance(error, OSError):
-        error = error.__context__
-    return error
-
-
-def _not_written(path: Path, error: OSError) -> UserError:
-    reasons = {errno.ENOSPC: 'the disk is full', errno.EDQUOT: 'the disk quota is used up',
-               errno.EEXIST: 'part of its path is a file, not a folder',
-               errno.ENOTDIR: 'part of its path is a file, not a folder'}
-    reason = reasons.get(error.errno, error.strerror)
-    return UserError(f'could not be written: {reason}; what was there before is untouched',
-                     where=str(path))

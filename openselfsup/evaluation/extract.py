@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from ..checkpoints import atomic_file
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
+from ..files import atomic_file
 from ..training.precision import DTYPES
 from .knn import IMAGENET_MEAN, IMAGENET_STD, extract_features
 

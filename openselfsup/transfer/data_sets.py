@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.prepare.annotations import Coco, Id, read_coco, shared_images
-from ..datasets.prepare.files import read_json
 from ..datasets.prepare.report import Report
 from ..datasets.scan import listed
 from ..errors import UserError, nearest
+from ..files import read_json
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 from .. import distributed
 from ..datasets.decode import read_tile
-from ..datasets.prepare.files import read_json, write_json, write_text
 from ..errors import UserError
 from ..evaluation.segmentation import evaluate_instances, result_map, truth_map
+from ..files import read_json, write_json, write_text
 from ..visualization.overlays import draw_overlay, write_overlay_page
 from .data_sets import DataSet
 from .protocol import Backend, digest_of, inputs_of

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 
 from .. import distributed
-from ..datasets.prepare.files import read_json, write_json
 from ..errors import UserError, nearest
+from ..files import read_json, write_json
 from .data_sets import DataSet
 
 BACKENDS = ('auto', 'detectron2', 'torchvision')

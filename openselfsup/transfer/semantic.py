@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checkpoints import load, load_backbone_weights, save
-from ..datasets.prepare.files import write_json
 from ..datasets.prepare.mask_codes import CodeTable
 from ..datasets.prepare.mask_folders import judge, pair_masks, survey
 from ..datasets.prepare.report import Report
 from ..datasets.scan import listed
 from ..errors import UserError
 from ..evaluation.segmentation_semantic import Confusion
+from ..files import write_json
 from .instance_data import batch_indices
 from .semantic_data import MaskDataset, crop_batch, read_classes
 from .semantic_settings import Settings

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..datasets.decode import read_tile
-from ..datasets.prepare.files import read_json
 from ..datasets.prepare.mask_codes import CodeTable
 from ..datasets.prepare.mask_folders import Pair
 from ..datasets.prepare.masks import read_mask
 from ..errors import UserError
+from ..files import read_json
 
 
 class MaskDataset:

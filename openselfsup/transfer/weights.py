@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import atomic_file, backbone_state_dict, load, to_detectron2
+from ..checkpoints import backbone_state_dict, load, to_detectron2
 from ..errors import UserError
+from ..files import atomic_file
 
 AUTHOR = 'OpenSelfSup'
 # All that a pickle of names and numpy arrays needs.

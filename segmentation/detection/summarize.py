@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from openselfsup.datasets.prepare.files import write_json
 from openselfsup.engine.cli import run
+from openselfsup.files import write_json
 from openselfsup.transfer.outcome import mean_and_sd, read_outcomes, spread_table
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from openselfsup.datasets.prepare.files import read_json, write_json
 from openselfsup.errors import UserError
+from openselfsup.files import read_json, write_json
 from openselfsup.transfer.outcome import mean_and_sd, read_outcomes, spread_table
 from openselfsup.transfer.protocol import digest_of
 

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from pycocotools import mask as coco_mask
 
 from ...errors import UserError
+from ...files import read_json
 from ..headers import TileError
 from ..scan import scan_headers
-from .files import progress, read_json
+from .files import progress
 from .instances import run_lengths
 from .report import Report
 

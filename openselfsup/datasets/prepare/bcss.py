@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from ...errors import UserError
+from ...files import write_json
 from ..decode import read_tile
-from .files import files_in, go_on_with, progress, write_image, write_json
+from .files import files_in, go_on_with, progress, write_image
 from .glands import IMAGES, by_stem, pair_up
 from .masks import read_mask
 from .report import Report

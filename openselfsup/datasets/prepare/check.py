@@ -4,12 +4,12 @@ import csv
 from pathlib import Path
 
 from ...errors import UserError
+from ...files import read_json
 from ..headers import TileError
 from ..scan import scan_headers
 from ..sources import ImageList
 from .annotations import read_coco, shared_images
 from .bcss import IGNORE
-from .files import read_json
 from .mask_codes import CodeTable
 from .mask_folders import judge, pair_masks, survey
 from .report import Report

@@ -1,7 +1,6 @@
-"""Copying, writing and unpacking files so that an interrupted run can go on, and progress."""
+"""Copying and unpacking files so that an interrupted run can go on, and progress."""
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -17,8 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from ...checkpoints import atomic_file
 from ...errors import UserError
+from ...files import read_json, write_json
 
 Item = TypeVar('Item')
 ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz')
@@ -40,31 +39,6 @@ def progress(items: Sequence[Item], what: str) -> Iterator[Item]:
 def natural(name: str | Path) -> list:
     """Sort key under which train_2 comes before train_10."""
     return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', str(name))]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that is there completely or not at all."""
-    with atomic_file(path) as file:
-        file.write(text.encode())
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file that is there completely or not at all."""
-    write_text(path, json.dumps(content))
-
-
-def read_json(path: str | Path) -> dict:
-    """Read a JSON file.
-
-    Raises:
-        UserError: it is missing or not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding='utf-8-sig'))
-    except OSError as error:
-        raise UserError(error.strerror or str(error), where=str(path)) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'not valid JSON: {error}', where=str(path)) from None
 
 
 def go_on_with(path: Path, options: dict[str, object]) -> None:

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from ...errors import UserError
+from ...files import write_text
 from .bcss import starts
-from .files import files_in, go_on_with, progress, write_image, write_text
+from .files import files_in, go_on_with, progress, write_image
 from .report import Report
 
 SUFFIXES = ('.svs', '.tif', '.tiff', '.ndpi', '.mrxs', '.scn', '.vms', '.vmu', '.bif', '.svslide')

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
+from ...files import write_json, write_text
 from ..headers import SUFFIXES, TileError
 from ..scan import scan_headers
-from .files import files_in, progress, write_image, write_json, write_text
+from .files import files_in, progress, write_image
 from .report import Report
 
 NCT_CLASSES = ('ADI', 'BACK', 'DEB', 'LYM', 'MUC', 'MUS', 'NORM', 'STR', 'TUM')

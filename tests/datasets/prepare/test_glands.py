@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from openselfsup.datasets.prepare import check, glands, nuclei, synthetic
-from openselfsup.datasets.prepare.files import read_json, unpack
+from openselfsup.datasets.prepare.files import unpack
 from openselfsup.datasets.prepare.instances import (
     annotations_of,
     decode,
@@ -20,6 +20,7 @@ from openselfsup.datasets.prepare.instances import (
 )
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.errors import UserError
+from openselfsup.files import read_json
 
 ROOT = Path(__file__).resolve().parents[3]
 MONUSEG = ROOT.parent / 'shared' / 'data' / 'monuseg'

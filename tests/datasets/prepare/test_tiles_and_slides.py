@@ -9,10 +9,10 @@ from PIL import Image
 
 from openselfsup.datasets.decode import read_tile
 from openselfsup.datasets.prepare import bcss, check, slides, tiles
-from openselfsup.datasets.prepare.files import read_json
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.datasets.sources import ImageList
 from openselfsup.errors import UserError
+from openselfsup.files import read_json
 
 ROOT = Path(__file__).resolve().parents[3]
 KATHER = ROOT / 'data' / 'demo' / 'kather2016'
