@@ -1,101 +1,113 @@
 """One file to one RGB tile.
 
-OpenCV decodes with the interpreter lock released, so that threads decode in parallel.
-Uncompressed RGB TIFF, the form of NCT-CRC-HE, needs no decoder: its pixels are a window
-of the file.
+Each format has one decoder, which refuses what is damaged: TIFF see ``tiff.py``, JPEG
+libjpeg-turbo by simplejpeg (which, unlike others, tells when data are missing), PNG libpng by
+imagecodecs, BMP Pillow. The first two release the interpreter lock, so that threads decode in
+parallel.
 """
 
+import io
 import struct
+import zlib
 from pathlib import Path
 
-import cv2
+import imagecodecs
 import numpy as np
+import simplejpeg
+from PIL import Image
 
-from . import headers
-from .headers import TIFF_MAGIC, TileError, check_size, read_tiff_tags
-
-# OpenCV's own messages name no file; ours do.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+from .headers import parse
+from .pixels import as_rgb, cmyk_to_rgb, over_white, to_8_bits, upright
+from .tiff import raw_rgb, read_tiff
+from .tile_error import TileError, check_size
 
 
 def read_tile(path: str | Path) -> np.ndarray:
     """Read a TIFF, PNG, JPEG or BMP file as RGB.
 
-    Grey and palette images become RGB, 16-bit values keep their upper 8 bits, transparent
-    pixels are laid over white (the colour of empty glass), an EXIF orientation is ignored,
-    of several pages the first is read.
+    Grey and palette images become RGB, of more than 8 bits the upper 8 are kept (of those that
+    are used: 12-bit samples lose 4), transparent pixels are laid over white (the colour of
+    empty glass), the orientation that TIFF or EXIF tells is applied, of several pages the first
+    is read. Colour profiles are not applied.
 
     Returns:
         uint8 array of shape (H, W, 3), writable and contiguous.
 
     Raises:
-        TileError: the file is missing, damaged, no image of a known format, holds other than
-            8- or 16-bit integers, or is smaller than 32 x 32 px.
+        TileError: the file is missing, damaged, no image of a known format, of a form that is
+            not read (the tag is named), or smaller than 32 x 32 px.
     """
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise TileError(error.strerror or str(error), where=str(path)) from None
-    if not len(data):
-        raise TileError('the file is empty', where=str(path))
-    is_tiff = data[:4].tobytes() in TIFF_MAGIC
-    tile = _raw_rgb(data) if is_tiff else None
-    if tile is None:
-        tile = _to_rgb(_decode(data, path), is_tiff, path)
-    check_size(*tile.shape[:2], path)
+    tile = raw_rgb(data)
+    if tile is not None:
+        check_size(*tile.shape[:2], path)
+        return tile
+    memory = data.data
+    try:
+        header, tags = parse(lambda start, count: bytes(memory[start:start + count]), len(data))
+        if tags is not None:
+            tile = read_tiff(data, tags, header.orientation, path)
+        else:
+            tile = as_rgb(upright(_DECODERS[header.format](memory, path), header.orientation))
+    except TileError as error:
+        raise error.at(path) from None
+    if tile.shape != (header.height, header.width, 3):
+        raise TileError(f'its header promises {header.width} x {header.height} px, it holds '
+                        f'{tile.shape[1]} x {tile.shape[0]}', where=str(path))
     return tile
 
 
-def _raw_rgb(data: np.ndarray) -> np.ndarray | None:
-    """Return the pixels of an uncompressed 8-bit RGB TIFF in one run of strips, else None."""
+def _jpeg(data: memoryview, path: str | Path) -> np.ndarray:
     try:
-        tags = read_tiff_tags(lambda offset, count: data[offset:offset + count].tobytes())
-        height, width = tags[headers.LENGTH][0], tags[headers.WIDTH][0]
-        starts, counts = tags[headers.STRIP_OFFSETS], tags[headers.STRIP_BYTES]
-    except (struct.error, KeyError):
-        return None
-    plain = (tags.get(headers.BITS) == (8, 8, 8) and tags.get(headers.SAMPLES) == (3,)
-             and tags.get(headers.PHOTOMETRIC) == (2,)
-             and tags.get(headers.COMPRESSION, (1,)) == (1,)
-             and tags.get(headers.PLANAR, (1,)) == (1,)
-             and tags.get(headers.ORIENTATION, (1,)) == (1,))
-    in_one_run = all(a + n == b for a, n, b in zip(starts, counts, starts[1:]))
-    size = height * width * 3
-    if not plain or not in_one_run or sum(counts) != size or starts[0] + size > len(data):
-        return None
-    return data[starts[0]:starts[0] + size].reshape(height, width, 3)
+        if simplejpeg.decode_jpeg_header(data)[2] in ('CMYK', 'YCCK'):
+            return cmyk_to_rgb(simplejpeg.decode_jpeg(data, 'CMYK'))  # stored inverted by custom
+        return simplejpeg.decode_jpeg(data, 'RGB')
+    except ValueError as error:
+        raise TileError(f'cannot be decoded: the file is damaged or cut off ({error})') from None
 
 
-def _decode(data: np.ndarray, path: str | Path) -> np.ndarray:
+def _png(data: memoryview, path: str | Path) -> np.ndarray:
+    check_png(data)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise TileError(f'cannot be decoded ({error.err})', where=str(path)) from None
-    if image is None:
-        raise TileError('cannot be decoded: the file is damaged, cut off or no image',
-                        where=str(path))
-    return image
+        pixels = imagecodecs.png_decode(data)
+    except (imagecodecs.PngError, ValueError) as error:
+        raise TileError(f'cannot be decoded: the file is damaged ({error})') from None
+    pixels = to_8_bits(pixels, 8 * pixels.dtype.itemsize, path)
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels in (2, 4):
+        colour = pixels[..., 0] if channels == 2 else pixels[..., :3]
+        return over_white(colour, pixels[..., -1])
+    return pixels
 
 
-def _to_rgb(image: np.ndarray, is_tiff: bool, path: str | Path) -> np.ndarray:
-    """Turn what OpenCV gives (grey, BGR or BGRA, 8 or 16 bits) into 8-bit RGB."""
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise TileError(f'its pixels are {image.dtype}', where=str(path),
-                        expected='8- or 16-bit unsigned integers')
-    if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    if image.shape[2] == 4:
-        image = _over_white(image, premultiplied=is_tiff)  # libtiff multiplies, libpng does not
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def check_png(data: bytes | memoryview) -> None:
+    """Raise TileError where a checksum of a PNG file is wrong or its end is missing."""
+    place, kind = 8, b''
+    while kind != b'IEND':
+        count, kind = (struct.unpack_from('>I4s', data, place) if place + 12 <= len(data)
+                       else (len(data), b''))
+        if place + 12 + count > len(data):
+            raise TileError('the file is damaged or cut off: its end is missing')
+        checksum = data[place + 8 + count:place + 12 + count]
+        if int.from_bytes(checksum, 'big') != zlib.crc32(data[place + 4:place + 8 + count]):
+            raise TileError(f'the file is damaged: the checksum of its {str(kind)[1:]} is wrong')
+        place += 12 + count
 
 
-def _over_white(image: np.ndarray, premultiplied: bool) -> np.ndarray:
-    """Lay a BGRA image over a white ground."""
-    colour, alpha = image[..., :3], image[..., 3:].astype(np.uint16)
-    if alpha.min() == 255:
-        return np.ascontiguousarray(colour)
-    if not premultiplied:
-        colour = (colour * alpha + 127) // 255
-    return np.minimum(colour + (255 - alpha), 255).astype(np.uint8)
+def _bmp(data: memoryview, path: str | Path) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=['BMP']) as image:
+            if image.mode == 'RGBA':
+                pixels = np.asarray(image)
+                return over_white(pixels[..., :3], pixels[..., 3])
+            return np.asarray(image.convert('RGB'))
+    # Pillow documents OSError; on damaged files its decoders raise all of these.
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError,
+            struct.error, Image.DecompressionBombError) as error:
+        raise TileError(f'cannot be decoded: the file is damaged ({error})') from None
+
+
+_DECODERS = {'JPEG': _jpeg, 'PNG': _png, 'BMP': _bmp}

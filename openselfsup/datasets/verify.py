@@ -66,10 +66,7 @@ def _decoded(source: Source, index: int, headers: list) -> Header:
     if isinstance(header, TileError):
         raise header
     tile = source.read(index)
-    if header and tile.shape[:2] != (header.height, header.width):
-        raise TileError(f'its header promises {header.width} x {header.height} px, it holds '
-                        f'{tile.shape[1]} x {tile.shape[0]}', where=source.path(index))
-    return Header(header.format if header else '', *tile.shape[:2])
+    return header or Header('', *tile.shape[:2])
 
 
 def _label_counts(source: Source) -> dict[str, int] | None:

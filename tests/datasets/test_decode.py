@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from openselfsup.datasets import decode
+from openselfsup.datasets import tiff
 from openselfsup.datasets.decode import read_tile
 from openselfsup.datasets.headers import Header, TileError, read_header
 
@@ -79,7 +79,7 @@ def test_big_endian_tiff_takes_the_fast_path(tmp_path):
     path = tmp_path / 'big.tif'
     path.write_bytes(big_endian_tiff())
     assert np.array_equal(as_pil(path), PIXELS)
-    assert np.array_equal(decode._raw_rgb(np.fromfile(path, np.uint8)), PIXELS)
+    assert np.array_equal(tiff.raw_rgb(np.fromfile(path, np.uint8)), PIXELS)
     assert read_header(path) == Header('TIFF', 150, 200)
 
 
@@ -87,7 +87,7 @@ def test_big_endian_tiff_takes_the_fast_path(tmp_path):
 def test_strips_in_another_order_or_padded_are_put_right(odd, tmp_path):
     path = tmp_path / 'odd.tif'
     path.write_bytes(big_endian_tiff(**odd))
-    assert decode._raw_rgb(np.fromfile(path, np.uint8)) is None
+    assert tiff.raw_rgb(np.fromfile(path, np.uint8)) is None
     assert np.array_equal(as_pil(path), PIXELS)
     assert np.array_equal(read_tile(path), PIXELS)
 
@@ -96,7 +96,7 @@ def test_strips_in_another_order_or_padded_are_put_right(odd, tmp_path):
                                         ('lzw.tif', False), ('packbits.tiff', False)])
 def test_which_tiffs_need_no_decoder(name, fast, tmp_path):
     path = write(tmp_path / name, TISSUE, **FORMATS[name])
-    raw = decode._raw_rgb(np.fromfile(path, np.uint8))
+    raw = tiff.raw_rgb(np.fromfile(path, np.uint8))
     assert (raw is not None) == fast
     if fast:
         assert np.array_equal(raw, PIXELS)
@@ -135,8 +135,9 @@ def test_16_bit_keeps_the_upper_byte(image, suffix, tmp_path):
 
 def test_float_pixels_are_refused(tmp_path):
     path = write(tmp_path / 'tile.tif', Image.fromarray(PIXELS[..., 0].astype(np.float32)))
-    with pytest.raises(TileError, match='float32.*expected 8- or 16-bit'):
-        read_tile(path)
+    for read in (read_header, read_tile):
+        with pytest.raises(TileError, match=r'SampleFormat \(339\) is 3'):
+            read(path)
 
 
 def test_cmyk_jpeg_is_converted(tmp_path):
@@ -206,12 +207,31 @@ def test_too_small(read, tmp_path):
     read(enough)
 
 
-def test_exif_orientation_is_ignored(tmp_path):
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif'])
+@pytest.mark.parametrize('orientation', range(10))
+def test_the_orientation_is_applied_to_size_and_pixels(suffix, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = write(tmp_path / f'tile.{suffix}', TISSUE, exif=exif)
+    tile = read_tile(path)
+    with Image.open(path) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image)).astype(int)
+    assert np.abs(tile - shown).max() <= (2 if suffix == 'jpg' else 0)
+    assert read_header(path) == Header(suffix.upper().replace('JPG', 'JPEG').replace('TIF', 'TIFF'),
+                                       *tile.shape[:2])
+    assert tile.shape[0] == (200 if 5 <= orientation <= 8 else 150)
+    assert tile.flags.c_contiguous and tile.flags.writeable
+
+
+def test_a_damaged_exif_block_turns_nothing(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = write(tmp_path / 'tile.jpg', TISSUE, exif=exif)
-    assert read_tile(path).shape == (150, 200, 3)
-    assert read_header(path) == Header('JPEG', 150, 200)
+    data = bytearray(path.read_bytes())
+    place = data.index(b'Exif\0\0') + 6
+    data[place + 4:place + 8] = b'\xff' * 4  # where its directory is
+    path.write_bytes(data)
+    assert read_tile(path).shape == (150, 200, 3) and read_header(path).height == 150
 
 
 def test_non_ascii_and_spaces_in_paths(tmp_path):

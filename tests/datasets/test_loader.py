@@ -248,7 +248,8 @@ def test_unreadable_tiles_are_counted(tmp_path, caplog, processes):
         Image.effect_noise((64, 64), 50).convert('RGB').save(tmp_path / f'{i}.png')
     for i in (1, 6):
         path = tmp_path / f'{i}.png'
-        path.write_bytes(path.read_bytes()[:600])
+        content = path.read_bytes()
+        path.write_bytes(content[:600] + bytes(50) + content[650:])
     loader = ViewLoader(TileDataset(dict(type='ImageFolder', root=str(tmp_path)), RECIPE), 4,
                         workers=2, processes=processes)
     assert loader.corrupt_count == 0

@@ -171,13 +171,14 @@ def test_built_by_name():
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Six tiles of which 2, 3 and 5 are cut off behind their headers."""
+    """Six tiles of which 2, 3 and 5 are damaged behind their headers."""
     for i in range(6):
         path = tmp_path / f'{i}.png'
         noise = np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8)
         Image.fromarray(noise).save(path)
         if i in (2, 3, 5):
-            path.write_bytes(path.read_bytes()[:5000])
+            content = path.read_bytes()
+            path.write_bytes(content[:5000] + bytes(50) + content[5050:])
     return dict(type='ImageFolder', root=str(tmp_path))
 
 

@@ -25,13 +25,14 @@ def tool(*arguments) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Two classes, two sizes, three formats; one tile cut off, one no image at all."""
+    """Two classes, two sizes, three formats; one tile damaged, one no image at all."""
     for name, size in [('TUM/a.tif', 64), ('TUM/b.png', 64), ('ADI/c.jpg', 48), ('ADI/d.png', 64)]:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         Image.effect_noise((size, 64), 50).convert('RGB').save(path)
-    cut = tmp_path / 'ADI/d.png'
-    cut.write_bytes(cut.read_bytes()[:600])
+    damaged = bytearray((tmp_path / 'ADI/d.png').read_bytes())
+    damaged[600] ^= 1
+    (tmp_path / 'ADI/d.png').write_bytes(damaged)
     (tmp_path / 'ADI/e.bmp').write_bytes(b'no image')
     return tmp_path
 
@@ -82,4 +83,4 @@ def test_tool_on_a_config_with_good_tiles():
 def test_tool_on_a_folder_with_bad_tiles(mixed):
     result = tool(mixed, '--full', '--no-labels')
     assert result.returncode == 1 and 'labels   none\nbad      2' in result.stdout
-    assert 'd.png: cannot be decoded' in result.stdout and not result.stderr
+    assert 'd.png: the file is damaged' in result.stdout and not result.stderr

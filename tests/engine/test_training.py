@@ -235,7 +235,8 @@ def test_a_finished_run_has_nothing_left_to_do(reference, make_runner, capsys):
 def test_a_tile_that_turns_out_corrupt_is_named_and_counted(tmp_path, on_corrupt):
     shutil.copytree(REPO / 'data/demo/kather2016', tmp_path / 'tiles')
     broken = tmp_path / 'tiles/TUMOR/image_007.png'
-    broken.write_bytes(broken.read_bytes()[:30_000])  # the header is whole
+    content = broken.read_bytes()  # header and end stay whole
+    broken.write_bytes(content[:30_000] + bytes(50) + content[30_050:])
     output = finish(start(command(DEMO, tmp_path / 'run', options=(
         f'dataset.source.root={tmp_path / "tiles"}', f'dataset.on_corrupt={on_corrupt}'))),
         status=0 if on_corrupt == 'skip' else 2)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ...errors import UserError
+from ..decode import check_png
+from ..headers import TileError
 
 MASKS = ('.png', '.bmp', '.tif', '.tiff')
 LOSSY = ('.jpg', '.jpeg', '.webp', '.jp2', '.gif')  # refused by name
@@ -33,7 +35,7 @@ def read_mask(path: str | Path, colours: bool = False) -> Mask:
 
     Codes are the grey values of an image of any depth (0 and 1 of a 1-bit one), the indices of
     a palette, or the value that all three channels have in common everywhere. An image whose
-    channels differ has colours.
+    channels differ has colours. The orientation of EXIF or TIFF is applied, as to images.
 
     Args:
         path: PNG, BMP, or TIFF of one page.
@@ -47,13 +49,16 @@ def read_mask(path: str | Path, colours: bool = False) -> Mask:
         data = Path(path).read_bytes()
     except OSError as error:
         raise UserError(error.strerror or str(error), where=str(path)) from None
-    if data.startswith(_PNG):
-        _check_png(data, path)
     try:
+        if data.startswith(_PNG):
+            check_png(data)  # Pillow does not look at the checksums of pixels
         with Image.open(io.BytesIO(data)) as image:
             _refuse_unfit(image, data, path)
             image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             return _values(image, data, colours, path)
+    except TileError as error:
+        raise error.at(path) from None
     except UserError:
         raise
     # Pillow documents OSError; on damaged files its decoders raise all of these.
@@ -111,18 +116,3 @@ def _values(image: Image.Image, data: bytes, colours: bool, path: str | Path) ->
     if not colours and (rgb == rgb[..., :1]).all():
         return Mask(np.ascontiguousarray(rgb[..., 0]), False)
     return Mask(rgb.astype(np.int32) @ np.array([65536, 256, 1], np.int32), True)
-
-
-def _check_png(data: bytes, path: str | Path) -> None:
-    """Raise UserError where a checksum is wrong: Pillow does not look at those of pixels."""
-    at = len(_PNG)
-    while at + 12 <= len(data):
-        length, = struct.unpack_from('>I', data, at)
-        body, check = data[at + 4:at + 8 + length], data[at + 8 + length:at + 12 + length]
-        if len(check) < 4 or zlib.crc32(body) != int.from_bytes(check, 'big'):
-            break
-        if body[:4] == b'IEND':
-            return
-        at += 12 + length
-    raise UserError('is damaged or cut off: a checksum is wrong or the end is missing',
-                    where=str(path), expected='an intact PNG file')

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from openselfsup.datasets.decode import read_tile
 from openselfsup.datasets.prepare import bcss
 from openselfsup.datasets.prepare.instances import annotations_of, read_instance_map
 from openselfsup.datasets.prepare.mask_codes import CodeTable
@@ -83,6 +84,24 @@ def test_codes_are_those_that_were_written(tmp_path, kind, suffix):
     assert (read_instance_map(tmp_path / f'a{suffix}') == expected).all()
 
 
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+@pytest.mark.parametrize('mode', ['L', 'P'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_the_orientation_is_applied_as_to_images(tmp_path, suffix, mode, orientation):
+    codes = np.zeros((40, 60), np.uint8)
+    codes[:10, :30], codes[10:, :5] = 1, 2
+    exif = Image.Exif()
+    exif[274] = orientation
+    palette = Image.fromarray(codes).convert('P')
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    path, image = tmp_path / f'mask.{suffix}', tmp_path / f'image.{suffix}'
+    (palette if mode == 'P' else Image.fromarray(codes)).save(path, exif=exif)
+    Image.fromarray(codes * 100).save(image, exif=exif)
+    mask = read_mask(path).values
+    assert np.array_equal(mask * 100, read_tile(image)[..., 0])
+    assert (orientation == 1) == np.array_equal(mask, codes)
+
+
 def test_colours_are_read_from_all_channels_and_from_palettes(tmp_path):
     rgb = np.array([[10, 20, 30], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)[CODES]
     Image.fromarray(rgb).save(tmp_path / 'rgb.png')
@@ -123,7 +142,7 @@ def spoilt(path: Path, kind: str) -> None:
     ('jpeg', 'JPEG file, which does not keep codes exactly'), ('transparent', 'transparent'),
     ('float', "of the kind 'F'"), ('pages', '3 pages'), ('16-bit colours', 'colours of 16 bits'),
     ('jpeg in tiff', 'compressed as JPEG'), ('cut', 'damaged or cut off'),
-    ('flipped', 'a checksum is wrong'), ('text', 'cannot be read as a mask')])
+    ('flipped', "the checksum of its 'IDAT' is wrong"), ('text', 'cannot be read as a mask')])
 def test_masks_that_say_nothing_exact_are_refused(tmp_path, kind, words):
     spoilt(tmp_path / 'a.mask', kind)
     with pytest.raises(UserError, match=f'a.mask: .*{words}'):
