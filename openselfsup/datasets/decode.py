@@ -93,7 +93,8 @@ def check_png(data: bytes | memoryview) -> None:
             raise TileError('the file is damaged or cut off: its end is missing')
         checksum = data[place + 8 + count:place + 12 + count]
         if int.from_bytes(checksum, 'big') != zlib.crc32(data[place + 4:place + 8 + count]):
-            raise TileError(f'the file is damaged: the checksum of its {str(kind)[1:]} is wrong')
+            raise TileError('cannot be decoded: the file is damaged, the checksum of its '
+                            f'{str(kind)[1:]} is wrong')
         place += 12 + count
 
 

@@ -185,6 +185,8 @@ def _parse_bmp(read: Reader, length: int) -> Header:
     else:
         raise TileError('its header is damaged')
     height = abs(height)  # negative: the top row comes first
+    if start < 14 + size:
+        raise TileError('its header is damaged: its pixels would begin in it')
     if compression not in (0, 3, 6) or bits not in (1, 4, 8, 16, 24, 32):
         kind = _BMP_COMPRESSIONS.get(compression, f'kind {compression}')
         raise TileError(f'a BMP file of {bits} bits a pixel with compression {compression} '

@@ -182,7 +182,9 @@ def test_bmp_variants(tmp_path):
     for compression in (1, 4):
         assert f'compression {compression}' in refused(path, bmp(
             8, lowest[..., 0], compression, palette))
-    assert 'cut off' in refused(path, bmp(24, bgr.reshape(150, -1))[:-1])
+    whole = bmp(24, bgr.reshape(150, -1))
+    assert 'cut off' in refused(path, whole[:-1])
+    assert 'begin in it' in refused(path, whole[:10] + bytes(4) + whole[14:])
 
 
 def test_far_too_large_a_size_is_refused_without_trying(tmp_path):

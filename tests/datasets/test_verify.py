@@ -83,4 +83,4 @@ def test_tool_on_a_config_with_good_tiles():
 def test_tool_on_a_folder_with_bad_tiles(mixed):
     result = tool(mixed, '--full', '--no-labels')
     assert result.returncode == 1 and 'labels   none\nbad      2' in result.stdout
-    assert 'd.png: the file is damaged' in result.stdout and not result.stderr
+    assert 'd.png: cannot be decoded' in result.stdout and not result.stderr
