@@ -122,7 +122,7 @@ def test_pcam_files_are_read_as_they_are(pcam):
 def test_pcam_mistakes(pcam):
     folder, _ = pcam
     x = folder / 'camelyonpatch_level_2_split_train_x.h5'
-    with pytest.raises(UserError, match="no HDF5 file with a key 'y'"):
+    with pytest.raises(UserError, match="no data set 'y'"):
         PCam(str(x), str(x))
     x.rename(f'{x}.gz')
     with pytest.raises(UserError, match='still packed; expected gunzip'):

@@ -4,15 +4,15 @@ import gzip
 import random
 import re
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import UserError
 from ...files import write_json, write_text
 from ..headers import SUFFIXES, TileError
+from ..pcam import PCam
 from ..scan import scan_headers
 from .files import files_in, progress, write_image
 from .report import Report
@@ -123,29 +123,25 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
         report: told what was written and what is odd.
 
     Raises:
-        UserError: no split is complete, or h5py is not installed.
+        UserError: no split is complete and readable, or a packed file is damaged.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise UserError('PCam comes as HDF5', expected='pip install h5py') from None
     classes, lists = ['neg', 'pos'], {}
     for split, count in PCAM_COUNTS.items():
         files = {part: _pcam_file(src, dst, split, part) for part in 'xy'}
         if None in files.values():
             report.note(src, f'{split} is not complete; passed over')
             continue
-        with h5py.File(files['x']) as images, h5py.File(files['y']) as labels:
-            x, y = images['x'], np.asarray(labels['y']).reshape(-1)
-            if len(x) != len(y):
-                report.problem(files['x'], f'{len(x)} tiles, but {len(y)} labels; left out')
-                continue
-            report.expect(f'{split} tiles', len(x), count)
-            entries = [(f'{split}/{classes[int(label)]}/{i:06d}.png', int(label))
-                       for i, label in enumerate(y)]
+        try:
+            source = PCam(str(files['x']), str(files['y']))
+            report.expect(f'{split} tiles', len(source), count)
+            entries = [(f'{split}/{classes[label]}/{i:06d}.png', label)
+                       for i, label in enumerate(source.labels.tolist())]
             for i, (path, _) in enumerate(progress(entries, f'PCam {split}')):
                 if not (dst / path).exists():
-                    write_image(dst / path, x[i])
+                    write_image(dst / path, source.read(i))
+        except UserError as error:
+            report.problems.append(f'{error}; {split} is left out')
+            continue
         lists[split] = entries
     if not lists:
         raise UserError('this is not the layout of PCam', where=str(src),
@@ -164,8 +160,13 @@ def _pcam_file(src: Path, dst: Path, split: str, part: str) -> Path | None:
     if not unpacked.exists():
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         part_file = unpacked.with_suffix('.part')
-        with gzip.open(packed) as source, open(part_file, 'wb') as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        try:
+            with gzip.open(packed) as source, open(part_file, 'wb') as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            part_file.unlink()
+            raise UserError(f'the file is damaged or cut off ({error})', where=str(packed),
+                            expected='a whole copy of it') from None
         part_file.replace(unpacked)
     return unpacked
 
