@@ -176,11 +176,13 @@ def read_yaml(path: str | Path, nested: bool = True,
         beside = [p.name for p in path.parent.glob('*.yaml')] if path.parent.is_dir() else []
         raise UserError(error.strerror or str(error), where=str(path),
                         nearest=nearest(path.name, beside)) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of bytes and of dates, too
         raise UserError(f'not valid YAML: {error}', where=str(path)) from None
-    if not isinstance(content, dict):
-        raise UserError('this YAML holds no keys', where=str(path))
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError('this YAML holds no keys of text', where=str(path))
     base = content.pop('_BASE_', None)
+    if base is not None and not isinstance(base, str):
+        raise UserError(f'its _BASE_ is {base!r}', where=str(path), expected='a path')
     values = read_yaml(path.parent / base, nested, (*seen, str(path.resolve()))) if base else {}
     own = _flat(content) if nested else content
     return {**values, **{key: (value, str(path)) for key, value in own.items()}}

@@ -73,7 +73,9 @@ def read_pickle(path: str | Path) -> dict[str, Tensor]:
             content = _ArraysOnly(file, encoding='latin1').load()
     except OSError as error:
         raise UserError(error.strerror or str(error), where=str(path)) from None
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError) as error:
+    # What the unpickler and numpy's constructors raise of bytes that make no sense.
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError,
+            AttributeError, OverflowError, MemoryError, RecursionError) as error:
         raise UserError(f'this pickle is damaged, or holds more than arrays ({error})',
                         where=str(path), expected='a file of convert-pretrain-to-detectron2.py'
                         ) from None
