@@ -9,17 +9,21 @@ DIR is what tools/prepare_data.py wrote. OUT/index.html shows the scores and the
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.multiprocessing
 
+from openselfsup import distributed
+from openselfsup.claims import claimed
 from openselfsup.engine import launch
 from openselfsup.engine.cli import run
 from openselfsup.errors import UserError
@@ -62,27 +66,40 @@ def work(rank: int, processes: int, port: int, backend_name: str,
         job = protocol.Job(args.config_file, args.opts, args.datasets_folder, where.device,
                            args.resume, args.eval_only)
         backend = protocol.build(backend_name, job)
-        if not args.resume:
-            scores = [f'{name}/results.json' for name in backend.test_sets] + ['results.json']
-            protocol.refuse_to_overwrite(
-                backend.output_dir, *scores, *([] if args.eval_only else [protocol.LAST]))
-        backend.output_dir.mkdir(parents=True, exist_ok=True)
-        if not args.eval_only:
-            protocol.refuse_other_inputs(backend, args.resume)
-        log = start_log(backend.output_dir, rank)
-        if backend_name == 'torchvision' and args.backend == 'auto':
-            log.info('detectron2 is not installed: torchvision trains the same recipe. '
-                     'To install detectron2: %s', protocol.INSTALL)
-        for note in backend.notes:
-            log.warning('data: %s', note) if rank == 0 else None
-        log.info('%s', backend.load_backbone())
-        if not args.eval_only:
-            backend.fit()
-        evaluate(backend, compare)
-        log.info('scores: %s; pictures: %s', backend.output_dir / 'results.json',
-                 backend.output_dir / 'index.html')
+        # Held by rank 0; the others wait, and are ended with it where another process writes there.
+        with (claimed(backend.output_dir, 'fine-tuning a detector') if rank == 0
+              else contextlib.nullcontext()) as claim:
+            distributed.barrier()
+            train(backend, backend_name, rank, args)
+            if claim:
+                claim.check()
+            evaluate(backend, compare)
+        logging.getLogger('openselfsup').info(
+            'scores: %s; pictures: %s', backend.output_dir / 'results.json',
+            backend.output_dir / 'index.html')
     finally:
         launch.stop()
+
+
+def train(backend: protocol.Backend, backend_name: str, rank: int,
+          args: argparse.Namespace) -> None:
+    """See whose results are in the folder, load the weights and train."""
+    if not args.resume:
+        scores = [f'{name}/results.json' for name in backend.test_sets] + ['results.json']
+        protocol.refuse_to_overwrite(
+            backend.output_dir, *scores, *([] if args.eval_only else [protocol.LAST]))
+    if not args.eval_only:
+        protocol.refuse_other_inputs(backend, args.resume)
+    log = start_log(backend.output_dir, rank)
+    if backend_name == 'torchvision' and args.backend == 'auto':
+        log.info('detectron2 is not installed: torchvision trains the same recipe. '
+                 'To install detectron2: %s', protocol.INSTALL)
+    if rank == 0:
+        for note in backend.notes:
+            log.warning('data: %s', note)
+    log.info('%s', backend.load_backbone())
+    if not args.eval_only:
+        backend.fit()
 
 
 def start_log(folder: Path, rank: int) -> logging.Logger:
@@ -121,18 +138,23 @@ def main() -> int:
     if processes == 1:
         work(0, 1, port, backend_name, args)
     else:
-        torch.multiprocessing.start_processes(entry, (processes, port, backend_name, args),
-                                              processes)
+        errors = torch.multiprocessing.get_context('spawn').SimpleQueue()
+        try:
+            torch.multiprocessing.start_processes(
+                entry, (errors, processes, port, backend_name, args), processes)
+        except torch.multiprocessing.ProcessExitedException:
+            if errors.empty():
+                raise
+            raise UserError(errors.get()) from None
     return 0
 
 
-def entry(rank: int, *rest: object) -> None:
-    """Start of a spawned process: a user's mistake is told once, without a traceback."""
+def entry(rank: int, errors: Any, *rest: object) -> None:
+    """Start of a spawned process: a user's mistake goes to the first one, which ends the others."""
     try:
         work(rank, *rest)
     except UserError as error:
-        if rank == 0:
-            print(f'error: {error}', file=sys.stderr, flush=True)
+        errors.put(str(error))
         os._exit(2)
 
 

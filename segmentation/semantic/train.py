@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+from openselfsup.claims import claimed
 from openselfsup.engine.cli import run
 from openselfsup.transfer.protocol import refuse_to_overwrite
 from openselfsup.transfer.recipe import literal, parse_overrides, read_yaml
@@ -51,6 +52,28 @@ def write_page(trainer: SemanticTrainer, outcome: dict, accuracy: dict[int, floa
         page.section('Tiles, worst first', *pictures)]), encoding='utf-8')
 
 
+def train(settings: Settings, resume: bool, cpu: bool) -> None:
+    """Train, score and show."""
+    handlers = [logging.StreamHandler(sys.stdout),
+                logging.FileHandler(Path(settings.out) / 'train.log', encoding='utf-8')]
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s  %(message)s',
+                        datefmt='%H:%M:%S', handlers=handlers)
+    on_gpu = torch.cuda.is_available() and not cpu
+    trainer = SemanticTrainer(settings, torch.device('cuda' if on_gpu else 'cpu'))
+    trainer.fit(resume)
+    accuracy, found = {}, {}
+
+    def remember(index: int, truth: np.ndarray, prediction: np.ndarray) -> None:
+        counted = truth != trainer.test_set.ignore_index
+        if counted.any():
+            accuracy[index] = float((truth == prediction)[counted].mean())
+            found[index] = prediction
+
+    outcome = trainer.evaluate(remember)
+    write_page(trainer, outcome, accuracy, found)
+    logging.info('%s\n%s', settings.out, result_lines(outcome))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,27 +86,10 @@ def main() -> int:
     for name, value in parse_overrides(args.opts).items():
         values[name] = (literal(value), 'command line')
     settings = Settings.read(values)
-    if not args.resume:
-        refuse_to_overwrite(settings.out, 'results.json', 'latest.pth')
-    Path(settings.out).mkdir(parents=True, exist_ok=True)
-    handlers = [logging.StreamHandler(sys.stdout),
-                logging.FileHandler(Path(settings.out) / 'train.log', encoding='utf-8')]
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s  %(message)s',
-                        datefmt='%H:%M:%S', handlers=handlers)
-    on_gpu = torch.cuda.is_available() and not args.cpu
-    trainer = SemanticTrainer(settings, torch.device('cuda' if on_gpu else 'cpu'))
-    trainer.fit(args.resume)
-    accuracy, found = {}, {}
-
-    def remember(index: int, truth: np.ndarray, prediction: np.ndarray) -> None:
-        counted = truth != trainer.test_set.ignore_index
-        if counted.any():
-            accuracy[index] = float((truth == prediction)[counted].mean())
-            found[index] = prediction
-
-    outcome = trainer.evaluate(remember)
-    write_page(trainer, outcome, accuracy, found)
-    logging.info('%s\n%s', settings.out, result_lines(outcome))
+    with claimed(settings.out, 'semantic segmentation'):
+        if not args.resume:
+            refuse_to_overwrite(settings.out, 'results.json', 'latest.pth')
+        train(settings, args.resume, args.cpu)
     return 0
 
 

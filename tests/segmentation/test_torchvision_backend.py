@@ -14,6 +14,7 @@ import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from openselfsup.checkpoints import load
+from openselfsup.claims import claimed
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
 from openselfsup.transfer.data_sets import Wanted, open_data_sets
@@ -279,6 +280,10 @@ def test_the_command_line_in_two_processes(datasets, tmp_path):
     results = json.loads((tmp_path / 'o' / 'results.json').read_text())
     assert results['run']['processes'] == 2 and len(results['images']) == 3
     assert 'iteration 2' in (tmp_path / 'o' / 'log.txt').read_text()
+    again = subprocess.run(done.args, cwd=DETECTION, capture_output=True, text=True,
+                           env={'OMP_NUM_THREADS': '1', 'PATH': ''})
+    assert again.returncode == 2 and 'Traceback' not in again.stderr
+    assert again.stderr.count('an earlier run left results.json and last_checkpoint') == 1
 
 
 @pytest.fixture
@@ -360,6 +365,15 @@ def test_a_changed_recipe_is_told_and_used_when_a_run_goes_on(datasets, tmp_path
     again.fit()
     assert used == [[0.5, 0.0]]
     assert 'SOLVER.WEIGHT_DECAY was 0.0001, is now 0.5' in caplog.text
+
+
+def test_a_folder_that_is_written_into_is_left_alone(run_train_net, datasets, tmp_path):
+    words = ['--num-gpus', '0', '--backend', 'torchvision', '--datasets-folder', str(datasets),
+             '--resume', *TINY, 'OUTPUT_DIR', str(tmp_path)]
+    with claimed(tmp_path, 'something else'):
+        with pytest.raises(UserError, match=f'{tmp_path}: this process writes into this folder'):
+            run_train_net(SHORT, *words)
+        assert [p.name for p in tmp_path.iterdir()] == ['.in_use']
 
 
 SPOILT = {
