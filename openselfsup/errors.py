@@ -1,6 +1,8 @@
 """The one exception that a user's mistake raises."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -24,7 +26,23 @@ class UserError(Exception):
             text += f'; expected {expected}'
         if nearest:
             text += f"; did you mean '{nearest}'?"
-        super().__init__(text)
+        super().__init__(shown(text))
+
+
+def located(path: object) -> str:
+    """Return a path as a message shows it: a relative one with the folder that it starts from."""
+    path = str(path)
+    return path if os.path.isabs(path) else f'{path} (from {os.getcwd()})'
+
+
+def shown(text: object) -> str:
+    r"""Return a text that can be written anywhere.
+
+    Names of files need not be UTF-8; Python keeps their other bytes as lone surrogates, which no
+    file and no terminal takes. They are shown as ``\xe9``.
+    """
+    text = re.sub('[\udc80-\udcff]', lambda found: f'\\x{ord(found[0]) - 0xdc00:02x}', str(text))
+    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

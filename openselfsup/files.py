@@ -61,7 +61,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file that is there completely or not at all."""
     with atomic_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode('utf-8', 'surrogateescape'))  # names of files, as they are
 
 
 def write_json(path: str | Path, content: object) -> None:

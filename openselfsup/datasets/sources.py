@@ -1,16 +1,22 @@
 """Sources: where tiles come from. A source gives one RGB tile by its index."""
 
+import codecs
+import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError, nearest
+from ..errors import UserError, located, nearest, shown
 from ..registry import SOURCES
 from .decode import read_tile
 from .headers import SUFFIXES, Header, TileError
+from .listing import list_files, require_folder
 from .scan import listed, scan_headers
+
+logger = logging.getLogger(__name__)
 
 
 class Source:
@@ -19,12 +25,14 @@ class Source:
     Attributes:
         classes: names of the labels 0, 1, ...; None without labels or names.
         labels: int64 array of one label per tile, None without labels.
+        passed_over: what else lies where the tiles were found, in words; '' for nothing.
         tile_size: (height, width) of all tiles in pixels, None if it is not known (see
             ``check``) or not the same for all.
     """
 
     classes: list[str] | None = None
     labels: np.ndarray | None = None
+    passed_over: str = ''
     tile_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -109,7 +117,8 @@ class ImageList(FileSource):
     ignored; either all lines have a label or none. Tile i is the i-th of the lines.
 
     Args:
-        list_file: the text file (UTF-8).
+        list_file: the text file: UTF-8, or UTF-16 with a mark. Names whose bytes are not UTF-8
+            stand in it as they are on the disk; back slashes of Windows are understood.
         root: folder that the paths start from, or several: each path is taken from the
             first of them that has it.
         classes: names of the labels, for reports.
@@ -125,8 +134,9 @@ class ImageList(FileSource):
         classes = None if classes is None else list(classes)
         entries = _parse_list(list_file, classes)
         labels = [label for _, label in entries]
-        super().__init__([_first_existing(path, roots) for path, _ in entries],
-                         None if None in labels else labels, classes, str(list_file))
+        paths = [_first_existing(path, roots) for path, _ in entries]
+        _check_encoding(str(list_file), paths)
+        super().__init__(paths, None if None in labels else labels, classes, str(list_file))
 
 
 @SOURCES.register_module()
@@ -135,7 +145,7 @@ class ImageFolder(FileSource):
 
     If the tiles lie in class folders (``root/{class}/.../tile.png``) they are labelled by
     class name in alphabetical order, whatever root the class was found under; tiles that lie
-    directly in the root have no label. Names that start with a dot are passed over.
+    directly in the root have no label. What is passed over: :mod:`.listing`.
 
     Args:
         root: the folder, or several: their tiles follow one another.
@@ -151,10 +161,17 @@ class ImageFolder(FileSource):
     def __init__(self, root: str | Sequence[str], labels: bool = True,
                  classes: Sequence[str] | None = None):
         roots = _folders(root)
-        found = [(top, path) for top in roots for path in _walk(top)]
+        listings = [list_files(top or '.', SUFFIXES) for top in roots]
+        found = [(listing.root, path) for listing in listings for path in listing.paths]
+        if not found:
+            there = '; '.join(filter(None, (listing.passed_over() for listing in listings)))
+            raise UserError('there is not one tile', where=', '.join(map(located, roots)),
+                            expected='files ending in ' + ', '.join(SUFFIXES)
+                                     + (f' (there are: {there})' if there else ''))
         paths = [os.path.join(top, path) for top, path in found]
         folders = [path.split('/')[0] if '/' in path else None for _, path in found]
         name = ', '.join(roots)
+        self.passed_over = '; '.join(filter(None, (each.passed_over() for each in listings)))
         if not labels or not any(folders):
             if classes is not None:
                 raise UserError('classes are given, but no tile is labelled', where=name,
@@ -170,6 +187,7 @@ class ImageFolder(FileSource):
         for folder in sorted(set(folders) - set(names)):
             raise UserError(f"the folder '{folder}' is none of the classes", where=name,
                             expected=', '.join(names), nearest=nearest(folder, names))
+        _warn_of_look_alikes(names, name)
         label_of = {folder: label for label, folder in enumerate(names)}
         super().__init__(paths, [label_of[folder] for folder in folders], names, name)
 
@@ -179,62 +197,93 @@ def build_source(source: dict | Source) -> Source:
     return SOURCES.build(source) if isinstance(source, dict) else source
 
 
+def _warn_of_look_alikes(names: Sequence[str], where: str) -> None:
+    """Warn of class folders whose names differ in case or blanks only."""
+    by_form: dict[str, list[str]] = {}
+    for name in names:
+        by_form.setdefault(name.strip().casefold(), []).append(name)
+    for alike in by_form.values():
+        if len(alike) > 1:
+            logger.warning('%s: the class folders %s are different classes, though their names '
+                           'differ in case or blanks only', where, ', '.join(map(repr, alike)))
+
+
 def _folders(root: str | Sequence[str]) -> list[str]:
-    """Return the roots as a list, all of which exist."""
+    """Return the roots as a list, all of which exist; '' stands for the current folder."""
     roots = [str(root)] if isinstance(root, (str, Path)) else [str(r) for r in root]
     if not roots:
         raise UserError('no root folder is given')
-    for folder in roots:
-        if folder and not os.path.isdir(folder):
-            parent = Path(folder).parent
-            siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-            raise UserError('no such folder', where=folder,
-                            nearest=nearest(Path(folder).name, siblings))
+    for folder in filter(None, roots):
+        require_folder(folder)
     return roots
 
 
 def _first_existing(path: str, roots: list[str]) -> str:
-    places = [os.path.join(root, path) for root in roots]
+    """Return the place of a path below the first root that has it.
+
+    A list written on Windows has back slashes; here they are part of a name, so a path that
+    exists nowhere is looked for with forward slashes, too.
+    """
+    spellings = [path, path.replace('\\', '/')] if '\\' in path else [path]
+    places = [os.path.join(root, spelling) for spelling in spellings for root in roots]
     return next((place for place in places[:-1] if os.path.exists(place)), places[-1])
-
-
-def _walk(root: str) -> list[str]:
-    """Return the tiles below ``root`` as sorted relative paths with forward slashes."""
-    found = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        here = os.path.realpath(folder)
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')
-                         and not _leads_back(os.path.join(folder, name), here)]
-        found += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, '/')
-                  for name in files
-                  if not name.startswith('.') and name.lower().endswith(SUFFIXES)]
-    return sorted(found)
-
-
-def _leads_back(folder: str, here: str) -> bool:
-    """Return whether a folder is a link to ``here`` or to a folder that contains it."""
-    return os.path.islink(folder) and f'{here}/'.startswith(f'{os.path.realpath(folder)}/')
 
 
 def _parse_list(list_file: str, classes: list[str] | None) -> list[tuple[str, int | None]]:
     """Parse a list of tiles into (path, label or None)."""
-    if not os.path.isfile(list_file):
-        raise UserError('no such list of tiles', where=str(list_file))
     entries, problems = [], []
-    with open(list_file, encoding='utf-8-sig') as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                entries.append(_parse_line(line.strip(), classes))
-                if (entries[-1][1] is None) != (entries[0][1] is None):
-                    raise ValueError('some lines have a label, some have none')
-            except ValueError as error:
-                problems.append(f'{list_file}:{number}: {error}')
+    for number, line in enumerate(read_lines(list_file), 1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(_parse_line(line.strip(), classes))
+            if (entries[-1][1] is None) != (entries[0][1] is None):
+                raise ValueError('some lines have a label, some have none')
+        except ValueError as error:
+            problems.append(f'{list_file}:{number}: {error}')
     if problems:
         raise UserError(listed(f"{len(problems)} lines are not of the form 'path' or 'path label'",
                                problems), where=str(list_file))
     return entries
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Read the lines of a text file that a user or another program wrote.
+
+    UTF-8 with or without a mark, and UTF-16 with a mark (Excel and PowerShell write it). Other
+    bytes are kept as they are, as in names of files that are not UTF-8.
+
+    Raises:
+        UserError: no such file, one that cannot be read, or UTF-16 without a mark.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError('no such list of tiles', where=located(path)) from None
+    except OSError as error:
+        raise UserError(error.strerror or str(error), where=located(path)) from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            text = data.decode('utf-16')
+        except UnicodeDecodeError as error:
+            raise UserError(f'this UTF-16 file is damaged or cut off ({error.reason})',
+                            where=str(path)) from None
+    elif b'\0' in data:
+        raise UserError('this list holds NUL bytes: it is UTF-16 without a mark, or no text',
+                        where=str(path), expected='UTF-8, for instance by iconv -f UTF-16LE '
+                                                  f'-t UTF-8 {path} > NEW.txt')
+    else:
+        text = data.decode('utf-8-sig', 'surrogateescape')
+    return re.split('\r\n|\n|\r', text)  # splitlines knows further ends, which names may hold
+
+
+def _check_encoding(list_file: str, paths: list[str]) -> None:
+    """Refuse a list in another encoding: its bytes are those of no file."""
+    for path in paths:
+        if not path.isascii() and shown(path) != path and not os.path.exists(path):
+            raise UserError(f'{path} is not there, and its name is not UTF-8', where=list_file,
+                            expected='a list in UTF-8, for instance by iconv -f WINDOWS-1252 -t '
+                                     f'UTF-8 {list_file} > NEW.txt')
 
 
 def _parse_line(line: str, classes: list[str] | None) -> tuple[str, int | None]:
@@ -242,7 +291,9 @@ def _parse_line(line: str, classes: list[str] | None) -> tuple[str, int | None]:
         return line, None
     path, word = line.rsplit(None, 1) if len(line.split()) > 1 else (line, '')
     if not path.lower().endswith(SUFFIXES):
-        raise ValueError(f"'{line}' names no file ending in {', '.join(SUFFIXES)}")
+        hint = ('; path and label are parted by a space, without quotes'
+                if re.search('[,;"\']', line) else '')
+        raise ValueError(f"'{line}' names no file ending in {', '.join(SUFFIXES)}{hint}")
     if not word.isdecimal():
         raise ValueError(f"the label '{word}' is not a whole number of at least 0")
     if classes is not None and int(word) >= len(classes):

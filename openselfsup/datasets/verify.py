@@ -18,6 +18,7 @@ class Summary:
         sizes: tiles of each (width, height) in pixels.
         labels: tiles of each class, in the order of the labels; None without labels.
         bad: one line for each tile that cannot be used.
+        passed_over: what else lies there, in words.
     """
 
     tiles: int
@@ -25,6 +26,7 @@ class Summary:
     sizes: Counter
     labels: dict[str, int] | None
     bad: list[str]
+    passed_over: str = ''
 
     def __str__(self) -> str:
         lines = [f'tiles    {self.tiles}']
@@ -34,6 +36,8 @@ class Summary:
         if sizes:
             lines.append('sizes    ' + _counts(sizes))
         lines.append('labels   ' + ('none' if self.labels is None else _counts(self.labels)))
+        if self.passed_over:
+            lines.append(f'others   {self.passed_over}')
         lines += [f'bad      {len(self.bad)}'] + [f'  {line}' for line in self.bad]
         return '\n'.join(lines)
 
@@ -57,7 +61,8 @@ def verify(source: Source, full: bool = False) -> Summary:
         formats=Counter(entry.format for entry in good if entry.format),
         sizes=Counter((entry.width, entry.height) for entry in good),
         labels=_label_counts(source),
-        bad=[str(entry) for entry in found if isinstance(entry, TileError)])
+        bad=[str(entry) for entry in found if isinstance(entry, TileError)],
+        passed_over=source.passed_over)
 
 
 def _decoded(source: Source, index: int, headers: list) -> Header:

@@ -1,6 +1,7 @@
 """What every command-line tool shares: one sentence for a user's mistake, no traceback."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,9 @@ SYSTEM_LIBRARIES = ('libGL', 'libgthread', 'libglib')
 
 def run(main: Callable[[], int | None]) -> None:
     """Run ``main`` and leave with its status; a :class:`UserError` is printed, status 2."""
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     try:
         status = main()
     except UserError as error:

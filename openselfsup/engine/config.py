@@ -14,7 +14,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from ..errors import UserError, nearest
+from ..errors import UserError, located, nearest
 from ..training.precision import AMP
 from .config_check import Problem, config_files, find_problems, locate
 
@@ -117,7 +117,7 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
 def _read(path: Path) -> Config:
     if not path.is_file():
         siblings = path.parent.glob('*.py') if path.parent.is_dir() else ()
-        raise UserError('no such config file', where=str(path),
+        raise UserError('no such config file', where=located(path),
                         nearest=nearest(path.name, (p.name for p in siblings)))
     try:
         return Config.fromfile(str(path), import_custom_modules=False, format_python_code=False)

@@ -82,6 +82,8 @@ def describe_run(runner: PretrainRunner) -> list[str]:
         f'device {runner.device}, amp {_precision(cfg.amp, runner.amp)}, '
         + runner.environment['processor'],
         f'work directory {runner.work_dir}']
+    if others := loop.dataloader.dataset.source.passed_over:
+        lines.insert(2, f'passed over beside the tiles: {others}')
     if cfg.pretrained:
         lines.insert(1, f'backbone: {runner.load_report}')
     elif report := getattr(runner.algorithm.backbone, 'load_report', None):

@@ -38,7 +38,8 @@ def build_logger(work_dir: Path, level: str = 'INFO') -> logging.Logger:
     console = _ConsoleHandler()
     logger.addHandler(console)
     if distributed.is_main():
-        file = logging.FileHandler(work_dir / 'train.log', encoding='utf-8')
+        file = logging.FileHandler(work_dir / 'train.log', encoding='utf-8',
+                                   errors='backslashreplace')
         file.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s',
                                             '%Y-%m-%d %H:%M:%S'))
         logger.addHandler(file)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets.headers import SUFFIXES
+from ..datasets.listing import list_files, require_folder
 from ..datasets.pcam import PCam
 from ..datasets.sources import ImageFolder, Source
 from ..errors import UserError, nearest
@@ -132,8 +133,7 @@ def _known_layout(folder: Path, layout: str) -> tuple[str, str]:
     if layout.lower() not in ('nct', 'pcam'):
         raise UserError(f"no layout is called '{layout}'", where='--dataset',
                         expected='NCT or PCam', nearest=nearest(layout, ('NCT', 'PCam')))
-    if not folder.is_dir():
-        raise UserError('no such folder', where=str(folder))
+    require_folder(str(folder))
     pairs = [NCT, ('train', 'test'), tuple(PCAM_H5.format(part) for part in ('train', 'test'))]
     for first, second in pairs if layout.lower() == 'nct' else pairs[::-1]:
         have = [(folder / name).exists() or (folder / f'{name}.gz').exists()
@@ -150,12 +150,9 @@ def _known_layout(folder: Path, layout: str) -> tuple[str, str]:
 
 
 def _refuse_empty_folders(root: Path) -> None:
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')):
-        tiles = (name for _, _, names in os.walk(folder) for name in names
-                 if name.lower().endswith(SUFFIXES))
-        if next(tiles, None) is None:
-            raise UserError('this class folder holds no tile', where=str(folder),
-                            expected='files ending in ' + ', '.join(SUFFIXES))
+    for name in list_files(root, SUFFIXES).empty:
+        raise UserError('this class folder holds no tile', where=str(root / name),
+                        expected='files ending in ' + ', '.join(SUFFIXES))
 
 
 def _held_out(source: Source, share: float, seed: int, pattern: str | None) -> EvaluationData:

@@ -1,6 +1,7 @@
 """Features of any source of tiles, and the files that hold them."""
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,5 +71,7 @@ def write_features(out: str | Path, features: Tensor, source: Source) -> None:
         with h5py.File(memory, 'w') as h5:
             for name, values in arrays.items():
                 text = values.dtype.kind == 'U'
-                h5[name] = values.astype(h5py.string_dtype()) if text else values
+                if text:  # names of files as they are on the disk, UTF-8 or not
+                    values = np.array([os.fsencode(value) for value in values], object)
+                h5.create_dataset(name, data=values, dtype=h5py.string_dtype() if text else None)
         file.write(memory.getbuffer())

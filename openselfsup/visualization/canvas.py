@@ -17,6 +17,7 @@ from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..errors import shown
 from ..views.geometry import cell_polygons
 
 DPI = 150
@@ -139,6 +140,7 @@ class Canvas:
         Returns:
             The width of what was written.
         """
+        text = shown(text)  # names of files need not be UTF-8
         drawn = self._axes.text(x, y, text, fontsize=size, color=color, ha=align,
                                 va='baseline', parse_math=False, zorder=next(self._order),
                                 fontweight='bold' if bold else 'normal')

@@ -42,7 +42,8 @@ def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
             page.score_table(bars, 'Features', 'Accuracy, %'),
             scores_table([line for _, line in lines], [name for name, _ in lines]),
             '' if all(line.honest for _, line in lines) else page.paragraph(FLATTERS, 'warning')))
-    Path(out).write_text(page.page('Comparison of evaluations', parts, STYLE), encoding='utf-8')
+    Path(out).write_text(page.page('Comparison of evaluations', parts, STYLE), encoding='utf-8',
+                         errors='backslashreplace')
     return Path(out)
 
 

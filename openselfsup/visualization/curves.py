@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, shown
 from .canvas import DPI, HAIRLINE, INK, SOFT_INK, shorten
 
 RUN_COLORS = ('#0072C6', '#F07D00', '#00967D', '#C03A7B', '#6A51A3', '#8C6D31', '#333333')
@@ -193,7 +193,7 @@ def _dress(panel: Axes, key: str, lowest: bool) -> None:
 
 def _legend_handles(curves: Mapping[str, Mapping[str, Curve]],
                     keys: Sequence[str]) -> list[Line2D]:
-    handles = [Line2D([], [], color=color, linewidth=1.6, label=shorten(name, 40))
+    handles = [Line2D([], [], color=color, linewidth=1.6, label=shorten(shown(name), 40))
                for color, name in zip(itertools.cycle(RUN_COLORS), curves)]
     if any(_is_smoothed(key, run[key]) for run in curves.values() for key in keys if key in run):
         handles.append(Line2D([], [], color=SOFT_INK, alpha=0.6, linewidth=0.5,

@@ -144,7 +144,7 @@ def write_overlay_page(folder: str | Path, outcome: dict[str, Any],
                                      *pictures))
     out = folder / 'index.html'
     out.write_text(page.page(f"{outcome['dataset']}: instance segmentation", sections),
-                   encoding='utf-8')
+                   encoding='utf-8', errors='backslashreplace')
     return out
 
 

@@ -61,7 +61,7 @@ def write_report(folder: str | Path, work_dir: str | Path | None = None) -> Path
                 training, curves, definitions)
     document = page.page(f'Evaluation of {name}', [section(run) for section in sections], STYLE)
     out = run.folder / REPORT
-    out.write_text(document, encoding='utf-8')
+    out.write_text(document, encoding='utf-8', errors='backslashreplace')
     return out
 
 

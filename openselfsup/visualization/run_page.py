@@ -177,7 +177,7 @@ def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
     document = page.page(run.summary.get('title', work_dir.resolve().name),
                          [part(run) for part in sections])
     out = work_dir / 'index.html'
-    out.write_text(document, encoding='utf-8')
+    out.write_text(document, encoding='utf-8', errors='backslashreplace')
     return out
 
 

@@ -109,7 +109,8 @@ def start_log(folder: Path, rank: int) -> logging.Logger:
     log.propagate = False
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if rank == 0:
-        handlers.append(logging.FileHandler(folder / 'log.txt', encoding='utf-8'))
+        handlers.append(logging.FileHandler(folder / 'log.txt', encoding='utf-8',
+                                   errors='backslashreplace'))
     for handler in handlers:
         handler.setFormatter(logging.Formatter('%(asctime)s  %(message)s', '%H:%M:%S'))
         log.addHandler(handler)

@@ -49,13 +49,15 @@ def write_page(trainer: SemanticTrainer, outcome: dict, accuracy: dict[int, floa
         page.heading(title, f"started from {outcome['run']['initialised']}"),
         page.section('Dice of each class, pixels pooled',
                      page.score_table(rows, 'Class', 'Dice, %')),
-        page.section('Tiles, worst first', *pictures)]), encoding='utf-8')
+        page.section('Tiles, worst first', *pictures)]),
+        encoding='utf-8', errors='backslashreplace')
 
 
 def train(settings: Settings, resume: bool, cpu: bool) -> None:
     """Train, score and show."""
     handlers = [logging.StreamHandler(sys.stdout),
-                logging.FileHandler(Path(settings.out) / 'train.log', encoding='utf-8')]
+                logging.FileHandler(Path(settings.out) / 'train.log', encoding='utf-8',
+                                    errors='backslashreplace')]
     logging.basicConfig(level=logging.INFO, format='%(asctime)s  %(message)s',
                         datefmt='%H:%M:%S', handlers=handlers)
     on_gpu = torch.cuda.is_available() and not cpu

@@ -247,7 +247,7 @@ def test_the_tool_packs_a_folder_and_a_config(tmp_path):
 
 
 @pytest.mark.parametrize('target, words', [
-    ('data/demo/cmu9', "data/demo/cmu9: no such folder; did you mean 'cmu1'?"),
+    ('data/demo/cmu9', "no such folder; did you mean 'cmu1'?"),
     ('configs/demo/plm_r19.py', "no such config file; did you mean 'plm_r18.py'?")])
 @pytest.mark.parametrize('tool', [['tools/pack_tiles.py', 'store'], ['tools/verify_data.py']])
 def test_a_misspelt_folder_or_config_is_told_apart(tool, target, words):

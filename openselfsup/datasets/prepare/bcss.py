@@ -10,7 +10,8 @@ import numpy as np
 from ...errors import UserError
 from ...files import write_json
 from ..decode import read_tile
-from .files import files_in, go_on_with, progress, write_image
+from ..listing import files_in, folders_below
+from .files import go_on_with, progress, write_image
 from .glands import IMAGES, by_stem, pair_up
 from .masks import read_mask
 from .report import Report
@@ -77,7 +78,7 @@ def prepare_bcss(src: Path, dst: Path, report: Report, tile: int = 512, mpp: flo
         UserError: there are no such folders, no pair of files in them, or tiles of an earlier
             run with other options.
     """
-    folders = {p.name.lower(): p for p in [src, *src.rglob('*')] if p.is_dir()}
+    folders = {p.name.lower(): p for p in folders_below(src)}
     rgbs = next((folders[n] for n in ('rgbs_colornormalized', 'rgbs', 'images') if n in folders),
                 None)
     if rgbs is None or 'masks' not in folders:

@@ -2,12 +2,11 @@
 
 import hashlib
 import os
-import re
 import secrets
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,9 +35,6 @@ def progress(items: Sequence[Item], what: str) -> Iterator[Item]:
             _CONSOLE.print(f'{what}: {i} of {len(items)}', highlight=False)
 
 
-def natural(name: str | Path) -> list:
-    """Sort key under which train_2 comes before train_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', str(name))]
 
 
 def go_on_with(path: Path, options: dict[str, object]) -> None:
@@ -140,10 +136,3 @@ def _write_members(archive: Path, folder: Path, members: list, opened) -> None:
         with opened(member) as source, open(part, 'wb') as file:
             shutil.copyfileobj(source, file, 1 << 20)
         os.replace(part, target)
-
-
-def files_in(folder: Path, suffixes: Iterable[str], deep: bool = False) -> list[Path]:
-    """Return the files of a folder with one of the suffixes, in natural order."""
-    found = folder.rglob('*') if deep else folder.iterdir()
-    return sorted((p for p in found if p.suffix.lower() in set(suffixes)
-                   and not p.name.startswith('.')), key=natural)

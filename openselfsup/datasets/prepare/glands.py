@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from ...errors import UserError, nearest
+from ...errors import UserError, located, nearest
+from ..listing import files_in, folders_below
 from .coco import Pair, write_split
-from .files import files_in
 from .report import Report
 from .synthetic import MARKER
 
@@ -99,11 +99,12 @@ def pair_up(images: list[Path], labels: dict[str, Path], report: Report,
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
     """Return the first folder of one of the names, whatever their case, at any depth."""
-    for depth in ('*', '*/*', '*/*/*'):
+    below = sorted(folders_below(folder)[1:], key=lambda path: len(path.parts))
+    for depth in sorted({len(path.parts) for path in below}):
         for name in names:
-            for path in sorted(folder.glob(depth)):
-                if path.is_dir() and path.name.lower() == name.lower():
+            for path in below:
+                if len(path.parts) == depth and path.name.lower() == name.lower():
                     return path
-    inside = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
-    raise UserError(f"no folder '{names[0]}' in it", where=str(folder),
+    inside = [path.name for path in below]
+    raise UserError(f"no folder '{names[0]}' in it", where=located(folder),
                     expected=' or '.join(names), nearest=nearest(names[0], inside))

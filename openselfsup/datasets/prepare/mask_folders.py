@@ -10,8 +10,9 @@ import numpy as np
 
 from ...errors import UserError, nearest
 from ..headers import SUFFIXES, TileError
+from ..listing import files_in
 from ..scan import default_workers, scan_headers
-from .files import files_in, progress
+from .files import progress
 from .mask_codes import CodeTable, advice, shares
 from .masks import LOSSY, MASKS, read_mask
 from .report import Report
@@ -48,11 +49,6 @@ def pair_masks(images: str | Path, masks: str | Path, report: Report) -> list[Pa
                         expected='a folder each, with equal names')
     found = {}
     for folder, suffixes in ((Path(images), SUFFIXES), (Path(masks), (*MASKS, *LOSSY))):
-        if not folder.is_dir():
-            beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if (
-                folder.parent.is_dir()) else []
-            raise UserError('no such folder', where=str(folder.absolute()),
-                            nearest=nearest(folder.name, beside))
         by_stem: dict[str, list[Path]] = {}
         for path in files_in(folder, suffixes):
             by_stem.setdefault(path.stem, []).append(path)

@@ -8,8 +8,9 @@ import numpy as np
 
 from ...errors import UserError
 from ..headers import read_header
+from ..listing import files_in
 from .coco import write_split
-from .files import files_in, progress, write_image
+from .files import progress, write_image
 from .glands import IMAGES, by_stem, pair_up
 from .report import Report
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from ...errors import UserError
 from ...files import write_text
+from ..listing import files_in
 from .bcss import starts
-from .files import files_in, go_on_with, progress, write_image
+from .files import go_on_with, progress, write_image
 from .report import Report
 
 SUFFIXES = ('.svs', '.tif', '.tiff', '.ndpi', '.mrxs', '.scn', '.vms', '.vmu', '.bif', '.svslide')

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import UserError, located
 from ...files import write_json, write_text
 from ..headers import SUFFIXES, TileError
+from ..listing import files_in, folders_below, list_class_folders, list_files, natural
 from ..pcam import PCam
 from ..scan import scan_headers
-from .files import files_in, progress, write_image
+from .files import progress, write_image
 from .report import Report
 
 NCT_CLASSES = ('ADI', 'BACK', 'DEB', 'LYM', 'MUC', 'MUS', 'NORM', 'STR', 'TUM')
@@ -78,8 +79,8 @@ def prepare_kather(src: Path, dst: Path, report: Report, val: float = 0.2, seed:
     Raises:
         UserError: there are no such folders.
     """
-    top = next((p.parent for p in sorted(src.rglob('*')) if p.is_dir()
-                and re.fullmatch(r'(01_)?TUMOR', p.name)), None)
+    top = next((p.parent for p in folders_below(src)
+                if re.fullmatch(r'(01_)?TUMOR', p.name)), None)
     if top is None:
         raise UserError('this is not the layout of Kather 2016', where=str(src),
                         expected='folders 01_TUMOR, 02_STROMA, ...')
@@ -101,15 +102,17 @@ def prepare_folder(src: Path, dst: Path, report: Report, val: float = 0.2, seed:
     Raises:
         UserError: there is not one tile.
     """
-    names = sorted(p.name for p in src.iterdir() if p.is_dir() and files_in(p, SUFFIXES, True))
-    loose = files_in(src, SUFFIXES)
-    if names and not loose:
+    listing, names = list_class_folders(src, SUFFIXES)
+    if names and '' not in listing.by_folder():
         entries = _class_folders(src, src, names, report)
     else:
-        names, entries = [], _usable(src, [(p, 0) for p in files_in(src, SUFFIXES, True)], report)
+        names, entries = [], _usable(src, [(src / path, 0) for path in listing.paths], report)
+    if there := listing.passed_over():
+        report.note(src, f'passed over: {there}')
     if not entries:
-        raise UserError('there is not one tile', where=str(src),
-                        expected='files ending in ' + ', '.join(SUFFIXES))
+        raise UserError('there is not one tile', where=located(src),
+                        expected='files ending in ' + ', '.join(SUFFIXES)
+                                 + (f' (there are: {there})' if there else ''))
     train, held_out = split_by_class(entries, val, seed)
     _write_lists(src, dst, names, dict(all=entries, train=train, val=held_out), report)
 
@@ -152,8 +155,8 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
 def _pcam_file(src: Path, dst: Path, split: str, part: str) -> Path | None:
     """Return a file of PCam, unpacked if it is compressed; None if there is none."""
     name = f'camelyonpatch_level_2_split_{split}_{part}.h5'
-    plain = next(iter(sorted(src.rglob(name))), None)
-    packed = next(iter(sorted(src.rglob(f'{name}.gz'))), None)
+    found = {p.name: p for p in files_in(src, ('.h5', '.gz'), deep=True)[::-1]}
+    plain, packed = found.get(name), found.get(f'{name}.gz')
     if plain or not packed:
         return plain
     unpacked = dst / '.unpacked' / name
@@ -185,12 +188,15 @@ def split_by_class(entries: Sequence[Entry], share: float,
 def _class_folders(root: Path, top: Path, classes: list[str], report: Report) -> list[Entry]:
     """List the tiles of class folders; a folder of an unknown class is a problem."""
     found = []
-    for folder in sorted(p for p in top.iterdir() if p.is_dir()):
-        name = re.sub(r'^\d\d_', '', folder.name)
+    for folder, paths in list_files(top, SUFFIXES).by_folder().items():
+        # Kather's folders are numbered; where the class itself is called 01_X, it is that.
+        name = folder if folder in classes else re.sub(r'^\d\d_', '', folder)
         if name in classes:
-            found += [(p, classes.index(name)) for p in files_in(folder, SUFFIXES, True)]
-        elif files_in(folder, SUFFIXES, True):
-            report.problem(folder, f"'{name}' is none of the classes {', '.join(classes)}")
+            found += [(top / path, classes.index(name)) for path in sorted(paths, key=natural)]
+        elif folder:
+            report.problem(top / folder, f"'{name}' is none of the classes {', '.join(classes)}")
+    counts = Counter(classes[label] for _, label in found)
+    report.facts[f'{top.name} by class'] = ', '.join(f'{c} {counts[c]}' for c in classes)
     return _usable(root, found, report)
 
 
