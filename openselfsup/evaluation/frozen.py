@@ -106,7 +106,7 @@ def fit_knn(features: Tensor, labels: Tensor, classes: int, k: int = 20,
     """
     k = max(1, min(k, len(labels) // classes))
     mean = features.mean(0) if standardise else features.new_zeros(features.shape[1])
-    scale = (features.std(0).clamp(min=1e-6) if standardise
+    scale = (features.std(0, correction=min(1, len(features) - 1)).clamp(min=1e-6) if standardise
              else features.new_ones(features.shape[1]))
     bank = (features - mean) / scale
 

@@ -102,9 +102,10 @@ def knn_predict(train_features: Tensor, train_labels: Tensor, test_features: Ten
     bank, queries = _normalised(train_features), _normalised(test_features)
     _check_k(k, len(bank))
     classes, label = train_labels.to(bank.device).unique(return_inverse=True)
-    winners = [_vote(*(queries[rows] @ bank.T).topk(k), label, len(classes), temperature)
-               for rows in _row_blocks(len(queries))]
-    return classes[torch.cat(winners)]
+    winners = label.new_empty(len(queries))
+    for rows in _row_blocks(len(queries)):
+        winners[rows] = _vote(*(queries[rows] @ bank.T).topk(k), label, len(classes), temperature)
+    return classes[winners]
 
 
 def leave_one_out_accuracy(features: Tensor, labels: Tensor, k: int = 3,

@@ -35,10 +35,13 @@ def score(labels: np.ndarray, probabilities: np.ndarray,
         Arrays of shape (R,); NaN for AUROC where only one class has weight.
 
     Raises:
-        UserError: the classifier knows fewer classes than the labels.
+        UserError: there is no tile, or the classifier knows fewer classes than the labels.
+        ValueError: a weighting leaves no tile.
     """
     check_head(labels, probabilities)
     weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, float)
+    if not (weights.sum(1) > 0).all():
+        raise ValueError('nothing can be scored under weights that are all 0')
     matrix = confusion(labels, probabilities, weights)  # R x C x C
     right, truth, said = (np.einsum('rcc->rc', matrix), matrix.sum(2), matrix.sum(1))
     present = truth > 0
@@ -75,7 +78,9 @@ def per_class_recall(labels: np.ndarray, probabilities: np.ndarray) -> list[floa
 
 
 def check_head(labels: np.ndarray, probabilities: np.ndarray) -> None:
-    """Refuse probabilities of a head that has fewer classes than the data."""
+    """Refuse data without a tile, and a head that has fewer classes than the data."""
+    if not len(labels):
+        raise UserError('there is not one tile to score', expected='at least one labelled tile')
     needed = int(labels.max()) + 1
     if probabilities.shape[1] < needed:
         raise UserError(f'the head knows {probabilities.shape[1]} classes, the data has {needed}',
@@ -106,6 +111,7 @@ def resamples(tiles: int, groups: np.ndarray | None = None, count: int = 1000,
 def bootstrap(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None = None,
               count: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
     """Return every score of ``count`` resamples of the tiles (or patients), shape (count,)."""
+    check_head(labels, probabilities)
     blocks = [score(labels, probabilities, weights)
               for weights in resamples(len(labels), groups, count, seed)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in SCORES}

@@ -13,12 +13,14 @@ def feature_std(features: Tensor) -> Tensor:
 
     The standard deviation of each dimension over the batch, averaged over dimensions, times √D:
     1 for directions that fill the sphere evenly, 0 for collapse (SimSiam, arXiv 2011.10566,
-    sec. 4.1).
+    sec. 4.1), also without rows.
 
     Args:
         features: tensor of shape (B, D); it is normalised here.
     """
     unit = F.normalize(features.float(), dim=1)
+    if not len(unit):
+        return unit.new_zeros(())
     return unit.std(0, correction=0).mean() * features.shape[1] ** 0.5
 
 
@@ -27,7 +29,7 @@ def effective_rank(features: Tensor) -> Tensor:
     """Return the exponential of the entropy of the singular values, a scalar tensor.
 
     RankMe (arXiv 2210.02885, eq. 1): min(B, D) for singular values that are all equal, 1 for
-    collapse. The decomposition synchronises a GPU with the host: ask at logging steps only.
+    collapse and without rows. The decomposition synchronises a GPU with the host: ask at logging steps only.
 
     Args:
         features: tensor of shape (B, D).
@@ -51,7 +53,7 @@ def contrastive_accuracy(query: Tensor, positive: Tensor, negatives: Tensor,
         at_most: look at this many evenly spaced rows only, where there are more.
 
     Returns:
-        Scalar tensor, 0 if no row counts.
+        Scalar tensor, 0 if no row counts or there is none.
     """
     some = slice(None, None, max(1, -(-len(query) // at_most)) if at_most else 1)
     with torch.autocast(query.device.type, enabled=False):
@@ -59,7 +61,7 @@ def contrastive_accuracy(query: Tensor, positive: Tensor, negatives: Tensor,
         hardest = (query @ negatives.float().T).amax(1)
         won = ((query * positive).sum(1) > hardest).float()
     if weights is None:
-        return won.mean()
+        return won.sum() / max(len(won), 1)
     counts = (weights[some] > 0).float()
     return (won * counts).sum() / counts.sum().clamp_min(1)
 
@@ -69,7 +71,7 @@ def label_agreement(first: Tensor, second: Tensor, clusters: int) -> Tensor:
     """Return how far two clusterings of the same rows agree, whatever their numbering.
 
     Their mutual information divided by the mean of their entropies: 1 for the same clusters, 0
-    for independent ones (or a single cluster). On several ranks that of all rows together.
+    for independent ones (or a single cluster, or no rows). On several ranks that of all rows together.
 
     Args:
         first: int64 tensor of shape (B,) with values in [0, clusters).
@@ -80,7 +82,7 @@ def label_agreement(first: Tensor, second: Tensor, clusters: int) -> Tensor:
     with torch.autocast(first.device.type, enabled=False):  # bfloat16 counts to 256
         table = (first[:, None] == numbers).float().T @ (second[:, None] == numbers).float()
     table = distributed.all_reduce_sum(table)
-    table = table / table.sum()
+    table = table / table.sum().clamp_min(1)
     entropies = torch.special.entr(table.sum(0)).sum(), torch.special.entr(table.sum(1)).sum()
     shared = sum(entropies) - torch.special.entr(table).sum()
     return 2 * shared / sum(entropies).clamp_min(torch.finfo(shared.dtype).tiny)

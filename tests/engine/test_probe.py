@@ -1,10 +1,11 @@
 """Probes see everything and disturb nothing."""
 
 import json
+import shutil
 
 import pytest
 import torch
-from small_runs import assert_same_state
+from small_runs import REPO, assert_same_state
 
 from openselfsup.engine.hooks import KNNProbeHook, LinearProbeHook
 from openselfsup.errors import UserError
@@ -81,3 +82,12 @@ def test_tiles_without_labels_are_refused(make_runner):
     hook = {**KNN, 'source': {'type': 'ImageFolder', 'root': 'data/demo/cmu1'}}
     with pytest.raises(UserError, match='no labels'):
         make_runner(f'hooks={[hook]}')
+
+
+def test_one_tile_a_class_cannot_be_held_out(tmp_path):
+    for name in ('TUMOR', 'STROMA'):
+        tile = next((REPO / 'data/demo/kather2016' / name).iterdir())
+        (tmp_path / name).mkdir()
+        shutil.copy(tile, tmp_path / name)
+    with pytest.raises(UserError, match='one tile only'):
+        LinearProbeHook(dict(type='ImageFolder', root=str(tmp_path)))

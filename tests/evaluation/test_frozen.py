@@ -167,3 +167,8 @@ def test_impossible_neighbours(backend):
         nearest_tiles(features, features, 11, backend)
     with pytest.raises(UserError, match='not finite'):
         nearest_tiles(features, features * torch.nan, 1, backend)
+
+
+def test_one_standardised_tile_gives_its_class_and_no_nan():
+    fitted = fit_knn(torch.ones(1, 3), torch.tensor([1]), 2, standardise=True)
+    assert torch.equal(fitted.probabilities(torch.randn(4, 3)).argmax(1), torch.ones(4).long())

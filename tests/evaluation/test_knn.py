@@ -176,3 +176,10 @@ def test_mean_colour_already_separates_the_demo_classes(dataset):
     colours = torch.stack([tile.float().mean((1, 2)) for tile, _ in dataset])
     accuracy = leave_one_out_accuracy(colours - colours.mean(0), dataset.labels)
     assert 0.3 < accuracy < 0.9  # chance is 0.18: the baseline every report shows
+
+
+def test_no_queries_have_no_neighbours():
+    found = knn_predict(torch.randn(5, 3), torch.arange(5), torch.zeros(0, 3), k=2)
+    assert found.shape == (0,) and found.dtype == torch.int64
+    with pytest.raises(UserError, match='neighbours'):
+        leave_one_out_accuracy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), k=1)

@@ -104,3 +104,14 @@ def test_one_class_has_no_auroc():
     found = score(np.zeros(3, int), np.full((3, 2), 0.5))
     assert np.isnan(found['auroc'][0]) and found['accuracy'][0] == 1
     assert np.isnan(interval(np.array([np.nan]))).all()
+
+
+def test_nothing_to_score_is_said_and_never_nan():
+    none = np.zeros(0, int), np.zeros((0, 3))
+    with pytest.raises(UserError, match='not one tile'):
+        score(*none)
+    with pytest.raises(UserError, match='not one tile'):
+        bootstrap(*none, count=2)
+    labels, probabilities = np.array([0, 1]), np.eye(2)
+    with pytest.raises(ValueError, match='all 0'):
+        score(labels, probabilities, np.array([[1, 1], [0, 0]]))

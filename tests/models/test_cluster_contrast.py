@@ -162,3 +162,16 @@ def test_group_neck_is_the_published_normed_linear():
     torch.testing.assert_close(neck([h]), F.normalize(cosine, dim=1))
     with torch.autocast('cpu', torch.bfloat16):
         assert neck([h]).dtype == torch.float32
+
+
+def test_no_tiles_are_a_loss_of_zero_with_gradient_zero():
+    group, centroids = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    none, labels, absent = group[:0], torch.zeros(0, dtype=torch.long), torch.zeros(5).bool()
+    for present in ((None, None), (absent, absent)):
+        losses = (cluster_contrast(none, none, centroids, centroids, labels, labels, 0.2, *present),
+                  negative_mutual_information(
+                      joint_assignment(none, none, centroids, centroids, *present)))
+        for loss in losses:
+            assert loss == 0
+            for gradient in torch.autograd.grad(loss, (group, centroids), retain_graph=True):
+                assert not gradient.any() and gradient.isfinite().all()

@@ -34,6 +34,15 @@ def test_accuracy_counts_positives_above_all_negatives():
     assert health.contrastive_accuracy(query, positive, negatives, weights) == pytest.approx(4 / 6)
 
 
+def test_no_rows_are_no_spread_no_hits_and_no_agreement():
+    none, keys, label = torch.zeros(0, 8), F.normalize(torch.randn(5, 8), dim=1), torch.zeros(0)
+    assert health.feature_std(none) == 0
+    assert health.effective_rank(none) == 1
+    for weights in (None, torch.zeros(0)):
+        assert health.contrastive_accuracy(none, none, keys, weights, at_most=4) == 0
+    assert health.label_agreement(label.long(), label.long(), 3) == 0
+
+
 def test_accuracy_of_some_rows_looks_at_evenly_spaced_ones():
     negatives = F.normalize(torch.randn(40, 8), dim=1)
     query = F.normalize(torch.randn(30, 8), dim=1)

@@ -156,8 +156,19 @@ def test_backward_keeps_nothing_of_the_size_of_the_logits():
     assert saved and max(saved) <= query.numel()
 
 
-def test_no_rows_at_all(path):
-    assert info_nce(unit(0, 4), unit(0, 4), unit(5, 4), 0.2, reduction='none').shape == (0,)
+@pytest.mark.parametrize('weights', [None, torch.ones(0)])
+@pytest.mark.parametrize('reduction', module.REDUCTIONS)
+@pytest.mark.parametrize('leave_out', [True, False])
+def test_no_rows_at_all_are_a_loss_of_zero_with_gradient_zero(path, weights, reduction, leave_out,
+                                                             monkeypatch):
+    monkeypatch.setattr(module, '_can_leave_rows_out', lambda query: leave_out)
+    # The rows are selected from a real projection: its gradient has to be 0, not missing.
+    projection = unit(3, 4).requires_grad_()
+    query, positive = projection[:0], projection[3:]
+    loss = info_nce(query, positive, unit(5, 4), 0.2, weights, reduction)
+    assert loss.shape == ((0,) if reduction == 'none' else ()) and loss.sum() == 0
+    gradient, = torch.autograd.grad(loss.sum(), projection)
+    assert torch.equal(gradient, torch.zeros(3, 4, dtype=torch.float64))
 
 
 def clustered(rows, centres):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ... import distributed
 from ...datasets.labeled import LabeledTileDataset
+from ...errors import UserError
 from ...evaluation.frozen import fit_linear
 from ...evaluation.knn import extract_features, leave_one_out_accuracy
 from ...evaluation.sampling import hold_out
@@ -139,6 +140,9 @@ class LinearProbeHook(ProbeHook):
         source, interval, size, batch_size, at_start, save_best: see :class:`ProbeHook`.
         holdout: share of each class that is held out.
         seed: draws the held-out tiles, the same ones at every probe.
+
+    Raises:
+        UserError: no tile can be held out.
     """
 
     best_file, key = 'best_linear.pth', 'probe_linear'
@@ -149,6 +153,10 @@ class LinearProbeHook(ProbeHook):
         super().__init__(source, interval, size, batch_size, at_start, save_best)
         self.seed = seed
         kept, held = hold_out(self.tiles.labels.numpy(), holdout, seed)
+        if not len(held):
+            raise UserError('no labelled tile can be held out: each class has one tile only',
+                            where='hooks.LinearProbeHook.source',
+                            expected='at least two tiles of a class')
         self.kept, self.held = torch.from_numpy(kept), torch.from_numpy(held)
 
     def scores(self, features: Tensor) -> dict[str, float]:

@@ -27,7 +27,7 @@ def cluster_contrast(group0: Tensor, group1: Tensor, centroids0: Tensor, centroi
         present1: the same for ``centroids1``.
 
     Returns:
-        Scalar tensor, the mean over the B tiles. Gradients flow to features and centroids.
+        Scalar tensor, the mean over the B tiles, 0 without tiles. Gradients flow to features and centroids.
 
     Raises:
         ValueError: shapes do not fit, or the temperature is not positive.
@@ -39,9 +39,11 @@ def cluster_contrast(group0: Tensor, group1: Tensor, centroids0: Tensor, centroi
     if not temperature > 0:
         raise ValueError(f'temperature must be positive, not {temperature}')
     with torch.autocast(group0.device.type, enabled=False):
-        loss0 = F.cross_entropy(_logits(group0, centroids1, present1) / temperature, labels1)
-        loss1 = F.cross_entropy(_logits(group1, centroids0, present0) / temperature, labels0)
-        return (loss0 + loss1) / 2
+        logits0 = _logits(group0, centroids1, present1) / temperature
+        logits1 = _logits(group1, centroids0, present0) / temperature
+        reduction = 'mean' if len(group0) else 'sum'  # the mean of no tile would be NaN
+        return (F.cross_entropy(logits0, labels1, reduction=reduction)
+                + F.cross_entropy(logits1, labels0, reduction=reduction)) / 2
 
 
 def joint_assignment(group0: Tensor, group1: Tensor, centroids0: Tensor, centroids1: Tensor,
@@ -68,11 +70,11 @@ def negative_mutual_information(joint: Tensor) -> Tensor:
             symmetrised and divided by its sum here. Cells of value 0 add nothing.
 
     Returns:
-        Scalar tensor in [-log K, 0].
+        Scalar tensor in [-log K, 0], 0 for a ``joint`` of zeros (no tiles).
     """
     joint = (joint + joint.T) / 2
-    joint = joint / joint.sum()
     tiny = torch.finfo(joint.dtype).tiny
+    joint = joint / joint.sum().clamp_min(tiny)
     marginal = joint.sum(0)  # of rows and columns alike
     independent = torch.outer(marginal, marginal)
     return -(joint * (joint.clamp_min(tiny).log() - independent.clamp_min(tiny).log())).sum()

@@ -39,7 +39,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
     overwritten before backward.
 
     Args:
-        query: L2-normalised tensor of shape (N, D).
+        query: L2-normalised tensor of shape (N, D), N >= 0.
         positive: L2-normalised tensor of shape (N, D), the positive of each query.
         negatives: L2-normalised tensor of shape (K, D), K >= 1.
         temperature: T > 0.
@@ -49,7 +49,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
             is Σ w·CE / Σ w (0 if all weights are 0), 'none' gives the N values w·CE.
 
     Returns:
-        Scalar tensor, or shape (N,) for 'none'.
+        Scalar tensor, 0 without rows, or shape (N,) for 'none'.
 
     Raises:
         ValueError: shapes do not fit, there are no negatives, the temperature is not positive
@@ -63,7 +63,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
         query, positive = _at_least_float32(query), _at_least_float32(positive)
         if weights is None:
             losses = _cross_entropy(query, positive, negatives, temperature, dtype)
-            return losses if reduction == 'none' else losses.mean()
+            return losses if reduction == 'none' else _mean(losses)
         if _can_leave_rows_out(query):
             rows = weights.nonzero()[:, 0]
             some = _cross_entropy(query[rows], positive[rows], negatives, temperature, dtype)
@@ -75,7 +75,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
         if reduction == 'none':
             return losses
         if reduction == 'mean':
-            return losses.mean()
+            return _mean(losses)
         return losses.sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
 
 
@@ -106,6 +106,11 @@ def _cross_entropy(query: Tensor, positive: Tensor, negatives: Tensor, temperatu
     similarity = (query * positive).sum(-1) / temperature
     negative = _LogSumExp.apply(query, negatives, temperature, dtype)
     return -F.logsigmoid(similarity - negative)
+
+
+def _mean(losses: Tensor) -> Tensor:
+    """Return the mean of losses (N,), 0 with gradient 0 where N = 0."""
+    return losses.mean() if len(losses) else losses.sum()
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
