@@ -55,14 +55,15 @@ def is_axis_aligned(maps: Tensor, tolerance: float = 1e-5) -> Tensor:
 
     Args:
         maps: view-to-tile maps of shape (..., 2, 3).
-        tolerance: how far the entries that should vanish may be from zero, in tile fractions.
+        tolerance: how far the entries that should vanish may be from zero, in sides of the
+            view: it may be small on its tile.
 
     Returns:
         Boolean tensor of shape (...).
     """
     straight = torch.maximum(maps[..., 0, 1].abs(), maps[..., 1, 0].abs())
     turned = torch.maximum(maps[..., 0, 0].abs(), maps[..., 1, 1].abs())
-    return torch.minimum(straight, turned) <= tolerance
+    return torch.minimum(straight, turned) <= tolerance * torch.maximum(straight, turned)
 
 
 def grid_shape(grid: Grid) -> tuple[int, int]:

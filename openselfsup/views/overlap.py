@@ -5,15 +5,16 @@ as regions of the tile, I_ij = |q_i ∩ k_j|, A^q = I / |q_i|, A^k = Iᵀ / |k_j
 weights w^q_i = Σ_j A^q_ij and matchings M^q = A^q / w^q (the same for k). Cells that reach
 outside the tile are clipped to it first.
 
-Overlaps thinner than a few units of rounding are no overlaps: two cells that only touch are
-not matched, whatever the rounding of their common edge.
+Maps are taken for exact and overlaps computed in float64, so that they are as right for a
+small view anywhere on a slide as for a view of a whole tile. Overlaps thinner than a few units
+of rounding of the maps (and than 2^-16 of the cells) are no overlaps: two cells that only touch
+are not matched, whatever the rounding of their common edge.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold
 
 from .geometry import Grid, cell_polygons, determinant, grid_shape, invert, is_transposed, transform
 from .polygons import area, areas_in_unit_grid, clip_to_unit_square
@@ -76,9 +77,17 @@ def match_cells(query_to_tile: Tensor, key_to_tile: Tensor, grid: Grid,
                      f'not {geometry!r}')
 
 
-def _rounding(dtype: torch.dtype) -> float:
-    """Return the thickness, in tile fractions, below which an overlap is rounding."""
-    return 4 * torch.finfo(dtype).eps
+def _limit(side: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the thickness, in tile fractions, up to which an overlap is rounding.
+
+    A few roundings of the maps, but never more than 2^-16 of what can be seen of a cell: of
+    small views on a large tile, whose cells are not much larger than these, nothing is lost.
+
+    Args:
+        side: of the smaller of two cells, in tile fractions, float64.
+        dtype: of the maps as they were given.
+    """
+    return (side * 2 ** -16).clamp_(4 * torch.finfo(side.dtype).eps, 4 * torch.finfo(dtype).eps)
 
 
 def _safe(x: Tensor) -> Tensor:
@@ -87,81 +96,85 @@ def _safe(x: Tensor) -> Tensor:
 
 
 # Axis-aligned maps. Areas and their row sums are products of one-dimensional overlaps, one
-# along each axis of the tile, and so are weights and matchings. An axis of a view is 0 for x
-# (its columns) and 1 for y (its rows), whichever way it runs on the tile.
+# along each axis of the tile, and so are weights and matchings. The lines of a view are its
+# columns and its rows. They and their overlaps are float64, since a cell may be small beside its
+# position; what has a number for each pair of cells is in the dtype of the maps.
 
-def _lines(maps: Tensor, transposed: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return where the columns and the rows of a grid begin and end on the tile.
+def _lines(maps: Tensor, transposed: Tensor, grids: tuple[tuple[int, int], ...]) -> Tensor:
+    """Return where the lines of grids begin and end along x and along y of the tile.
 
     Args:
-        maps: axis-aligned maps, (..., 2, 3).
-        transposed: which of them are, (...).
-        grid: (rows, columns).
+        maps: axis-aligned maps of V views of B tiles, (V, B, 2, 3).
+        transposed: which of them are, (V, B).
+        grids: (rows, columns) of each of the V views.
 
     Returns:
-        Lower and upper ends clipped to the tile, (2, ..., 2, L), the axes as (x, y), L the
-        larger side of the grid; the other axis is filled up with empty intervals.
+        Lower and upper ends clipped to the tile, (2, V, B, 2, L), the axes as (x, y), L the
+        largest side of a grid; axes of fewer lines are filled up with empty intervals.
     """
-    offset = maps[..., 2]
-    offset = torch.where(transposed[..., None], offset.flip(-1), offset)
-    # Of an axis of the view one component on the tile is zero: the sum is the other.
-    step = maps[..., :2].sum(-2)
-    # Where columns and rows begin on their view, and 1 behind them, (2, L + 1)
-    ticks = torch.arange(max(grid) + 1, dtype=maps.dtype, device=maps.device)
-    ticks = torch.stack([ticks / grid[1], ticks / grid[0]]).clamp_(max=1)
-    edges = torch.addcmul(offset[..., None], step[..., None], ticks).clamp_(0, 1)
+    # Along an axis of the tile one component is zero: the sum is the other.
+    offset, step = maps[..., 2:], maps[..., :2].sum(-1, keepdim=True)
+    size = max(map(max, grids))
+    ticks = torch.arange(size + 1, dtype=maps.dtype, device=maps.device)
+    if all(grid == (size, size) for grid in grids):
+        ticks = ticks / size
+    else:  # where columns and rows begin on their view, and 1 behind them, (V, 1, 2, L + 1)
+        ticks = torch.stack([torch.stack([ticks / columns, ticks / rows])
+                             for rows, columns in grids])[:, None].clamp_(max=1)
+        ticks = torch.where(transposed[..., None, None], ticks.flip(-2), ticks)
+    edges = torch.addcmul(offset, step, ticks).clamp_(0, 1)
     first, last = edges[..., :-1], edges[..., 1:]
     return torch.stack([torch.minimum(first, last), torch.maximum(first, last)])
 
 
-def _cells(lines: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return from :func:`_lines` where each of the N cells begins and ends, (2, ..., 2, N)."""
-    rows, columns = grid
-    by_column, by_row = lines[..., 0, None, :columns], lines[..., 1, :rows, None]
-    shape = (*lines.shape[:-2], rows, columns)
-    return torch.stack([by_column.expand(shape), by_row.expand(shape)], -3).flatten(-2)
-
-
 def _match_axis_aligned(query_to_tile: Tensor, key_to_tile: Tensor, grid: tuple[int, int],
                         key_grid: tuple[int, int]) -> Matching:
-    maps = torch.stack([query_to_tile, key_to_tile])
+    dtype = query_to_tile.dtype
+    maps = torch.stack([query_to_tile, key_to_tile]).double()
     transposed = is_transposed(maps)  # 2 B
-    # Whether the columns of one view run along the rows of the other.
-    crossed = (transposed[0] != transposed[1])[:, None, None]  # B 1 1
+    low, high = _lines(maps, transposed, (grid, key_grid))
+    side = high - low  # 2 B 2 L
+    (low_q, low_k), (high_q, high_k), (side_q, side_k) = low, high, side
+    common = (torch.minimum(high_q[..., None], high_k[..., None, :])
+              .sub_(torch.maximum(low_q[..., None], low_k[..., None, :])))  # B 2 L L
+    limit = _limit(torch.minimum(side_q[..., None], side_k[..., None, :]), dtype)
+    common = torch.where(common > limit, common, 0.)
+    both = torch.stack([common, common.mT])  # from either view's side, 2 B 2 L L
+    total = both.sum(-1)
+    weight = (total / _safe(side)).to(dtype)
+    match = both.div_(_safe(total)[..., None]).to(dtype)
     if grid == key_grid:
-        lines = _lines(maps, transposed, grid)  # 2 2 B 2 L
-        weight, match = _one_way(lines, _cells(lines, grid).flip(1), crossed, grid)
+        weight, match = _products(weight, match, transposed, transposed.flip(0), grid, grid)
         return Matching(*weight, *match)
-    lines_q = _lines(maps[0], transposed[0], grid)
-    lines_k = _lines(maps[1], transposed[1], key_grid)
-    weight_q, match_q = _one_way(lines_q, _cells(lines_k, key_grid), crossed, grid)
-    weight_k, match_k = _one_way(lines_k, _cells(lines_q, grid), crossed, key_grid)
+    weight_q, match_q = _products(weight[0], match[0], *transposed, grid, key_grid)
+    weight_k, match_k = _products(weight[1], match[1], *transposed.flip(0), key_grid, grid)
     return Matching(weight_q, weight_k, match_q, match_k)
 
 
-def _one_way(lines: Tensor, others: Tensor, crossed: Tensor, grid: tuple[int, int]
-             ) -> tuple[Tensor, Tensor]:
-    """Return weights (..., B, N) and matching (..., B, N, M) of the cells of one view.
+def _products(weight: Tensor, match: Tensor, transposed: Tensor, other_transposed: Tensor,
+              grid: tuple[int, int], other_grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return weights (..., N) and matching (..., N, M) of cells from those of their lines.
 
     Args:
-        lines: :func:`_lines` of this view, (2, ..., B, 2, L).
-        others: :func:`_cells` of the other view, (2, ..., B, 2, M).
-        crossed: whether the axes of the one run along the other axes of the other, (B, 1, 1).
+        weight: of the lines of one view along x and y of the tile, (..., 2, L).
+        match: of these with the lines of the other view, (..., 2, L, L).
+        transposed: whether this view's columns run along y, (...).
+        other_transposed: the same for the other view, (...).
         grid: (rows, columns) of this view, N cells.
+        other_grid: (rows, columns) of the other view, M cells.
     """
-    rows, columns = grid
-    low, high = lines[..., None]  # ... B 2 L 1
-    other_low, other_high = torch.where(crossed, others.flip(-2), others)[..., None, :]
-    common = torch.minimum(high, other_high).sub_(torch.maximum(low, other_low))  # ... B 2 L M
-    common = threshold(common, _rounding(common.dtype), 0., inplace=True)
-    # In ``common`` a column of the other view counts once for each of its rows and a row once
-    # for each column, M times together in the products below, which this shares between them.
-    total = common.sum(-1) / others.shape[-1] ** 0.5  # ... B 2 L
-    weight_x, weight_y = (total / _safe(high - low)[..., 0]).unbind(-2)
-    weight = (weight_y[..., :rows, None] * weight_x[..., None, :columns]).clamp_(max=1)
-    match_x, match_y = common.div_(_safe(total)[..., None]).unbind(-3)
-    match = match_y[..., :rows, None, :] * match_x[..., None, :columns, :]
-    return weight.flatten(-2), match.flatten(-3, -2)
+    (rows, columns), (other_rows, other_columns) = grid, other_grid
+    turned = transposed[..., None, None]
+    weight = torch.where(turned, weight.flip(-2), weight)
+    weight = weight[..., 1, :rows, None] * weight[..., 0, None, :columns]
+    # A column goes with columns of the other view, or with its rows.
+    match = torch.where(turned[..., None], match.flip(-3), match)
+    x, y = match[..., 0, :columns, :], match[..., 1, :rows, :]
+    crossed = (transposed != other_transposed)[..., None, None, None]
+    x = torch.where(crossed, x[..., :other_rows, None], x[..., None, :other_columns])
+    y = torch.where(crossed, y[..., None, :other_columns], y[..., :other_rows, None])
+    match = y.flatten(-2)[..., :, None, :] * x.flatten(-2)[..., None, :, :]  # ... rows columns M
+    return weight.clamp_(max=1).flatten(-2), match.flatten(-3, -2)
 
 
 # Any affine map. In the key view's own coordinates its cells are a regular grid, into which
@@ -177,13 +190,18 @@ def _match_affine(query_to_tile: Tensor, key_to_tile: Tensor, grid: tuple[int, i
     area_q, area_k = area(cells_q), area(cells_k)
     on_key = transform(invert(key_to_tile)[:, None, None], cells_q)  # B Q 8 2
     overlaps = areas_in_unit_grid(on_key, key_grid).flatten(2)  # B Q K
-    size_q, size_k = determinant(query_to_tile).abs(), determinant(key_to_tile).abs()
-    overlaps = overlaps * size_k[:, None, None]
-    extent = torch.minimum(size_q / cells_q.shape[1], size_k / cells_k.shape[1]).sqrt()
-    # Cells far outside the key view are differences of large areas: these are rounded, too.
-    reach = on_key.abs().amax((-2, -1))  # B Q, in sides of the key view
-    noise = _rounding(torch.float64) * size_k[:, None] * reach ** 2
-    thin = overlaps <= (_rounding(dtype) * extent[:, None] + noise)[..., None]
+    size_q, size_k = (determinant(maps).abs()[:, None, None]
+                      for maps in (query_to_tile, key_to_tile))
+    overlaps = overlaps * size_k
+    extent = torch.minimum(area_q[..., None], area_k[:, None]).sqrt_()  # B Q K
+    # Cells far outside the key view are differences of areas as wide as the cell, at most as
+    # the view, and as high as the cell is away: these are rounded, too.
+    reach = on_key.abs().amax((-2, -1))[..., None]  # B Q 1, in sides of the key view
+    width = (on_key[..., 0].amax(-1) - on_key[..., 0].amin(-1)).clamp_(max=1)[..., None]
+    # And so is the edge of the tile, along a side of either view.
+    edge = torch.minimum(size_q, size_k).sqrt_()
+    noise = 4 * torch.finfo(reach.dtype).eps * (size_k * reach * width + 4 * edge)
+    thin = overlaps <= _limit(extent, dtype).mul_(extent).add_(noise)
     overlaps = torch.where(thin, 0., overlaps)
     ways = [_normalise(overlaps, area_q), _normalise(overlaps.mT, area_k)]
     return Matching(*(part.to(dtype) for pair in zip(*ways) for part in pair))

@@ -1,5 +1,6 @@
 """Views for property tests, their crops on a grid of pixels as real ones are."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,31 @@ def axis_aligned_map(draw) -> Tensor:
     if draw(st.booleans()):
         to_tile[:, :2] = to_tile[:, :2].flip(-1)
     return to_tile
+
+
+@st.composite
+def pair_of_views(draw, axis_aligned: bool) -> tuple[Tensor, Tensor]:
+    """Two maps that overlap, each of 1 to 1e-5 of the tile's side, anywhere on or across it."""
+    sizes = [10 ** draw(st.floats(-5, 0)) for _ in range(2)]
+    if draw(st.booleans()):
+        sizes[1] = sizes[0] * draw(st.floats(0.5, 2))
+    place = st.one_of(st.floats(0, 1), st.sampled_from([0., 1., 1 / 3, 0.5]))
+    centre, apart = [draw(place), draw(place)], max(sizes)
+    maps = []
+    for size in sizes:
+        first = draw(st.floats(0, 6.3))
+        angles = first, first + draw(st.sampled_from([-1, 1])) * draw(st.floats(0.6, 2.5))
+        if axis_aligned:
+            quarter = draw(st.integers(0, 3))
+            angles = [math.pi / 2 * q for q in (quarter, quarter + draw(st.sampled_from([1, 3])))]
+        linear = torch.tensor([[math.cos(a) for a in angles], [math.sin(a) for a in angles]],
+                              dtype=torch.float64)
+        linear = torch.where(linear.abs() < 1e-9, 0., linear) * size
+        linear[:, 0] *= draw(st.floats(0.5, 1))
+        middle = torch.tensor([c + apart * draw(st.floats(-0.4, 0.4)) for c in centre],
+                              dtype=torch.float64)
+        maps.append(torch.cat([linear, (middle - linear.sum(1) / 2)[:, None]], dim=1))
+    return tuple(maps)
 
 
 @st.composite

@@ -86,3 +86,10 @@ def test_corners_run_over_rows_first():
     corners = cell_corners(torch.eye(2, 3), (2, 4))
     assert corners.shape == (3, 5, 2)
     assert corners[1, 3].tolist() == [0.75, 0.5]
+
+
+def test_a_small_view_is_axis_aligned_by_its_own_size():
+    turned = torch.tensor([[0.8, -0.6, 0], [0.6, 0.8, 0]])
+    upright = torch.tensor([[0, 1., 0], [-1., 1e-7, 0]])
+    for size in (1, 1e-3, 1e-6):
+        assert not is_axis_aligned(turned * size) and is_axis_aligned(upright * size)

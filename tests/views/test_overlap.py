@@ -5,8 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from exact import exact_shares
 from hypothesis import strategies as st
-from strategies import GOLDEN, affine_map, axis_aligned_map, given, golden_maps
+from strategies import (
+    GOLDEN,
+    affine_map,
+    axis_aligned_map,
+    given,
+    golden_maps,
+    pair_of_views,
+)
 from torch.testing import assert_close
 
 from openselfsup.views import (
@@ -64,6 +72,63 @@ def test_polygon_path_equals_separable_path(query, key, grid, key_grid):
                 for path in ('axis_aligned', 'affine'))
         for one, other in zip(a, b):
             assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+FEW_CELLS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@pytest.mark.parametrize('path', ['axis_aligned', 'affine'])
+@given(st.data(), FEW_CELLS, FEW_CELLS)
+def test_views_of_any_size_anywhere_against_rational_numbers(path, data, grid, key_grid):
+    pair = data.draw(pair_of_views(path == 'axis_aligned'))
+    for dtype in (torch.float32, torch.float64):
+        query, key = (view.to(dtype) for view in pair)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            # In a batch with other views, so that nothing may be scaled by the batch
+            got = match_cells(torch.stack([query, torch.eye(2, 3, dtype=dtype)]),
+                              torch.stack([key, torch.eye(2, 3, dtype=dtype)]),
+                              grid, path, key_grid)
+        *shares, visible_q, visible_k = exact_shares(query, key, grid, key_grid)
+        for share, weight, expected, visible, view in (
+                (got.share_q[0], got.weight_q[0], shares[0], visible_q, query),
+                (got.share_k[0], got.weight_k[0], shares[1], visible_k, key)):
+            assert share.dtype == dtype
+            # Parts thinner than 1e-9 of the tile are known less well, even in float64.
+            seen = visible * view[:, :2].double().det().abs().sqrt() > 1e-9
+            share, expected, weight = share[seen].double(), expected[seen], weight[seen].double()
+            # Only what is thinner than 2^-16 of a cell is left out.
+            found = share > 0
+            assert_close(share[found], expected[found], rtol=2e-6, atol=2e-6)
+            assert not len(expected[~found]) or expected[~found].max() < 2 ** -15
+            assert_close(weight, expected.sum(1), rtol=0, atol=9 * 2 ** -16)
+
+
+@pytest.mark.parametrize('path', ['axis_aligned', 'affine'])
+@pytest.mark.parametrize('inside', [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize('side', [1., 1e-2, 1e-5])
+def test_cells_almost_wholly_outside_keep_their_weight(path, inside, side):
+    # The first of two columns reaches into the tile by this share of itself.
+    query = torch.tensor([[[2 * side, 0, -side * (1 - inside)], [0, side, 0.3 - side / 4]]])
+    whole = torch.eye(2, 3)[None]
+    got = match_cells(query, whole, (1, 2), path, (1, 1))
+    assert_close(got.weight_q, torch.ones(1, 2))
+    back = match_cells(whole, query, (1, 1), path, (1, 2))
+    assert_close(back.weight_k, torch.ones(1, 2))
+
+
+@pytest.mark.parametrize('path', ['axis_aligned', 'affine'])
+def test_views_of_224_pixels_on_a_slide(path):
+    # 100,000 pixels wide: two views of 224 pixels, 10 apart, far from the origin, 7 x 7 cells.
+    pixel = 1e-5
+    query = torch.tensor([[[224 * pixel, 0, 0.9], [0, 224 * pixel, 0.7]]], dtype=torch.float64)
+    key = query.clone()
+    key[0, :, 2] += 10 * pixel
+    got = match_cells(query, key, 7, path)
+    line = torch.tensor([22 / 32] + [1.] * 6, dtype=torch.float64)
+    assert_close(got.weight_q[0], torch.outer(line, line).flatten(), rtol=1e-9, atol=1e-9)
+    rounded = match_cells(query.float(), key.float(), 7, path)
+    # The maps themselves are rounded, by up to 0.006 pixels of 32.
+    assert_close(rounded.weight_q, got.weight_q.float(), rtol=0, atol=1e-3)
 
 
 def test_cells_far_outside_the_other_view_match_nothing():
