@@ -29,7 +29,8 @@ def effective_rank(features: Tensor) -> Tensor:
     """Return the exponential of the entropy of the singular values, a scalar tensor.
 
     RankMe (arXiv 2210.02885, eq. 1): min(B, D) for singular values that are all equal, 1 for
-    collapse and without rows. The decomposition synchronises a GPU with the host: ask at logging steps only.
+    collapse and without rows. The decomposition synchronises a GPU with the host: ask at logging
+    steps only.
 
     Args:
         features: tensor of shape (B, D).
@@ -71,7 +72,8 @@ def label_agreement(first: Tensor, second: Tensor, clusters: int) -> Tensor:
     """Return how far two clusterings of the same rows agree, whatever their numbering.
 
     Their mutual information divided by the mean of their entropies: 1 for the same clusters, 0
-    for independent ones (or a single cluster, or no rows). On several ranks that of all rows together.
+    for independent ones (or a single cluster, or no rows). On several ranks that of all rows
+    together.
 
     Args:
         first: int64 tensor of shape (B,) with values in [0, clusters).

@@ -27,7 +27,8 @@ def cluster_contrast(group0: Tensor, group1: Tensor, centroids0: Tensor, centroi
         present1: the same for ``centroids1``.
 
     Returns:
-        Scalar tensor, the mean over the B tiles, 0 without tiles. Gradients flow to features and centroids.
+        Scalar tensor, the mean over the B tiles, 0 without tiles. Gradients flow to features and
+        centroids.
 
     Raises:
         ValueError: shapes do not fit, or the temperature is not positive.
