@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from openselfsup.datasets.headers import SUFFIXES
 from openselfsup.datasets.sources import ImageList
 
 SUFFIX = '.txt'
@@ -16,7 +17,7 @@ def seeds() -> list[bytes]:
 
 def check(path: Path, original: bytes) -> None:
     source = ImageList(str(path), str(path.parent))
-    assert len(source) and all(Path(p).suffix for p in source.paths)
+    assert len(source) and all(p.lower().endswith(SUFFIXES) for p in source.paths)
     if source.labels is not None:
         assert len(source.labels) == len(source) and source.labels.min() >= 0
     data = path.read_bytes()
