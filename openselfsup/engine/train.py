@@ -7,6 +7,7 @@ from mmengine.config import Config
 from .. import distributed
 from ..datasets import ViewLoader
 from ..training.precision import resolve
+from ..training.threads import overload, share_cores
 from .allocator import keep_freed_memory
 from .config_text import config_text
 from .launch import Launch
@@ -28,6 +29,8 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
     resolve(cfg.amp, launch.device)  # refused before the tiles are looked at
     if launch.device.type == 'cpu':
         keep_freed_memory()
+        share_cores()
+    busy = overload()  # asked before we are busy ourselves
     work_dir = Path(cfg.work_dir)
     checkpoint = find_checkpoint(work_dir, resume)
     runner = PretrainRunner(cfg, launch, work_dir)
@@ -37,6 +40,8 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
         runner.logger.info('nothing to resume in %s: starting anew', work_dir)
     for line in describe_run(runner):
         runner.logger.info(line)
+    if busy and distributed.is_main():
+        runner.logger.warning(busy)
     if runner.loop.position[0] >= runner.loop.max_epochs:
         runner.logger.info('all %d epochs are done already', runner.loop.max_epochs)
         return 0
