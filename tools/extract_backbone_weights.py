@@ -10,7 +10,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.checkpoints import Architecture, architecture_of, backbone_state_dict, load, save
+from openselfsup.checkpoints import (
+    Architecture,
+    architecture_of,
+    backbone_state_dict,
+    load,
+    refuse_spoilt,
+    save,
+)
 from openselfsup.checkpoints.names import OPENSELFSUP, OURS, PLM, shorten, summary
 from openselfsup.engine.cli import run
 from openselfsup.errors import UserError
@@ -44,6 +51,7 @@ def main() -> None:
     if kind not in (OURS, PLM, OPENSELFSUP):
         raise UserError(f'these are weights of another kind ({kind}); found '
                         f'{summary(checkpoint)}', where=str(source), expected=expected)
+    refuse_spoilt(state, str(source))
     if out.exists() and out.samefile(source):
         raise UserError('this would replace the checkpoint by its own backbone', where=args.out)
     replaced = out.exists()

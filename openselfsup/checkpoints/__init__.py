@@ -13,9 +13,10 @@ from .names import (
 )
 from .published import training_state_from_published, training_state_to_published
 from .reading import load
+from .values import refuse_spoilt
 from .writing import save
 
 __all__ = ['Architecture', 'LoadReport', 'architecture_of', 'atomic_file', 'backbone_state_dict',
            'check_training_state', 'detect', 'from_detectron2', 'link', 'load',
-           'load_backbone_weights', 'save', 'to_detectron2', 'training_state_from_published',
-           'training_state_to_published', 'weights_of']
+           'load_backbone_weights', 'refuse_spoilt', 'save', 'to_detectron2',
+           'training_state_from_published', 'training_state_to_published', 'weights_of']

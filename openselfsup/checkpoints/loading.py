@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .names import OURS, architecture_of, backbone_state_dict, shorten, summary
 from .reading import load
+from .values import refuse_spoilt, unusable
 
 # What a checkpoint needs for a run to go on from it.
 TRAINING_KEYS = ('state_dict', 'optimizer', 'scaler', 'meta')
@@ -62,15 +63,15 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
         What matched. The module is changed only if nothing is refused.
 
     Raises:
-        UserError: the file cannot be read, its naming scheme is unknown, nothing matched, or
-            not everything matched and that was not allowed.
+        UserError: the file cannot be read, its naming scheme is unknown, nothing matched, not
+            everything matched and that was not allowed, or weights are NaN or infinite.
     """
     source = '' if isinstance(weights, Mapping) else str(weights)
     state, kind = backbone_state_dict(weights if isinstance(weights, Mapping) else load(weights))
     own = module.state_dict()
     expected = [name for name in own if name in state or not _is_batch_count(name)]
     matching = {name: state[name] for name in expected
-                if name in state and state[name].shape == own[name].shape}
+                if name in state and not _difference(state[name], own[name])}
     report = LoadReport(
         len(matching), len(expected), [name for name in expected if name not in state],
         [name for name in state if name not in own and not _is_batch_count(name)
@@ -86,6 +87,7 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
         expected = ('weights of the whole backbone and nothing else, or allow_partial=True'
                     if matching and not report.mismatched else None)
         raise UserError(f'{what}; {report}', where=source or None, expected=expected)
+    refuse_spoilt(matching, source or None)
     module.load_state_dict(matching, strict=False)
     return report
 
@@ -101,10 +103,19 @@ def _is_of_a_left_out_layer(name: str, own: Mapping[str, Tensor]) -> bool:
 
 
 def _mismatches(state: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    return [f"{name} ({'x'.join(map(str, state[name].shape))}, the model has "
-            f"{'x'.join(map(str, own[name].shape))})"
-            for name in own if isinstance(own[name], Tensor) and name in state
-            and state[name].shape != own[name].shape]
+    return [f'{name} ({difference})' for name in own
+            if isinstance(own[name], Tensor) and name in state
+            and (difference := _difference(state[name], own[name]))]
+
+
+def _difference(theirs: Any, ours: Tensor) -> str:
+    """Say why a value of a file cannot take the place of a tensor of a model; '' if it can."""
+    if not isinstance(theirs, Tensor):
+        return f'a {type(theirs).__name__}, no tensor'
+    if theirs.shape != ours.shape:
+        sizes = ['x'.join(map(str, tensor.shape)) or 'scalar' for tensor in (theirs, ours)]
+        return f'{sizes[0]}, the model has {sizes[1]}'
+    return unusable(theirs, ours.dtype) or ''
 
 
 def check_training_state(checkpoint: Mapping[str, Any], model: nn.Module, where: str) -> None:
@@ -116,7 +127,8 @@ def check_training_state(checkpoint: Mapping[str, Any], model: nn.Module, where:
         where: path of the checkpoint.
 
     Raises:
-        UserError: it is no training checkpoint of ours, or one of another model.
+        UserError: it is no training checkpoint of ours, one of another model, or one that holds
+            NaN or infinity.
     """
     lacking = [key for key in TRAINING_KEYS if key not in checkpoint]
     if lacking:
@@ -124,6 +136,10 @@ def check_training_state(checkpoint: Mapping[str, Any], model: nn.Module, where:
                         f'{summary(checkpoint)}', where=where,
                         expected='an epoch_N.pth or latest.pth of a work directory (other '
                                  'weights are for --pretrained)')
+    wrong = [key for key in TRAINING_KEYS if not isinstance(checkpoint[key], Mapping)]
+    if wrong:
+        raise UserError(f"no run can go on from this file: {', '.join(wrong)} is no dict",
+                        where=where)
     state, own = checkpoint['state_dict'], model.state_dict()
     differences = dict(missing=[name for name in own if name not in state],
                        unexpected=[name for name in state if name not in own],
@@ -132,3 +148,4 @@ def check_training_state(checkpoint: Mapping[str, Any], model: nn.Module, where:
         raise UserError('this is a checkpoint of another model; ' + '; '.join(
             f'{word}: {shorten(names, 3)}' for word, names in differences.items() if names),
             where=where)
+    refuse_spoilt({key: checkpoint[key] for key in ('state_dict', 'optimizer')}, where)

@@ -31,7 +31,7 @@ OURS, PLM, OPENSELFSUP, CA2CL = 'ours', 'published PLM', 'OpenSelfSup', 'CA2CL'
 MOCO, DETECTRON2, TORCHVISION = 'MoCo', 'detectron2', 'torchvision'
 
 # Where a checkpoint keeps its weights: ours and most others, CA2CL, detectron2, plain habit.
-_CONTAINERS = ('state_dict', 'net', 'model', 'model_state_dict')
+CONTAINERS = ('state_dict', 'net', 'model', 'model_state_dict')
 # What wrappers put in front of every name: DataParallel, torch.compile.
 _WRAPPERS = ('module.', '_orig_mod.')
 # Prefixes in the order of preference: a file that has several is of the first kind.
@@ -52,16 +52,17 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         UserError: there are no named tensors in it.
     """
-    candidates = [checkpoint.get(key) for key in _CONTAINERS] + [checkpoint]
+    candidates = [checkpoint.get(key) for key in CONTAINERS] + [checkpoint]
     for candidate in candidates:
         if not isinstance(candidate, Mapping):
             continue
-        state = {k: v for k, v in candidate.items() if isinstance(v, Tensor)}
+        state = {k: v for k, v in candidate.items()
+                 if isinstance(k, str) and isinstance(v, Tensor)}
         if state:
             break
     else:
         raise UserError(f'no weights in this checkpoint; found {summary(checkpoint)}',
-                        expected=f'tensors by name, at the top or under one of {_CONTAINERS}')
+                        expected=f'tensors by name, at the top or under one of {CONTAINERS}')
     while prefix := next((w for w in _WRAPPERS if all(k.startswith(w) for k in state)), None):
         state = {k[len(prefix):]: v for k, v in state.items()}
     return state
@@ -69,7 +70,7 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def summary(checkpoint: Mapping[str, Any], limit: int = 6) -> str:
     """Say in a few words what a checkpoint holds: its top-level keys and first tensors."""
-    inner = next((checkpoint[key] for key in _CONTAINERS
+    inner = next((checkpoint[key] for key in CONTAINERS
                   if isinstance(checkpoint.get(key), Mapping)), checkpoint)
     tensors = [f"{name} ({'x'.join(map(str, value.shape)) or 'scalar'})"
                for name, value in inner.items() if isinstance(value, Tensor)]
@@ -187,7 +188,10 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture | None:
     depth = _DEPTHS.get((bottleneck, counts))
     if depth is None or 'layer1.0.conv2.weight' not in state:
         return None
-    channels, width = state['layer1.0.conv2.weight'].shape[:2]
+    shape = state['layer1.0.conv2.weight'].shape
+    if len(shape) != 4 or 0 in shape:
+        return None
+    channels, width = shape[:2]
     groups = channels // width
     return Architecture('ResNeXt' if groups > 1 else 'ResNet', depth, groups, width)
 

@@ -1,19 +1,19 @@
 """Reading checkpoints without running code, with one sentence for whatever is wrong."""
 
 import json
-import math
 import pickle
 import re
-import struct
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from ..errors import UserError, nearest
-from .names import shorten
+from .names import CONTAINERS, shorten
 
 _SUFFIXES = ('.pth', '.pt', '.tar', '.ckpt', '.safetensors', '.bin')
 # Files that torch wrote before version 1.6 are pickles that start with this number.
@@ -71,9 +71,11 @@ def _read_torch(path: Path, start: bytes, map_location: str | torch.device) -> d
             raise UserError(f"this file is damaged: the checksum of '{spoilt}' is wrong",
                             where=str(path), nearest=_sibling(path))
         content = torch.load(path, map_location=map_location, weights_only=True)
+    except (OSError, UserError):
+        raise
     except (EOFError, zipfile.BadZipFile):
         raise _truncated(path) from None
-    except (RuntimeError, KeyError, pickle.UnpicklingError, struct.error, ValueError) as error:
+    except Exception as error:  # the unpickler obeys damaged bytes and fails in any way there is
         raise _not_readable(path, is_zip, error) from None
     if not isinstance(content, dict):
         raise UserError(f'this file holds a {type(content).__name__}, not a dict of weights',
@@ -91,22 +93,32 @@ def _not_readable(path: Path, is_zip: bool, error: Exception) -> UserError:
     if 'unexpected EOF' in str(error) or 'truncated' in str(error):
         return _truncated(path)
     if 'TorchScript' in str(error):
-        return _needs_code(path, 'a TorchScript program',
-                           f"{{'state_dict': torch.jit.load('{path.name}').state_dict()}}")
+        return _needs_code(path, 'a TorchScript program', 
+                           'torch.jit.load({path}, map_location="cpu")')
     if found := _objects_in(path, is_zip, error):
         return _needs_code(path, f'Python objects besides tensors ({shorten(found)})',
-                           f"torch.load('{path.name}', weights_only=False)['state_dict']")
-    return UserError('this is no PyTorch checkpoint, or it is damaged', where=str(path),
+                           'torch.load({path}, map_location="cpu", weights_only=False)')
+    reason = ' '.join(str(error).split())[:100]
+    return UserError('this is no PyTorch checkpoint, or it is damaged '
+                     f'({type(error).__name__}: {reason})', where=str(path),
                      expected='a file written by torch.save, or .safetensors',
                      nearest=_sibling(path))
 
 
-def _needs_code(path: Path, what: str, weights: str) -> UserError:
+def _needs_code(path: Path, what: str, reading: str) -> UserError:
+    """Advise a command that takes the weights out of a dict, of a module in it, or of a module."""
+    target = path.with_name(f'{path.stem}_weights.pth')
+    reading = reading.format(path=json.dumps(str(path)))
+    script = (f'import torch; c = {reading}; '
+              f'c = next((c[k] for k in {json.dumps(CONTAINERS)} if k in c), c) '
+              'if isinstance(c, dict) else c; '
+              'c = c if isinstance(c, dict) else c.state_dict(); '
+              'torch.save({k: v for k, v in c.items() if isinstance(v, torch.Tensor)}, '
+              f'{json.dumps(str(target))})')
     return UserError(
         f'this file holds {what}, and reading that would run code from the file; if you trust '
-        "where it comes from, convert it once (adapt 'state_dict' if its weights are under "
-        f'another key): python -c "import torch; torch.save({weights}, \'weights.pth\')"',
-        where=str(path))
+        'where it comes from, take the weights out of it once, where the code that it was '
+        f'written with can be imported: python -c {shlex.quote(script)}', where=str(path))
 
 
 def _objects_in(path: Path, is_zip: bool, error: Exception) -> list[str]:
@@ -114,34 +126,26 @@ def _objects_in(path: Path, is_zip: bool, error: Exception) -> list[str]:
     if is_zip and 'Unsupported operand' in str(error):
         return ['in a newer pickle protocol']
     if is_zip and isinstance(error, pickle.UnpicklingError):
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        try:
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        except Exception:  # as above: then the file is damaged, and that is what will be said
+            return []
     return re.findall(r'GLOBAL ([\w.]+)', str(error))[:1]
 
 
 def _read_safetensors(path: Path, map_location: str | torch.device) -> dict[str, Tensor]:
-    """Read the safetensors format: header length (u64), JSON header, raw little-endian data."""
-    dtypes = dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16,
-                  I64=torch.int64, I32=torch.int32, I16=torch.int16, I8=torch.int8,
-                  U8=torch.uint8, BOOL=torch.bool)
-    data = bytearray(path.read_bytes())
     try:
-        start = 8 + struct.unpack('<Q', data[:8])[0]
-        header = json.loads(data[8:start])
-        state = {}
-        for name, entry in header.items():
-            if name == '__metadata__':
-                continue
-            begin, end = entry['data_offsets']
-            dtype, shape = dtypes[entry['dtype']], entry['shape']
-            if end - begin != math.prod(shape) * dtype.itemsize or start + end > len(data):
-                raise _truncated(path)
-            values = torch.frombuffer(data[start + begin:start + end] or bytearray(1),
-                                      dtype=torch.uint8)[:end - begin]
-            state[name] = values.view(dtype).reshape(shape).to(map_location)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        state = safetensors.torch.load(path.read_bytes())
+    except KeyError as error:
+        raise UserError(f'torch has no numbers of the type {error} that this file holds',
+                        where=str(path), expected='weights in float32, float16 or bfloat16'
+                        ) from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        if 'not fully covered' in str(error):
+            raise _truncated(path) from None
         raise UserError('this is no safetensors file, or it is damaged', where=str(path),
                         nearest=_sibling(path)) from None
-    return state
+    return {name: value.to(map_location) for name, value in state.items()}
 
 
 def _sibling(path: Path) -> str | None:

@@ -2,15 +2,17 @@
 
 import ast
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..checkpoints import load, load_backbone_weights, weights_of
+from ..checkpoints import detect, load, load_backbone_weights, weights_of
+from ..checkpoints.names import OURS
 from ..errors import UserError, nearest
 from ..registry import BACKBONES
 from .knn import IMAGENET_MEAN, IMAGENET_STD
@@ -65,7 +67,7 @@ def from_checkpoint(model_name: str, path: str | Path) -> Network:
     checkpoint = load(path)
     backbone = build(model_name)
     report = load_backbone_weights(backbone, checkpoint)
-    mean, std = _normalisation(checkpoint)
+    mean, std = normalisation(checkpoint, str(path))
     network = Network(backbone, f'{path}: {report}', mean, std, _head_classes(checkpoint))
     network.sha256 = weights_hash(backbone)
     return network
@@ -85,17 +87,48 @@ def weights_hash(*modules: nn.Module) -> str:
 def _head_classes(checkpoint: Mapping[str, Any]) -> int | None:
     """Return the classes of a classifier called ``fc``, None for a projection or none."""
     heads = [value for name, value in weights_of(checkpoint).items()
-             if name.split('.')[-2:] == ['fc', 'weight'] and isinstance(value, Tensor)
+             if name.split('.')[-2:] == ['fc', 'weight'] and value.dim() == 2
              and 'neck' not in name and not name.startswith('encoder_')]
     return int(heads[0].shape[0]) if len(heads) == 1 else None
 
 
-def _normalisation(checkpoint: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of ``normalize`` in the config that our checkpoints carry."""
-    text = (checkpoint.get('meta') or {}).get('config', '')
-    for node in ast.parse(text).body if isinstance(text, str) else ():
+def normalisation(checkpoint: Mapping[str, Any],
+                  where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of ``normalize`` in the config that our checkpoints carry.
+
+    Checkpoints of others, which may carry any text there, are of ImageNet's normalisation.
+
+    Args:
+        checkpoint: what the file holds.
+        where: path of the file.
+
+    Raises:
+        UserError: the config of a checkpoint of ours cannot be understood.
+    """
+    meta = checkpoint.get('meta')
+    if detect(checkpoint) != OURS or not isinstance(meta, Mapping) or 'config' not in meta:
+        return IMAGENET_MEAN, IMAGENET_STD
+    try:
+        found = _keywords(str(meta['config']), 'normalize')
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError('the config in this checkpoint is no Python, so its normalisation is '
+                        'unknown', where=where) from None
+    if found is None:
+        return IMAGENET_MEAN, IMAGENET_STD
+    pair = tuple(found.get('mean', ())), tuple(found.get('std', ()))
+    if not all(len(values) == 3 and all(isinstance(v, (int, float)) and math.isfinite(v)
+                                        for v in values) for values in pair) or min(pair[1]) <= 0:
+        raise UserError(f"the normalisation in this checkpoint's config is mean={pair[0]}, "
+                        f'std={pair[1]}', where=where,
+                        expected='three finite numbers each, std above 0')
+    return pair
+
+
+def _keywords(text: str, name: str) -> dict[str, Any] | None:
+    """Return the sequences that ``name = dict(...)`` holds in a text of Python."""
+    for node in ast.parse(text).body:
         if (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-                and node.targets[0].id == 'normalize' and isinstance(node.value, ast.Call)):
-            found = {k.arg: tuple(ast.literal_eval(k.value)) for k in node.value.keywords}
-            return found['mean'], found['std']
-    return IMAGENET_MEAN, IMAGENET_STD
+                and node.targets[0].id == name and isinstance(node.value, ast.Call)):
+            values = {k.arg: ast.literal_eval(k.value) for k in node.value.keywords}
+            return {k: v for k, v in values.items() if isinstance(v, (list, tuple))}
+    return None

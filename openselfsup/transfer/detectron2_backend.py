@@ -21,7 +21,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from .. import distributed
-from ..checkpoints import backbone_state_dict, to_detectron2
+from ..checkpoints import backbone_state_dict, refuse_spoilt, to_detectron2
 from ..datasets.prepare.annotations import Id
 from ..datasets.prepare.instances import encode
 from ..errors import UserError
@@ -210,7 +210,7 @@ def fill(model: nn.Module, weights: dict[str, Tensor]) -> tuple[int, int]:
         How many tensors of the model's ResNet were filled, and how many it has.
 
     Raises:
-        UserError: a tensor of the ResNet is missing or has another shape.
+        UserError: a tensor of the ResNet is missing, has another shape or holds NaN.
     """
     state = model.state_dict()
     own = {key: part for key in state for part in [_resnet_name(key)] if part}
@@ -220,6 +220,7 @@ def fill(model: nn.Module, weights: dict[str, Tensor]) -> tuple[int, int]:
         raise UserError(f'{len(wrong)} of {len(own)} tensors of the backbone are not in these '
                         f'weights, or have another shape: {", ".join(wrong[:3])} ...')
     filled = {key: weights[part] for key, part in own.items() if part in weights}
+    refuse_spoilt(filled, None)
     model.load_state_dict({**state, **filled})
     return len(filled), len([p for p in own.values() if not p.endswith('num_batches_tracked')
                              or p in weights])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checkpoints import load, load_backbone_weights, save
+from ..checkpoints import load, load_backbone_weights, refuse_spoilt, save
 from ..datasets.prepare.mask_codes import CodeTable
 from ..datasets.prepare.mask_folders import judge, pair_masks, survey
 from ..datasets.prepare.report import Report
@@ -118,6 +118,7 @@ class SemanticTrainer:
         optimizer = torch.optim.AdamW(trained, s.lr, weight_decay=s.weight_decay)
         if resume and (out / 'latest.pth').exists():
             checkpoint = load(out / 'latest.pth')
+            refuse_spoilt(checkpoint, str(out / 'latest.pth'))
             for change in s.changes(checkpoint.get('settings', {})):
                 self.log.warning('the config has changed: %s', change)
             self.model.load_state_dict(checkpoint['model'])

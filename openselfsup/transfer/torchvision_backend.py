@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed
-from ..checkpoints import load, load_backbone_weights, save
+from ..checkpoints import load, load_backbone_weights, refuse_spoilt, save
 from ..datasets.prepare.annotations import Id
 from ..datasets.prepare.instances import encode
 from ..errors import UserError
@@ -78,6 +78,7 @@ class TorchvisionBackend:
             return 'random initialisation: MODEL.WEIGHTS is empty'
         checkpoint = read_backbone(path) if path else {}
         if checkpoint.get('kind') == KIND:
+            refuse_spoilt(checkpoint, str(path))
             self.model.load_state_dict(checkpoint['model'])
             self.initialised = checkpoint['initialised']
             self.trained = checkpoint['trained']
@@ -229,7 +230,9 @@ class TorchvisionBackend:
         last = self.output_dir / LAST
         if not last.exists():
             return 0
-        checkpoint = load(self.output_dir / last.read_text(encoding='utf-8').strip())
+        path = self.output_dir / last.read_text(encoding='utf-8').strip()
+        checkpoint = load(path)
+        refuse_spoilt(checkpoint, str(path))
         for change in self.recipe.changes(checkpoint['recipe']):
             self.log.warning('the recipe has changed: %s', change)
         self.model.load_state_dict(checkpoint['model'])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import backbone_state_dict, load, to_detectron2
+from ..checkpoints import backbone_state_dict, load, refuse_spoilt, to_detectron2
 from ..errors import UserError
 from ..files import atomic_file
 
@@ -34,12 +34,13 @@ def convert(source: str | Path, target: str | Path) -> str:
         What was converted, in one line.
 
     Raises:
-        UserError: the checkpoint cannot be read, or the target is called otherwise.
+        UserError: the checkpoint cannot be read or holds NaN, or the target is called otherwise.
     """
     if Path(target).suffix != '.pkl':
         raise UserError('detectron2 tells the format from the suffix', where=str(target),
                         expected='a name ending in .pkl')
     state, kind = backbone_state_dict(load(source))
+    refuse_spoilt(state, str(source))
     renamed = {name: value.detach().cpu().float().numpy()
                for name, value in to_detectron2(state).items()
                if not name.endswith('num_batches_tracked')}

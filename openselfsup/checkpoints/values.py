@@ -1,0 +1,64 @@
+"""What the numbers in a checkpoint must be for anybody to go on with them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .names import shorten
+
+
+def refuse_spoilt(content: Any, where: str | None) -> None:
+    """Refuse tensors that hold NaN or infinity, or variances below zero.
+
+    A network with one such value answers NaN or nonsense for every image, and the largest of
+    several NaN is the first: nonsense then looks like a score.
+
+    Args:
+        content: tensors, nested in dicts, lists and tuples in any way.
+        where: path of the file they come from.
+
+    Raises:
+        UserError: some are spoilt; the first ones are named with how many values.
+    """
+    found = [f'{name} ({count} of {tensor.numel():,} values)'
+             for name, tensor in _tensors(content) if (count := _spoilt_values(name, tensor))]
+    if found:
+        raise UserError(
+            f'{len(found)} tensors hold NaN, infinity or a negative variance: '
+            f'{shorten(found, 3)}', where=where,
+            expected='a checkpoint from before the training diverged, or an undamaged copy')
+
+
+def unusable(tensor: Tensor, dtype: torch.dtype) -> str | None:
+    """Say why a tensor cannot fill a parameter of ``dtype``; None if it can."""
+    if tensor.is_meta:
+        return 'without values'
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        return 'quantised' if tensor.is_quantized else 'sparse'
+    if dtype.is_floating_point and not tensor.dtype.is_floating_point:
+        return str(tensor.dtype).removeprefix('torch.')
+    return None
+
+
+def _tensors(content: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _tensors(value, f'{name}.{key}' if name else str(key))
+    elif isinstance(content, (list, tuple)):
+        for i, value in enumerate(content):
+            yield from _tensors(value, f'{name}.{i}' if name else str(i))
+
+
+def _spoilt_values(name: str, tensor: Tensor) -> int:
+    if not tensor.dtype.is_floating_point or unusable(tensor, tensor.dtype):
+        return 0
+    values = tensor.detach().float()  # also shows what is too large for float32
+    wrong = ~values.isfinite()
+    if name.endswith('running_var'):
+        wrong |= values < 0
+    return int(wrong.sum())
