@@ -40,8 +40,14 @@ def main() -> None:
     import torch
 
     from openselfsup.checkpoints import load_backbone_weights
+    from openselfsup.claims import claimed
     from openselfsup.engine.config import load_config
-    from openselfsup.evaluation.extract import extract_source, write_features
+    from openselfsup.evaluation.extract import (
+        extract_source,
+        inputs_of,
+        refuse_other_features,
+        write_features,
+    )
     from openselfsup.registry import BACKBONES, SOURCES
     from openselfsup.training.precision import resolve
     cfg = load_config(args.config, args.cfg_options)
@@ -55,10 +61,13 @@ def main() -> None:
     recipe = cfg.dataset.recipe
     size = args.size or (recipe[0] if isinstance(recipe, (list, tuple)) else recipe)['size']
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    features = extract_source(backbone.to(device), source, size, args.batch_size,
-                              cfg.normalize['mean'], cfg.normalize['std'],
-                              resolve(args.amp, torch.device(device), '--amp'))
-    write_features(args.out, features, source)
+    settings = (size, cfg.normalize['mean'], cfg.normalize['std'],
+                resolve(args.amp, torch.device(device), '--amp'))
+    inputs = inputs_of(backbone, source, *settings)
+    with claimed(args.out.parent, 'extracting features', f'.{args.out.name}.in_use'):
+        refuse_other_features(args.out, inputs)
+        features = extract_source(backbone.to(device), source, size, args.batch_size, *settings[1:])
+        write_features(args.out, features, source, inputs)
     print(f'{len(features)} tiles x {features.shape[1]} features: {args.out}')
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
+from torch import Tensor
+
 from openselfsup.checkpoints import (
     Architecture,
     architecture_of,
@@ -27,11 +30,22 @@ def torchvision_names(network: Architecture | None) -> set[str]:
     """Return the tensors of the same network in torchvision, fc aside; none if it has none."""
     if network is None or network.torchvision_name is None:
         return set()
-    import torch
     import torchvision
     with torch.device('meta'):
         model = torchvision.models.get_model(network.torchvision_name)
     return {name for name in model.state_dict() if not name.startswith('fc.')}
+
+
+def holds(path: Path, state: dict[str, Tensor]) -> bool:
+    """Return whether a file holds exactly these weights, and so may be written again."""
+    try:
+        found = load(path)
+    except UserError:
+        return False
+    there = found.get('state_dict')
+    return (found.keys() == {'state_dict'} and isinstance(there, dict)
+            and there.keys() == state.keys()
+            and all(torch.equal(there[name], value) for name, value in state.items()))
 
 
 def main() -> None:
@@ -39,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('checkpoint', help='e.g. work_dirs/demo/latest.pth')
     parser.add_argument('out', help='file to write, e.g. work_dirs/demo/backbone.pth; '
-                                    'an existing one is replaced')
+                                    'one that holds something else is refused')
     args = parser.parse_args()
     source, out = Path(args.checkpoint), Path(args.out)
     checkpoint = load(source)
@@ -54,7 +68,10 @@ def main() -> None:
     refuse_spoilt(state, str(source))
     if out.exists() and out.samefile(source):
         raise UserError('this would replace the checkpoint by its own backbone', where=args.out)
-    replaced = out.exists()
+    there = out.exists()
+    if there and not holds(out, state):
+        raise UserError('this file holds something else than this backbone', where=args.out,
+                        expected='another name, or this file removed')
     save(dict(state_dict=state), out)
 
     network = architecture_of(state)
@@ -65,7 +82,7 @@ def main() -> None:
               f'{network.torchvision_name} (without fc) matched')
         if missing := sorted(names - state.keys()):
             print(f'missing: {shorten(missing)}')
-    print(f'{"replaced" if replaced else "wrote"} {out}: {len(state)} tensors')
+    print(f'{"had already" if there else "wrote"} {out}: {len(state)} tensors')
 
 
 if __name__ == '__main__':

@@ -69,7 +69,10 @@ def parse_arguments() -> argparse.Namespace:
     add('--knn_k', type=int, default=20)
     add('--knn_temperature', type=float, default=0.07)
     add('--work_dir', help='work directory of the pretraining: its curves go into the report')
-    add('--out', type=Path, help='default work_dirs/evaluation/NAME_OF_CHECKPOINT')
+    add('--allow_overlap', '--allow-overlap', action='store_true',
+        help='warn where --train and --test share patients or tiles, in place of refusing them')
+    add('--out', type=Path, help='default work_dirs/evaluation/FOLDER_CHECKPOINT, for '
+                                 'FOLDER/CHECKPOINT.pth; _2, _3 ... where that holds other results')
     return parser.parse_args()
 
 
@@ -85,6 +88,16 @@ def device_of(name: str, index: str, warn) -> str:
         warn(f'WARNING: there is no GPU {index}: using GPU 0')
         index = '0'
     return f'cuda:{index}'
+
+
+def default_folder(checkpoint: str) -> Path:
+    """Return where the results of a checkpoint go by default.
+
+    Every run has an epoch_200.pth: the name of its folder tells them apart.
+    """
+    path = Path(checkpoint).resolve()
+    name = f'{path.parent.name}_{path.stem}' if checkpoint else 'baselines'
+    return Path('work_dirs/evaluation') / name
 
 
 def main() -> None:
@@ -110,7 +123,7 @@ def main() -> None:
         evaluation.LINEAR, evaluation.KNN,
         *([evaluation.AUGMENTED] if args.only_linear_eval else []),
         *([evaluation.FINETUNE] if args.only_fine_tuning else [])]
-    out = args.out or Path('work_dirs/evaluation') / (Path(args.model_path).stem or 'baselines')
+    out = args.out or default_folder(args.model_path)
     train = TrainSettings(
         args.ft_epoch, args.lr, args.momentum, args.weight_decay, args.batch_size,
         args.early_stop, args.validation_split, args.image_size,
@@ -118,13 +131,14 @@ def main() -> None:
     settings = evaluation.Settings(
         out, args.model_name, args.model_path, tuple(protocols), tuple(args.labeled_train),
         tuple(args.seeds or [args.seed]), train, args.paper_compat, torch.device(device),
-        args.knn_k, args.knn_temperature, args.imagenet)
+        args.knn_k, args.knn_temperature, args.imagenet, rename_out=args.out is None)
     settings.check()  # before the tiles are looked at, which can take minutes
     data = find_data(args.dataset_path, args.train, args.test, args.holdout,
-                     patient_pattern=args.patient_pattern, layout=args.dataset)
+                     patient_pattern=args.patient_pattern, layout=args.dataset,
+                     allow_overlap=args.allow_overlap)
     results = Evaluation(settings, data).run()
     print(results_table(results, columns))
-    print(f'report: {write_report(out, args.work_dir)}')
+    print(f'report: {write_report(settings.out, args.work_dir)}')
 
 
 if __name__ == '__main__':

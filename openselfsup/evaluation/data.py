@@ -8,12 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoints.names import shorten
 from ..datasets.headers import SUFFIXES
 from ..datasets.listing import list_files, require_folder
 from ..datasets.pcam import PCam
 from ..datasets.sources import ImageFolder, Source
 from ..errors import UserError, nearest
-from .sampling import hold_out, patients_of
+from .copies import same_files, same_pixels
+from .patients import (
+    all_or_none,
+    check_pattern,
+    compile_pattern,
+    nothing_to_hold_out,
+    patients_of,
+)
+from .sampling import hold_out
 
 NCT = ('NCT-CRC-HE-100K', 'CRC-VAL-HE-7K')
 PCAM_H5 = 'camelyonpatch_level_2_split_{}_x.h5'
@@ -52,6 +61,9 @@ class EvaluationData:
         classes: names of the classes.
         train_patients, test_patients: patient of each tile, or None where paths do not tell.
         notes: what a reader of the results must know about the data, in sentences.
+        published: the two parts are a data set as it was published: what they have in common is
+            said and not refused.
+        shared: patients (None if unknown) and tiles that are in both parts.
     """
 
     train: Source
@@ -60,11 +72,27 @@ class EvaluationData:
     train_patients: np.ndarray | None = None
     test_patients: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
+    published: bool = False
+    shared: dict[str, int | None] = field(default_factory=lambda: dict(patients=None, tiles=0))
+
+    def tell_overlap(self, what: str) -> str:
+        """Note what both parts have in common, as a warning beside every number.
+
+        Raises:
+            UserError: the parts are the user's own and nobody said that this may be.
+        """
+        if not self.published:
+            raise UserError(f'{what}: a test that is not independent flatters', where='--test',
+                            expected='parts that share no patient and no tile, or '
+                                     '--allow_overlap to go on with this as a warning')
+        self.notes.append(f'WARNING: {what}: the test is not independent, and the numbers flatter.')
+        return self.notes[-1]
 
 
 def find_data(dataset_path: str | None = None, train: str | None = None, test: str | None = None,
               share: float | None = None, seed: int = 0,
-              patient_pattern: str | None = None, layout: str = 'NCT') -> EvaluationData:
+              patient_pattern: str | None = None, layout: str = 'NCT',
+              allow_overlap: bool = False) -> EvaluationData:
     """Find training and test tiles, and refuse what would make the result meaningless.
 
     Args:
@@ -77,11 +105,15 @@ def find_data(dataset_path: str | None = None, train: str | None = None, test: s
         seed: draws that split.
         patient_pattern: regular expression that finds the patient in a tile's path.
         layout: 'NCT' or 'PCam', the layout of ``dataset_path`` to look for first.
+        allow_overlap: warn where both parts have patients or tiles in common, in place of
+            refusing them. The published layouts of NCT-CRC-HE and PCam are never refused.
 
     Raises:
         UserError: no such folders, empty class folders, classes of the test that the training
-            part lacks, the same file in both parts.
+            part lacks, patients or tiles in both parts, a pattern that finds no patients, or
+            no patient that could be held out.
     """
+    compile_pattern(patient_pattern)  # before the tiles are looked at, which can take minutes
     if train is None:
         if dataset_path is None:
             raise UserError('no data is given', where='--dataset_path',
@@ -94,11 +126,16 @@ def find_data(dataset_path: str | None = None, train: str | None = None, test: s
                             expected='--test, or --holdout with the share of tiles to hold out')
         return _held_out(source, share, seed, patient_pattern)
     other = open_source(test, source.classes)
-    data = EvaluationData(source, other, source.classes)
-    data.train_patients = patients(source, patient_pattern)
-    data.test_patients = patients(other, patient_pattern)
+    data = EvaluationData(source, other, source.classes,
+                          published=allow_overlap or Path(train).name in (NCT[0],
+                                                                          PCAM_H5.format('train')))
+    told = [patients(part, patient_pattern) for part in (source, other)]
+    check_pattern(patient_pattern, np.concatenate(told), source.path(0))
+    _check_patients(data, *told)
     _check_disjoint(source, other)
-    data.notes += _notes(data)
+    _check_copies(data)
+    data.train_patients, data.test_patients = map(all_or_none, told)
+    data.notes += _notes(data, told)
     return data
 
 
@@ -124,8 +161,8 @@ def open_source(path: str | Path, classes: list[str] | None = None) -> Source:
     return source
 
 
-def patients(source: Source, pattern: str | None) -> np.ndarray | None:
-    """Return the patient of each tile of a source, None where its paths do not tell."""
+def patients(source: Source, pattern: str | None) -> np.ndarray:
+    """Return the patient of each tile of a source, '' where its path does not tell."""
     return patients_of([source.path(i) for i in range(len(source))], pattern)
 
 
@@ -158,15 +195,61 @@ def _refuse_empty_folders(root: Path) -> None:
 def _held_out(source: Source, share: float, seed: int, pattern: str | None) -> EvaluationData:
     if not 0 < share < 1:
         raise UserError(f'{share} is no share', where='--holdout', expected='between 0 and 1')
-    groups = patients(source, pattern)
-    kept, held = hold_out(source.labels, share, seed, groups)
+    told = patients(source, pattern)
+    check_pattern(pattern, told, source.path(0))
+    groups = all_or_none(told)
+    numbers = (same_files(source)[0] if os.path.isfile(source.path(0)) else same_pixels(source))
+    firsts = np.sort(np.unique(numbers, return_index=True)[1])  # one tile of each set of copies
+    if groups is None:
+        _, chosen = hold_out(source.labels[firsts], share, seed)
+        out = np.isin(numbers, numbers[firsts[chosen]])
+    else:
+        _, chosen = hold_out(source.labels, share, seed, groups)
+        out = np.isin(np.arange(len(source)), chosen)
+    if not out.any():
+        raise nothing_to_hold_out(source, groups)
+    # A copy of a training tile tests nothing, whatever patient it is filed under.
+    held, kept = np.flatnonzero(out & ~np.isin(numbers, numbers[~out])), np.flatnonzero(~out)
+    if not len(held):
+        raise UserError('every tile that was held out is a copy of one that was not',
+                        where='--holdout', expected='patients with tiles of their own')
     data = EvaluationData(Part(source, kept), Part(source, held), source.classes)
+    how = 'single tiles, stratified by class'
     if groups is not None:
         data.train_patients, data.test_patients = groups[kept], groups[held]
-    how = 'whole patients' if groups is not None else 'single tiles, stratified by class'
+        data.shared['patients'] = 0
+        how = (f'whole patients, {len(np.unique(groups[out]))} of {len(np.unique(groups))}, with '
+               f'{100 * out.mean():.0f} % of the tiles')
     data.notes = [f'The test tiles were held out of one folder by seed {seed}: {how}.']
-    data.notes += _notes(data)
+    if len(firsts) < len(source):
+        data.notes.append(f'{len(source) - len(firsts)} of {len(source)} tiles are copies of '
+                          f'others: no copy of a training tile is in the test ({out.sum()} tiles '
+                          f'were held out, {len(held)} of them test).')
+    data.notes += _notes(data, [told])
     return data
+
+
+def _check_patients(data: EvaluationData, train: np.ndarray, test: np.ndarray) -> None:
+    known = np.unique(test[test != ''])
+    if not len(known) or not (train != '').any():
+        return
+    both = np.intersect1d(known, train)
+    data.shared['patients'] = len(both)
+    if len(both):
+        tiles = int(np.isin(test, both).sum())
+        data.tell_overlap(f'{len(both)} of {len(known)} test patients, with {tiles} of {len(test)} '
+                          f'test tiles, are in the training part too: {shorten(both, 3)}')
+
+
+def _check_copies(data: EvaluationData) -> None:
+    train, test = same_files(data.train, data.test)
+    copied = np.flatnonzero(np.isin(test, train))
+    data.shared['tiles'] = len(copied)
+    if len(copied):
+        first = int(copied[0])
+        twin = int(np.flatnonzero(train == test[first])[0])
+        data.tell_overlap(f'{len(copied)} of {len(test)} test tiles are byte for byte training '
+                          f'tiles, such as {data.test.path(first)} and {data.train.path(twin)}')
 
 
 def _check_disjoint(train: Source, test: Source) -> None:
@@ -177,7 +260,7 @@ def _check_disjoint(train: Source, test: Source) -> None:
                         where=min(shared), expected='two parts without common tiles')
 
 
-def _notes(data: EvaluationData) -> list[str]:
+def _notes(data: EvaluationData, told: Sequence[np.ndarray]) -> list[str]:
     notes = []
     missing = [name for label, name in enumerate(data.classes)
                if label not in set(data.test.labels.tolist())]
@@ -188,6 +271,12 @@ def _notes(data: EvaluationData) -> list[str]:
         notes.append('WARNING: the paths tell no patients, so training and validation tiles may '
                      'come from one patient, and intervals treat tiles as independent '
                      '(--patient_pattern finds ids in paths).')
+        some = sum(int((part != '').sum()) for part in told)
+        if some:
+            notes.append(f'{some} of {sum(map(len, told))} paths do tell a patient.')
+    elif len(np.unique(data.test_patients)) == 1:
+        notes.append('WARNING: all test tiles are of one patient: intervals redraw tiles and say '
+                     'nothing of other patients.')
     sizes = Counter(size for part in (data.train, data.test) for size in _sizes(part))
     if len(sizes) > 1:
         common = ', '.join(f'{w} x {h} ({n})' for (w, h), n in sizes.most_common(3))

@@ -1,7 +1,10 @@
 """Features of any source of tiles, and the files that hold them."""
 
+import hashlib
 import io
+import json
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +13,13 @@ from torch import Tensor, nn
 
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
+from ..errors import UserError
 from ..files import atomic_file
 from ..training.precision import DTYPES
 from .knn import IMAGENET_MEAN, IMAGENET_STD, extract_features
+from .neighbours import refuse_not_finite
+from .networks import weights_hash
+from .ownership import digest
 
 
 class _Unlabelled(Source):
@@ -41,22 +48,68 @@ def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: i
 
     Returns:
         float32 tensor of shape (N, C) on the CPU.
+
+    Raises:
+        UserError: tiles that cannot be read, or features that are not finite.
     """
     source.check()
     tiles = LabeledTileDataset(_Unlabelled(source), size, check=False)
-    return extract_features(backbone, tiles, batch_size, mean, std, autocast=DTYPES[amp])
+    features = extract_features(backbone, tiles, batch_size, mean, std, autocast=DTYPES[amp])
+    refuse_not_finite(features)
+    return features
 
 
-def write_features(out: str | Path, features: Tensor, source: Source) -> None:
+def inputs_of(backbone: nn.Module, source: Source, size: int, mean: Sequence[float],
+              std: Sequence[float], amp: str) -> str:
+    """Return one SHA-256 of all that features depend on: weights, tiles, input and precision.
+
+    Args:
+        backbone, source, size, mean, std, amp: as in :func:`extract_source`.
+    """
+    text = json.dumps([weights_hash(backbone), digest(source), size, list(map(float, mean)),
+                       list(map(float, std)), amp])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def refuse_other_features(out: str | Path, inputs: str) -> None:
+    """Refuse to replace a file that holds something else than these features, computed before.
+
+    Args:
+        out: the file that is to be written.
+        inputs: SHA-256 of all that the features depend on.
+
+    Raises:
+        UserError: the file is there, and is of other weights, tiles or settings, or of none.
+    """
+    if not Path(out).exists():
+        return
+    try:
+        if Path(out).suffix == '.npz':
+            with np.load(out) as file:
+                found = str(file['inputs'])
+        else:
+            import h5py
+            with h5py.File(out) as file:
+                found = file['inputs'].asstr()[()]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        found = None
+    if found != inputs:
+        raise UserError('this file holds something else: features of other weights, tiles or '
+                        'settings, or none that this version wrote', where=str(out),
+                        expected='another name, or this file removed')
+
+
+def write_features(out: str | Path, features: Tensor, source: Source, inputs: str) -> None:
     """Write features with the paths and labels of their tiles, at once or not at all.
 
     Args:
         out: a ``.npz`` or ``.h5`` file: ``features`` float32 (N, D), ``paths`` (N,), and
-            ``labels`` int64 (N,) and ``classes`` (C,) where the source has them.
+            ``labels`` int64 (N,) and ``classes`` (C,) where the source has them, ``inputs``.
         features: of the tiles, in the order of the source.
         source: the tiles.
+        inputs: SHA-256 of all that the features depend on.
     """
-    arrays = dict(features=features.numpy(),
+    arrays = dict(features=features.numpy(), inputs=np.array(inputs),
                   paths=np.array([source.path(i) for i in range(len(source))]))
     if source.labels is not None:
         arrays['labels'] = source.labels

@@ -5,6 +5,7 @@ tiles that come out of the labelled ones. ``paper-compat`` hands it what was pub
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,9 +22,12 @@ from ..datasets.tiles import TileDataset
 from ..training.precision import DTYPES
 from .data import Part
 from .knn import IMAGENET_MEAN, IMAGENET_STD, extract_features
-from .sampling import hold_out, with_replacement
+from .sampling import validation_split, with_replacement
 
 ETA_MIN, RESTART_EPOCHS = 4e-8, 5
+#: A training whose chosen epoch costs so many times what guessing costs has diverged: the weights
+#: grew without bound, and its accuracy is that of whatever class they grew towards.
+EXPLODED = 10
 
 
 @dataclass
@@ -68,14 +72,18 @@ class Trained:
         chosen: the epoch (from 1) and its accuracy on the tiles that chose it.
         history: one dict an epoch: loss, selection accuracy and loss.
         train_tiles, validation_tiles: how many were used.
+        diverged: epoch (from 1) in which the training diverged, None if it did not: the loss or
+            an answer was no number any more, or the loss exploded and was still so in the best
+            epoch (:data:`EXPLODED`). The model is of no use then.
     """
 
     model: 'TileClassifier'
     settings: dict[str, Any]
     chosen: dict[str, Any]
-    history: list[dict[str, float]]
+    history: list[dict[str, float | None]]
     train_tiles: int
     validation_tiles: int
+    diverged: int | None = None
 
 
 class TileClassifier(nn.Module):
@@ -130,7 +138,7 @@ def augmentation(size: int) -> dict:
 
 def train_honestly(backbone: nn.Module, width: int, labelled: Part, classes: int,
                    settings: TrainSettings, seed: int, frozen: bool,
-                   patients: np.ndarray | None = None,
+                   patients: np.ndarray | None = None, copies: np.ndarray | None = None,
                    normalise: tuple[Sequence[float], Sequence[float]] = (IMAGENET_MEAN,
                                                                          IMAGENET_STD)) -> Trained:
     """linear-augmented-v1 (frozen) and finetune-v1: validation tiles inside the labelled ones.
@@ -145,13 +153,17 @@ def train_honestly(backbone: nn.Module, width: int, labelled: Part, classes: int
         frozen: keep the backbone, in eval mode, and train all epochs; otherwise train
             everything and stop early.
         patients: patient of each labelled tile, or None.
+        copies: the same number for labelled tiles of the same pixels, or None.
         normalise: mean and std of the input.
     """
-    kept, held = hold_out(labelled.labels, settings.validation_split, seed, patients)
+    kept, held, how = validation_split(labelled.labels, settings.validation_split, seed, patients,
+                                       copies)
     validation = held if len(held) else kept  # a tile a class: nothing can be held out
     model = TileClassifier(backbone, width, classes, seed)
-    return _train(model, Part(labelled, kept), Part(labelled, validation), settings, seed, frozen,
-                  moving_statistics=False, normalise=normalise)
+    trained = _train(model, Part(labelled, kept), Part(labelled, validation), settings, seed,
+                     frozen, moving_statistics=False, normalise=normalise)
+    trained.chosen['validated_by'] = how if len(held) else 'the tiles that are trained on'
+    return trained
 
 
 def train_as_published(backbone: nn.Module, width: int, train: Source, test: Source,
@@ -209,6 +221,7 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
                                                                     eta_min=ETA_MIN)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == 'fp16')
     best, best_state, since, history = (-1.0, 0.0), None, 0, []
+    chosen, diverged = {}, None
     for epoch in range(1 if settings.debug else settings.epochs):
         model.train()
         model.backbone.train(not frozen or moving_statistics)
@@ -216,6 +229,10 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
         loss = _epoch(model, loader, optimizer, scaler, settings.amp, normalise)
         schedule.step()
         probabilities = predict(model, watched, settings, normalise)
+        if not (math.isfinite(loss) and probabilities.isfinite().all()):
+            diverged = epoch + 1
+            history.append(dict(epoch=epoch + 1, loss=loss, accuracy=None, cross_entropy=None))
+            break
         accuracy = float((probabilities.argmax(1) == watched.labels).double().mean())
         cross_entropy = float(F.nll_loss(probabilities.clamp(min=1e-12).log(), watched.labels))
         history.append(dict(epoch=epoch + 1, loss=loss, accuracy=accuracy,
@@ -229,11 +246,21 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
             chosen = dict(epoch=epoch + 1, selection_accuracy=accuracy)
         if not frozen and since >= settings.early_stop:
             break
-    model.load_state_dict(best_state)
+    diverged = diverged or _exploded(history, chosen['epoch'], model.fc.out_features)
+    if diverged:
+        chosen = {}
+    else:
+        model.load_state_dict(best_state)
     described = asdict(settings) | dict(
         schedule=f'cosine warm restarts, T0 {RESTART_EPOCHS}, eta_min {ETA_MIN}', frozen=frozen,
         augmentation=recipe, moving_statistics=moving_statistics)
-    return Trained(model.eval(), described, chosen, history, len(train), len(choice))
+    return Trained(model.eval(), described, chosen, history, len(train), len(choice), diverged)
+
+
+def _exploded(history: list[dict], chosen: int, classes: int) -> int | None:
+    """Return the first epoch of an exploded loss, if the chosen epoch's is one; else None."""
+    epochs = [h['epoch'] for h in history if h['loss'] > EXPLODED * math.log(classes)]
+    return epochs[0] if chosen in epochs else None
 
 
 def _epoch(model: nn.Module, loader: ViewLoader, optimizer: torch.optim.Optimizer,

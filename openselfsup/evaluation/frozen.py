@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .logistic import Axes, Classifier, principal_axes, solve
-from .neighbours import nearest_tiles, vote_shares
-from .sampling import hold_out
+from ..errors import UserError
+from .logistic import Axes, Classifier, gradient_left, principal_axes, solve
+from .neighbours import nearest_tiles, refuse_not_finite, vote_shares
+from .sampling import validation_split
 
 #: Penalties that linear-v1 chooses from (see :func:`~openselfsup.evaluation.logistic.solve`).
 PENALTIES = tuple(10.0 ** e for e in (1, 0, -1, -2, -3, -4, -5))
@@ -49,7 +50,7 @@ class Fitted:
 
 
 def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
-               patients: np.ndarray | None = None) -> Fitted:
+               patients: np.ndarray | None = None, copies: np.ndarray | None = None) -> Fitted:
     """linear-v1: logistic regression, its penalty chosen on validation tiles inside train.
 
     Features are standardised by training tiles, by 3,000 of them where there are more. The
@@ -66,29 +67,42 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
         classes: C.
         seed: draws the validation tiles.
         patients: patient of each tile, or None; whole patients validate where given.
+        copies: a number for each tile, the same for tiles of the same pixels, or None: no copy
+            of a tile that is fitted on validates.
+
+    Raises:
+        UserError: features that are not finite, or that no classifier can be fitted to.
     """
+    refuse_not_finite(features)
     search = _subset(labels, features.shape[1], seed)
-    splits = [hold_out(labels[search].numpy(), VALIDATION_SHARE, seed * SPLITS + i,
-                       None if patients is None else patients[search])
-              for i in range(SPLITS if len(labels) <= FEW_TILES else 1)]
-    splits = [(kept, held) for kept, held in splits if len(held)]
+    found = [validation_split(labels[search].numpy(), VALIDATION_SHARE, seed * SPLITS + i,
+                              None if patients is None else patients[search],
+                              None if copies is None else copies[search])
+             for i in range(SPLITS if len(labels) <= FEW_TILES else 1)]
+    splits = [(kept, held) for kept, held, _ in found if len(held)]
     settings = dict(penalties=list(PENALTIES), validation_share=VALIDATION_SHARE,
                     splits=len(splits), search_tiles=len(search), standardised=True,
                     solver='L-BFGS')
     axes = principal_axes(features[search])
     best, sharpness, loss, start = 0, 1.0, math.nan, None
     if splits:
-        losses, found = _search(features[search], axes, labels[search], classes, splits)
+        losses, thetas = _search(features[search], axes, labels[search], classes, splits)
+        losses = losses.nan_to_num(nan=math.inf)  # argmin would take NaN for the least
         best, factor = divmod(int(losses.argmin()), len(SHARPNESS))
         sharpness, loss = SHARPNESS[factor], float(losses.min())
-        start = found[:, best].mean(0, keepdim=True)  # nearly the answer
-    theta = solve(features, axes, labels, classes, torch.tensor([PENALTIES[best]]), start=start,
-                  tolerance=TOLERANCE)[0]
-    weight, bias = axes.classifier(theta)
+        start = thetas[:, best].mean(0, keepdim=True)  # nearly the answer
+    problem = features, axes, labels, classes, torch.tensor([PENALTIES[best]])
+    theta = solve(*problem, start=start, tolerance=TOLERANCE)
+    gradient = gradient_left(*problem, theta)
+    if not math.isfinite(gradient):
+        raise UserError('logistic regression on these features gives no finite classifier',
+                        expected='features of a smaller range')
+    weight, bias = axes.classifier(theta[0])
     classifier = Classifier(sharpness * weight, sharpness * bias)
     return Fitted(classifier.probabilities, settings,
                   dict(penalty=PENALTIES[best], sharpness=round(sharpness, 4),
-                       validation_loss=round(loss, 6)), classifier)
+                       validation_loss=round(loss, 6), gradient_left=round(gradient, 6),
+                       validated_by=found[0][2]), classifier)
 
 
 def fit_knn(features: Tensor, labels: Tensor, classes: int, k: int = 20,

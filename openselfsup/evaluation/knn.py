@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.scan import default_workers
 from ..errors import UserError
+from .neighbours import refuse_not_finite
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ROWS = 1024  # queries compared at a time: bounds the memory of the similarity matrix
@@ -134,8 +135,7 @@ def leave_one_out_accuracy(features: Tensor, labels: Tensor, k: int = 3,
 
 
 def _normalised(features: Tensor) -> Tensor:
-    if not features.isfinite().all():
-        raise UserError('the features are not finite', expected='a backbone without NaN or inf')
+    refuse_not_finite(features)
     return F.normalize(features.detach().double(), dim=1)
 
 

@@ -8,7 +8,7 @@ where plain gradient steps need thousands.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -103,12 +103,40 @@ def solve(features: Tensor, axes: Axes, labels: Tensor, classes: int, penalties:
     Returns:
         Parameters of shape (K, C, r + 1); the last column is the bias.
     """
+    count, rank = len(penalties), axes.basis.shape[1]
+    theta = (axes.basis.new_zeros(count, classes, rank + 1) if start is None
+             else start.to(axes.basis).expand(count, -1, -1).clone())
+    # Cross-entropy curves like p (1 - p) times the second moments of the inputs.
+    bound = (classes - 1) / classes ** 2
+    penalty = penalties.to(theta).view(-1, 1, 1)
+    curvature = torch.cat([(bound * axes.variance).view(1, 1, -1) + penalty,
+                           penalty.new_full((count, 1, 1), bound)], 2)
+    with _one_thread(features.numel() * count * classes < _SMALL):
+        return _lbfgs(_objective(features, axes, labels, classes, penalties, weights), theta,
+                      1 / curvature, tolerance, max_passes)
+
+
+def gradient_left(features: Tensor, axes: Axes, labels: Tensor, classes: int, penalties: Tensor,
+                  theta: Tensor) -> float:
+    """Return the largest entry of the gradient at parameters that :func:`solve` found.
+
+    It tells whether the passes were enough; NaN where features or parameters are not finite.
+
+    Args:
+        features, axes, labels, classes, penalties: as in :func:`solve`.
+        theta: parameters of shape (K, C, r + 1).
+    """
+    _, gradient = _objective(features, axes, labels, classes, penalties)(theta)
+    return float(gradient.abs().max())
+
+
+def _objective(features: Tensor, axes: Axes, labels: Tensor, classes: int, penalties: Tensor,
+               weights: Tensor | None = None) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return what maps parameters (K, C, r + 1) to values (K,) and gradients."""
     x, count = features.to(axes.basis), len(penalties)
     rank = axes.basis.shape[1]
     turn = axes.basis / axes.scale.unsqueeze(1)  # D x r
     penalty = penalties.to(x).view(-1, 1, 1)
-    theta = (x.new_zeros(count, classes, rank + 1) if start is None
-             else start.to(x).expand(count, -1, -1).clone())
     share = (x.new_full((1, len(x)), 1 / len(x)) if weights is None
              else (weights / weights.sum(1, keepdim=True)).to(x))
     truth = F.one_hot(labels, classes).T.to(x)  # C x N
@@ -116,7 +144,7 @@ def solve(features: Tensor, axes: Axes, labels: Tensor, classes: int, penalties:
 
     def value_and_gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
         weight, bias = theta[..., :-1], theta[..., -1]
-        raw = weight.reshape(-1, rank) @ turn.T  # (K·C) x D
+        raw = weight.reshape(count * classes, rank) @ turn.T  # (K·C) x D
         # Tiles last: both products then run along the rows of x, as it lies in memory.
         logits = torch.addmm((bias.flatten() - raw @ axes.mean).unsqueeze(1), raw, x.T)
         error = logits.view(count, classes, -1).log_softmax(1)  # K x C x N
@@ -128,12 +156,7 @@ def solve(features: Tensor, axes: Axes, labels: Tensor, classes: int, penalties:
         slope = (slope @ turn).view_as(weight) + penalty * weight
         return value, torch.cat([slope, total.unsqueeze(2)], 2)
 
-    # Cross-entropy curves like p (1 - p) times the second moments of the inputs.
-    bound = (classes - 1) / classes ** 2
-    curvature = torch.cat([(bound * axes.variance).view(1, 1, -1) + penalty,
-                           penalty.new_full((count, 1, 1), bound)], 2)
-    with _one_thread(x.numel() * count * classes < _SMALL):
-        return _lbfgs(value_and_gradient, theta, 1 / curvature, tolerance, max_passes)
+    return value_and_gradient
 
 
 @contextlib.contextmanager

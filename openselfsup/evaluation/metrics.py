@@ -35,7 +35,8 @@ def score(labels: np.ndarray, probabilities: np.ndarray,
         Arrays of shape (R,); NaN for AUROC where only one class has weight.
 
     Raises:
-        UserError: there is no tile, or the classifier knows fewer classes than the labels.
+        UserError: there is no tile, or the classifier knows fewer classes than the labels or
+            answers NaN.
         ValueError: a weighting leaves no tile.
     """
     check_head(labels, probabilities)
@@ -78,9 +79,16 @@ def per_class_recall(labels: np.ndarray, probabilities: np.ndarray) -> list[floa
 
 
 def check_head(labels: np.ndarray, probabilities: np.ndarray) -> None:
-    """Refuse data without a tile, and a head that has fewer classes than the data."""
+    """Refuse data without a tile, a head that has fewer classes than the data, and NaN.
+
+    The largest of several NaN is the first one: without this, NaN would be scored as class 0.
+    """
     if not len(labels):
         raise UserError('there is not one tile to score', expected='at least one labelled tile')
+    wrong = int((~np.isfinite(probabilities).all(1)).sum())
+    if wrong:
+        raise UserError(f'the probabilities of {wrong} of {len(labels)} tiles are not finite',
+                        expected='a classifier that did not diverge')
     needed = int(labels.max()) + 1
     if probabilities.shape[1] < needed:
         raise UserError(f'the head knows {probabilities.shape[1]} classes, the data has {needed}',

@@ -29,8 +29,7 @@ def nearest_tiles(bank: Tensor, queries: Tensor, k: int,
     if not 1 <= k <= len(bank):
         raise UserError(f'{k} neighbours are asked for', where='k',
                         expected=f'1 to {len(bank)}, the number of training tiles')
-    if not (bank.isfinite().all() and queries.isfinite().all()):
-        raise UserError('the features are not finite', expected='a backbone without NaN or inf')
+    refuse_not_finite(bank, queries)
     bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
     faiss = _faiss() if backend != 'torch' and bank.device.type == 'cpu' else None
     if faiss is None:
@@ -43,6 +42,24 @@ def nearest_tiles(bank: Tensor, queries: Tensor, k: int,
     index.add(bank.contiguous().numpy())
     similarity, found = index.search(queries.contiguous().numpy(), k)
     return torch.from_numpy(similarity), torch.from_numpy(found)
+
+
+def refuse_not_finite(*features: Tensor, of: str = '') -> None:
+    """Refuse features that hold NaN or infinity: nothing that is computed from them means anything.
+
+    Args:
+        features: tensors of shape (N, D).
+        of: whose features they are, for the sentence.
+
+    Raises:
+        UserError: some are not finite; it says of how many tiles.
+    """
+    for part in features:
+        wrong = int((~part.isfinite().all(1)).sum())
+        if wrong:
+            raise UserError(f'the features{f" of {of}" if of else ""} are not finite for {wrong} '
+                            f'of {len(part)} tiles', expected='a backbone without NaN or inf, in '
+                            'a precision that holds its values (fp16 ends at 65,504)')
 
 
 def vote_shares(similarity: Tensor, neighbours: Tensor, labels: Tensor, classes: int,

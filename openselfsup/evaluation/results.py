@@ -9,6 +9,7 @@ environment             versions of the library, Python and torch; device
 model                   what was evaluated: name, path, tensors matched / expected, sha256
 data                    folders, tiles, classes and tiles of each class, for both parts
 notes                   sentences that belong beside every number
+request                 what was asked for: protocols, shares, seeds and their settings
 rows                    one for each protocol, features, labelled fraction and seed
 summary                 one for each protocol, features and fraction: mean and sd over seeds
 ======================= =================================================================
@@ -26,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .metrics import SCORES
+from ..files import atomic_file
+from . import results_form as form
 
 SCHEMA = 1
 FILE = 'results.json'
+_ADDED = ('request', 'diverged')  # fields that older files of this schema lack
 
 
 @dataclass
@@ -52,6 +55,8 @@ class Row:
         history: loss, and accuracy and cross-entropy on the validation tiles, of each epoch;
             empty for protocols on cached features.
         seconds: time of fitting and testing, without the cached features.
+        diverged: epoch in which the training diverged, None if it did not. A row that diverged has
+            no scores: every number in ``scores`` and ``recall_by_class`` is null.
     """
 
     protocol: str
@@ -67,8 +72,9 @@ class Row:
     scores: dict[str, dict[str, float | None]]
     recall_by_class: list[float | None]
     confusion: list[list[int]]
-    history: list[dict[str, float]]
+    history: list[dict[str, float | None]]
     seconds: float
+    diverged: int | None = None
 
 
 @dataclass
@@ -79,7 +85,9 @@ class Summary:
         protocol, features, fraction, honest: as in :class:`Row`.
         seeds: the seeds.
         scores: by name: ``mean``, ``sd`` over the seeds (None for one seed), and ``low`` and
-            ``high``, the 95 % interval of the mean when test tiles are redrawn.
+            ``high``, the 95 % interval of the mean when test tiles are redrawn. All are null
+            where a seed diverged: a mean over the others would flatter.
+        diverged: the seeds whose training diverged.
     """
 
     protocol: str
@@ -88,6 +96,7 @@ class Summary:
     honest: bool
     seeds: list[int]
     scores: dict[str, dict[str, float | None]]
+    diverged: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -101,13 +110,15 @@ class Results:
     notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     summary: list[Summary] = field(default_factory=list)
+    request: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def write(self, folder: str | Path) -> Path:
-        """Write ``results.json`` into a folder and return its path."""
+        """Write ``results.json`` into a folder, at once or not at all, and return its path."""
         path = Path(folder) / FILE
         text = json.dumps(plain(dataclasses.asdict(self)), indent=1, allow_nan=False)
-        path.write_text(text + '\n', encoding='utf-8')
+        with atomic_file(path) as file:
+            file.write(f'{text}\n'.encode())
         return path
 
 
@@ -115,39 +126,60 @@ def read_results(path: str | Path) -> Results:
     """Read a ``results.json``, or the one in a folder.
 
     Raises:
-        UserError: no such file, another schema, or fields that are missing or unknown.
+        UserError: no such file, no JSON (NaN and Infinity are none), another schema, or fields
+            that are missing, unknown or of another form.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     try:
-        found = json.loads(path.read_text(encoding='utf-8'))
+        found = json.loads(path.read_text(encoding='utf-8'), parse_constant=_no_number,
+                           parse_float=_finite)
     except FileNotFoundError:
         raise UserError('no such file', where=str(path),
                         expected='the folder of an evaluation, with its results.json') from None
-    except ValueError as error:
+    except OSError as error:
+        raise UserError(f'could not be read: {error.strerror}', where=str(path)) from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f'this is no JSON: {error}', where=str(path)) from None
     if not isinstance(found, dict) or found.get('schema') != SCHEMA:
         version = found.get('schema') if isinstance(found, dict) else None
         raise UserError(f'the schema is {version}', where=str(path), expected=str(SCHEMA))
     results = _build(Results, found, path, 'results')
+    if not all(isinstance(part, list) for part in (results.rows, results.summary)):
+        raise UserError('rows or summary is no list', where=str(path))
     results.rows = [_build(Row, row, path, f'rows[{i}]') for i, row in enumerate(results.rows)]
     results.summary = [_build(Summary, line, path, f'summary[{i}]')
                        for i, line in enumerate(results.summary)]
+    for wrong in form.mistakes(results):
+        raise UserError(wrong, where=str(path),
+                        expected='what this version of the library writes')
     return results
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f'{text} is larger than any number')
+    return float(text)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f'{name} is no number of JSON')
 
 
 def _build(cls: type, found: Any, path: Path, where: str) -> Any:
     names = {f.name for f in dataclasses.fields(cls)}
-    if not isinstance(found, dict) or set(found) != names:
+    needed = {f.name for f in dataclasses.fields(cls) if f.name not in _ADDED}
+    if not isinstance(found, dict) or not needed <= set(found) <= names:
         have = set(found) if isinstance(found, dict) else set()
         wrong = [f'{verb} {", ".join(sorted(fields))}' for verb, fields in
-                 (('lacks', names - have), ('has unknown', have - names)) if fields]
+                 (('lacks', needed - have), ('has unknown', have - names)) if fields]
         raise UserError(f'{where} ' + ' and '.join(wrong), where=str(path),
                         expected='what this version of the library writes')
-    if cls in (Row, Summary) and set(found['scores']) != set(SCORES):
-        raise UserError(f'{where} has the scores {sorted(found["scores"])}', where=str(path),
-                        expected=', '.join(SCORES))
-    return cls(**found)
+    built = cls(**found)
+    if wrong := form.differences(built, but=('rows', 'summary')):
+        raise UserError(f'{where}.{wrong}', where=str(path),
+                        expected='what this version of the library writes')
+    return built
 
 
 def plain(value: Any) -> Any:

@@ -3,14 +3,7 @@
 All functions are pure: labels and a seed go in, indices come out, sorted.
 """
 
-import re
-from collections.abc import Sequence
-
 import numpy as np
-
-# A TCGA barcode up to the patient, e.g. TCGA-A6-2671; other naming schemes are given as a
-# regular expression.
-TCGA_PATIENT = r'(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})'
 
 
 def labelled_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -43,7 +36,8 @@ def hold_out(labels: np.ndarray, share: float, seed: int,
 
     Without groups each class gives ``share`` of its tiles, at least one, and keeps at least
     one; a class of one tile keeps it. With groups whole patients are held out, chosen so that
-    every class comes as close to its share as it can.
+    every class comes as close to its share as it can and keeps at least one tile; nothing is
+    held out where every patient is all there is of a class.
 
     Args:
         labels: int64 array of shape (N,).
@@ -68,19 +62,31 @@ def with_replacement(tiles: int, fraction: float, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, tiles, max(1, int(fraction * tiles)))
 
 
-def patients_of(paths: Sequence[str], pattern: str | None = None) -> np.ndarray | None:
-    """Return the patient of each tile, told from its path; None unless every path tells it.
+def validation_split(labels: np.ndarray, share: float, seed: int,
+                     patients: np.ndarray | None = None, copies: np.ndarray | None = None
+                     ) -> tuple[np.ndarray, np.ndarray, str]:
+    """Split labelled tiles into those that are fitted on and those that choose a setting.
+
+    Whole patients choose where patients are known and that leaves every class something to
+    fit on; otherwise single tiles do. A copy of a tile that is fitted on chooses nothing.
 
     Args:
-        paths: the tiles.
-        pattern: regular expression whose first group is the patient; TCGA barcodes if None.
+        labels, share, seed: as in :func:`hold_out`.
+        patients: patient of each tile, shape (N,), or None.
+        copies: a number for each tile, the same for tiles of the same pixels, or None.
+
+    Returns:
+        Indices to fit on, indices that choose (none, where every class has a single tile), and
+        what chooses: 'patients', 'tiles' or 'nothing'.
     """
-    compiled = re.compile(pattern or TCGA_PATIENT)
-    found = [compiled.search(path) for path in paths]
-    if not all(found):
-        return None
-    return np.unique([m.group(1) if compiled.groups else m.group(0) for m in found],
-                     return_inverse=True)[1]
+    kept, held = hold_out(labels, share, seed, patients)
+    how = 'tiles' if patients is None else 'patients'
+    if patients is not None and not len(held):
+        kept, held = hold_out(labels, share, seed)
+        how = 'tiles'
+    if copies is not None:
+        held = held[~np.isin(copies[held], copies[kept])]
+    return kept, held, how if len(held) else 'nothing'
 
 
 def _of_each_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -94,6 +100,7 @@ def _of_each_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def _whole_groups(labels: np.ndarray, share: float, seed: int, groups: np.ndarray) -> np.ndarray:
     """Hold out a group whenever that brings the counts of the classes nearer to their share."""
+    _, groups = np.unique(groups, return_inverse=True)
     classes, label = np.unique(labels, return_inverse=True)
     counts = np.zeros((int(groups.max()) + 1, len(classes)))
     np.add.at(counts, (groups, label), 1)
@@ -107,8 +114,8 @@ def _whole_groups(labels: np.ndarray, share: float, seed: int, groups: np.ndarra
         if nearer and (after < total).all():
             held = after
             chosen.append(group)
-    if not chosen and len(order) > 1:
-        chosen = [order[0]]
+    if not chosen:  # each is larger than the share: the first that leaves every class something
+        chosen = [group for group in order if (counts[group] < total).all()][:1]
     return np.isin(groups, chosen)
 
 

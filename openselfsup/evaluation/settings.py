@@ -1,8 +1,10 @@
 """What to evaluate, and how."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +20,8 @@ class Settings:
     """What to evaluate, and how.
 
     Attributes:
-        out: folder of the results.
+        out: folder of the results. One that holds those of other weights, tiles or settings is
+            refused, or another is taken, see ``rename_out``.
         model_name: architecture, a key of :data:`.networks.MODELS`.
         model_path: the checkpoint, or '' for the baselines alone.
         protocols: some of :data:`PROTOCOLS`; linear-v1 is always added.
@@ -32,6 +35,7 @@ class Settings:
         baselines: False leaves them out (for tests of single protocols).
         resamples: bootstrap resamples.
         say: receives every line that a user should read.
+        rename_out: where ``out`` holds other results, write to ``out_2``, ``out_3``, ...
     """
 
     out: Path
@@ -49,6 +53,14 @@ class Settings:
     baselines: bool = True
     resamples: int = 1000
     say: Callable[[str], None] = print
+    rename_out: bool = False
+
+    def described(self) -> dict[str, Any]:
+        """Return what was asked for: all settings that results depend on, as JSON can hold them."""
+        left_out = ('out', 'model_path', 'device', 'say', 'rename_out')
+        found = {k: v for k, v in asdict(self).items() if k not in left_out}
+        found['train'].pop('workers')
+        return json.loads(json.dumps(found))  # tuples become lists, as they will when read back
 
     def check(self) -> None:
         """Refuse what no evaluation can be run with, all of it at once.

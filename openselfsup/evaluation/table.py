@@ -1,8 +1,10 @@
 """Results as lines of text for the console."""
 
+import math
+
 from ..errors import UserError, nearest
 from .metrics import SCORES
-from .results import Results
+from .results import Results, Summary
 
 #: Names that the published flag --eval_metrics knows beside ours.
 SHORT = dict(f1='macro_f1', acc='accuracy', ece='calibration_error')
@@ -36,9 +38,9 @@ def results_table(results: Results, columns: list[str]) -> str:
     for line in results.summary:
         cells = [percent(line.scores[name]['mean'], line.scores[name]['sd']) for name in columns]
         first = line.scores[columns[0]]
+        spread = f"{percent(first['low'])} - {percent(first['high'])}"
         lines.append([line.protocol, line.features, f'{100 * line.fraction:g} %',
-                      str(len(line.seeds)), *cells,
-                      f"{percent(first['low'])} - {percent(first['high'])}"])
+                      str(len(line.seeds)), *cells, diverged(line) or spread])
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     text = ['  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
             for line in lines]
@@ -49,8 +51,13 @@ def results_table(results: Results, columns: list[str]) -> str:
     return '\n'.join(text)
 
 
+def diverged(line: Summary) -> str:
+    """Say which seeds of a line have no score, '' if all have."""
+    return f"diverged (seed {', '.join(map(str, line.diverged))})" if line.diverged else ''
+
+
 def percent(value: float | None, sd: float | None = None) -> str:
     """Return a share as a percentage with one decimal, and its spread where there is one."""
-    if value is None:
+    if value is None or math.isnan(value):
         return '-'
     return f'{100 * value:.1f}' + (f' ± {100 * sd:.1f}' if sd is not None else '')

@@ -5,9 +5,13 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..evaluation.results import Results, Summary, read_results
+from ..evaluation.table import diverged
+from ..files import atomic_file
 from . import page
 from .report import FLATTERS, scores_table
 from .report_style import STYLE
+
+TITLE = 'Comparison of evaluations'
 
 
 def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
@@ -21,20 +25,22 @@ def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
         out: the HTML file to write.
 
     Raises:
-        UserError: a folder holds no results, or fewer than two are given.
+        UserError: a folder holds no results, fewer than two are given, or ``out`` is a file that
+            is no such page.
     """
+    refuse_other_file(Path(out))
     if len(runs) < 2:
         raise UserError('there is nothing to compare', expected='at least two runs')
     found = {name: read_results(path) for name, path in runs.items()}
-    parts = [page.heading('Comparison of evaluations', ', '.join(runs)),
+    parts = [page.heading(TITLE, ', '.join(runs)),
              page.section('What was evaluated', _models(found)), _warning(found)]
     for protocol, fraction in _tables(found):
         lines = [(name, line) for name, results in found.items() for line in results.summary
                  if (line.protocol, line.fraction) == (protocol, fraction)]
         lines = _without_repeats(lines)
-        lines.sort(key=lambda item: -item[1].scores['accuracy']['mean'])
-        bars = [page.Row(_label(name, line), line.scores['accuracy']['mean'],
-                         line.scores['accuracy']['sd'],
+        lines.sort(key=lambda item: -(item[1].scores['accuracy']['mean'] or 0))
+        bars = [page.Row(f'{_label(name, line)} {diverged(line)}'.strip(),
+                         line.scores['accuracy']['mean'], line.scores['accuracy']['sd'],
                          line.features == 'checkpoint' and line.honest)
                 for name, line in lines]
         parts.append(page.section(
@@ -42,9 +48,19 @@ def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
             page.score_table(bars, 'Features', 'Accuracy, %'),
             scores_table([line for _, line in lines], [name for name, _ in lines]),
             '' if all(line.honest for _, line in lines) else page.paragraph(FLATTERS, 'warning')))
-    Path(out).write_text(page.page('Comparison of evaluations', parts, STYLE), encoding='utf-8',
-                         errors='backslashreplace')
+    document = page.page(TITLE, parts, STYLE)
+    with atomic_file(out) as file:
+        file.write(document.encode('utf-8', 'backslashreplace'))
     return Path(out)
+
+
+def refuse_other_file(out: Path) -> None:
+    """Refuse to replace a file that is no comparison; those can be drawn again at any time."""
+    if out.is_file():
+        with open(out, 'rb') as file:
+            if f'<title>{TITLE}</title>'.encode() not in file.read(1000):
+                raise UserError('this file is no comparison of evaluations', where=str(out),
+                                expected='another --out, or this file removed')
 
 
 def _models(found: Mapping[str, Results]) -> str:
@@ -56,12 +72,16 @@ def _models(found: Mapping[str, Results]) -> str:
 
 
 def _warning(found: Mapping[str, Results]) -> str:
-    """Say where runs were not tested on the same tiles."""
-    first, *others = ((r.data['classes'], r.data['test']['by_class']) for r in found.values())
-    if all(other == first for other in others):
-        return ''
-    return page.section('Read this with the numbers', page.paragraph(
-        'The runs were tested on different tiles: their numbers cannot be compared.', 'warning'))
+    """Say where runs did not have the same tiles, and what warnings stand in their results."""
+    first, *others = ((r.data['classes'], r.data['test']['by_class'], r.data.get('digest'))
+                      for r in found.values())
+    said = [f"{name}: {note.removeprefix('WARNING: ')}" for name, results in found.items()
+            for note in results.notes if note.startswith('WARNING: ')]
+    if any(other != first for other in others):
+        said.insert(0, 'The runs were trained or tested on different tiles: their numbers cannot '
+                       'be compared.')
+    return page.section('Read this with the numbers',
+                        *(page.paragraph(text, 'warning') for text in said))
 
 
 def _tables(found: Mapping[str, Results]) -> list[tuple[str, float]]:

@@ -60,10 +60,10 @@ pre { margin: .2rem 0 1.1rem; padding: .7rem .9rem; background: #f5f6f7; border-
 
 
 class Row(NamedTuple):
-    """One row of :func:`score_table`: a name, a score in [0, 1], its spread, whether bold."""
+    """One row of :func:`score_table`: a name, a score in [0, 1] or None, its spread, if bold."""
 
     name: str
-    score: float
+    score: float | None
     sd: float | None = None
     strong: bool = False
 
@@ -126,9 +126,9 @@ def score_table(rows: Sequence[Row], name: str, score: str) -> str:
     """
     lines = []
     for row in rows:
-        number = f'{100 * row.score:.1f}' + (f' ± {100 * row.sd:.1f}' if row.sd is not None
-                                             else '')
-        width = 100 * min(max(row.score, 0.0), 1.0)
+        number = '-' if row.score is None else f'{100 * row.score:.1f}' + (
+            f' ± {100 * row.sd:.1f}' if row.sd is not None else '')
+        width = 100 * min(max(row.score or 0.0, 0.0), 1.0)
         strong = ' class="strong"' if row.strong else ''
         lines.append(f'<tr{strong}><td>{escape(row.name)}</td>'
                      f'<td class="number">{number}</td>'

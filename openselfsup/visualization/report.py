@@ -5,6 +5,7 @@ read where they lay then.
 """
 
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.results import Results, Row, Summary, read_results
-from ..evaluation.table import HEADINGS, percent
+from ..evaluation.table import HEADINGS, diverged, percent
+from ..files import atomic_file
 from . import page
 from .curves import plot_curves
 from .report_figures import (
@@ -61,7 +63,8 @@ def write_report(folder: str | Path, work_dir: str | Path | None = None) -> Path
                 training, curves, definitions)
     document = page.page(f'Evaluation of {name}', [section(run) for section in sections], STYLE)
     out = run.folder / REPORT
-    out.write_text(document, encoding='utf-8', errors='backslashreplace')
+    with atomic_file(out) as file:
+        file.write(document.encode('utf-8', 'backslashreplace'))
     return out
 
 
@@ -70,9 +73,20 @@ def read_evaluation(folder: str | Path, work_dir: str | Path | None = None) -> E
     folder = Path(folder)
     results, arrays = read_results(folder), None
     if (folder / ARRAYS).is_file():
-        with np.load(folder / ARRAYS) as saved:
-            arrays = {name: saved[name] for name in saved.files}
+        arrays = _read_arrays(folder / ARRAYS)
+        if str(arrays.get('created', results.created)) != results.created:
+            arrays = None  # of an earlier evaluation; this one has not finished
     return Evaluated(folder, results, arrays, None if work_dir is None else Path(work_dir))
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as saved:
+            return {name: saved[name] for name in saved.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError('this file is damaged', where=str(path),
+                        expected='that of the evaluation, or none: then the report has no pictures'
+                        ) from None
 
 
 def title(run: Evaluated) -> str:
@@ -102,8 +116,8 @@ def tables(run: Evaluated) -> str:
     parts = []
     for fraction in sorted({line.fraction for line in run.results.summary}):
         lines = [line for line in run.results.summary if line.fraction == fraction]
-        bars = [page.Row(f'{line.protocol}: {line.features}', line.scores['accuracy']['mean'],
-                         line.scores['accuracy']['sd'],
+        bars = [page.Row(f'{line.protocol}: {line.features} {diverged(line)}'.strip(),
+                         line.scores['accuracy']['mean'], line.scores['accuracy']['sd'],
                          line.features == 'checkpoint' and line.honest)
                 for line in lines]
         label = f'{100 * fraction:g} % of the training tiles labelled'
@@ -126,7 +140,8 @@ def scores_table(lines: Sequence[Summary], names: Sequence[str] | None = None) -
     head = ['Protocol' if names is None else 'Run', 'Features']
     body = []
     for i, line in enumerate(lines):
-        cells = [line.protocol if names is None else names[i], line.features]
+        cells = [line.protocol if names is None else names[i],
+                 f'{line.features} {diverged(line)}'.strip()]
         numbers = []
         for name in COLUMNS:
             score = line.scores[name]
@@ -279,7 +294,7 @@ def main_row(run: Evaluated) -> Row:
         return run.results.rows[int(run.arrays['main_row'])]
     if not run.results.rows:
         raise UserError('the results hold no rows', where=str(run.folder))
-    return run.results.rows[0]
+    return next((row for row in run.results.rows if row.diverged is None), run.results.rows[0])
 
 
 def _which(row: Row) -> str:

@@ -107,6 +107,7 @@ def test_features_are_cached_until_something_changes(everything, tmp_path, split
                                                      monkeypatch):
     folder = tmp_path / 'out'
     shutil.copytree(everything[0], folder)
+    (folder / 'results.json').unlink()  # of another request, which a folder keeps
     options = dict(seeds=(1, 2))
     calls = []
     original = evaluate.extract_all.__globals__['extract_features']
@@ -115,8 +116,13 @@ def test_features_are_cached_until_something_changes(everything, tmp_path, split
     results, _ = run(tmp_path, split, weights, **options)
     assert not calls
     assert results.rows[0].scores == everything[1].rows[0].scores
+    (folder / 'results.json').unlink()
+    (folder / 'features.npz').write_bytes(b'PK\x03\x04 cut')  # a damaged cache is none
+    again, _ = run(tmp_path, split, weights, **options)
+    assert len(calls) == 2 and again.rows[0].scores == results.rows[0].scores
+    (folder / 'results.json').unlink()
     run(tmp_path, split, weights, train=TrainSettings(image_size=33), **options)
-    assert calls
+    assert len(calls) == 4
 
 
 def permuted(split):

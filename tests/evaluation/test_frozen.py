@@ -108,12 +108,13 @@ def test_validation_is_by_patient(monkeypatch):
     features, labels = problem()
     patients = np.arange(300) // 10
     seen = []
-    original = frozen.hold_out
-    monkeypatch.setattr(frozen, 'hold_out',
+    original = frozen.validation_split
+    monkeypatch.setattr(frozen, 'validation_split',
                         lambda *args: seen.append(original(*args)) or seen[-1])
     fit_linear(features, labels, 4, 0, patients)
     assert len(seen) == 5
-    for kept, held in seen:
+    for kept, held, how in seen:
+        assert how == 'patients'
         assert not set(patients[kept]) & set(patients[held])
 
 

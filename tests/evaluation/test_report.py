@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
+from openselfsup.errors import UserError
+from openselfsup.evaluation.extract import refuse_other_features
 from openselfsup.evaluation.results import read_results
 from openselfsup.visualization import report_figures
 from openselfsup.visualization.comparison import write_comparison
@@ -106,7 +108,11 @@ def test_runs_are_compared(evaluated, tmp_path):
     # Both checkpoints stand there, the baselines once.
     section = text.split('linear-v1, 50 % labelled</h2>')[1].split('</section>')[0]
     assert section.count('<td>checkpoint</td>') == 2 and section.count('random init (') == 1
-    assert 'cannot be compared' not in text
+    assert 'cannot be compared' not in text and 'first: the paths tell no patients' in text
+    write_comparison(dict(a=evaluated[0], b=evaluated[0]), tmp_path / 'all.html')  # drawn anew
+    (tmp_path / 'notes.html').write_text('<p>mine</p>')
+    with pytest.raises(UserError, match='no comparison of evaluations'):
+        write_comparison(dict(a=evaluated[0], b=evaluated[0]), tmp_path / 'notes.html')
 
 
 def test_mistakes_are_one_sentence(split, weights):
@@ -134,3 +140,10 @@ def test_features_are_extracted_with_paths_and_labels(weights, tmp_path, suffix)
     assert found['features'].shape == (51, 512) and found['features'].dtype == np.float32
     assert found['labels'].tolist() == sorted(found['labels'].tolist())
     assert found['paths'][0].endswith('ADIPOSE/image_008.png') and len(found['classes']) == 8
+    inputs = found['inputs'].item()
+    refuse_other_features(out, inputs.decode() if isinstance(inputs, bytes) else inputs)
+    with pytest.raises(UserError, match='features of other weights, tiles or settings'):
+        refuse_other_features(out, '0')
+    out.write_bytes(b'mine')
+    with pytest.raises(UserError, match='this file holds something else'):
+        refuse_other_features(out, '0')

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from openselfsup.evaluation.sampling import (
     hold_out,
     labelled_fraction,
-    patients_of,
     too_small_for,
+    validation_split,
     with_replacement,
 )
 
@@ -68,10 +68,31 @@ def test_published_sample_repeats_tiles():
     assert len(set(drawn.tolist())) / 10_000 == pytest.approx(1 - np.exp(-1), abs=0.02)
 
 
-def test_patients_from_paths():
-    paths = ['a/TCGA-A6-2671-01Z.png', 'b/TCGA-A6-2671-02.png', 'b/TCGA-AA-0001.png']
-    assert patients_of(paths).tolist() == [0, 0, 1]
-    assert patients_of([*paths, 'c/x.png']) is None
-    assert patients_of(['p1_a.png', 'p2_b.png', 'p1_c.png'], r'(p\d+)_').tolist() == [0, 1, 0]
-    # VAL tiles of NCT-CRC-HE are called CLASS-TCGA-XXXXXXXX: that is no patient.
-    assert patients_of(['ADI-TCGA-AAICEQFN.tif']) is None
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), min_size=1, max_size=40),
+       st.floats(0.05, 0.9), st.integers(0, 99))
+def test_whole_patients_leave_every_class_something_or_nothing_is_held_out(tiles, share, seed):
+    labels, groups = (np.array(column) for column in zip(*tiles))
+    kept, held = hold_out(labels, share, seed, groups)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert not set(groups[kept]) & set(groups[held])
+    assert set(labels[kept]) == set(labels)
+    possible = [g for g in set(groups) if set(labels[groups != g]) == set(labels)]
+    assert bool(len(held)) == bool(possible)
+
+
+def test_what_validates_is_said():
+    labels, patients = np.arange(20) % 2, np.arange(20) % 5
+    kept, held, how = validation_split(labels, 0.2, 0, patients)
+    assert how == 'patients' and not set(patients[kept]) & set(patients[held])
+    assert validation_split(labels, 0.2, 0)[2] == 'tiles'
+    kept, held, how = validation_split(labels, 0.2, 0, labels)  # a patient is a class
+    assert how == 'tiles' and len(held) == 4
+    assert validation_split(np.arange(3), 0.2, 0)[2] == 'nothing'
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9)), min_size=2, max_size=40),
+       st.integers(0, 99))
+def test_no_copy_of_what_is_fitted_validates(tiles, seed):
+    labels, copies = (np.array(column) for column in zip(*tiles))
+    kept, held, _ = validation_split(labels, 0.3, seed, copies=copies)
+    assert not set(copies[kept]) & set(copies[held])

@@ -50,11 +50,17 @@ def test_ours_and_an_existing_file(tmp_path, tool):
     weights = {f'encoder_{side}.backbone.{name}': value + (side == 'q')
                for side in 'kq' for name, value in body().state_dict().items()}
     torch.save(dict(state_dict=weights, optimizer={}, scaler={}, meta={}), tmp_path / 'a.pth')
-    (tmp_path / 'out.pth').write_text('an older file')
-    done = tool(TOOL, tmp_path / 'a.pth', tmp_path / 'out.pth')
-    assert done.returncode == 0, done.stderr
-    assert 'our checkpoint' in done.stdout
-    assert f'replaced {tmp_path}/out.pth: 120 tensors' in done.stdout
+    for other in (b'an older file', (tmp_path / 'a.pth').read_bytes()):
+        (tmp_path / 'out.pth').write_bytes(other)
+        done = tool(TOOL, tmp_path / 'a.pth', tmp_path / 'out.pth')
+        assert done.returncode == 2 and 'holds something else than this backbone' in done.stderr
+        assert (tmp_path / 'out.pth').read_bytes() == other
+    (tmp_path / 'out.pth').unlink()
+    for said in ('wrote', 'had already'):
+        done = tool(TOOL, tmp_path / 'a.pth', tmp_path / 'out.pth')
+        assert done.returncode == 0, done.stderr
+        assert 'our checkpoint' in done.stdout
+        assert f'{said} {tmp_path}/out.pth: 120 tensors' in done.stdout
     extracted = torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']
     body().load_state_dict(extracted, strict=True)
     assert torch.equal(extracted['bn1.weight'], weights['encoder_q.backbone.bn1.weight'])

@@ -1,0 +1,92 @@
+"""Whose results a folder holds: those of the same weights, tiles and settings, or of others."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from ..datasets.sources import Source
+from ..errors import UserError
+from .results import FILE, Results, plain, read_results
+
+
+def digest(*parts: Source) -> str:
+    """Return one SHA-256 over the labels and files of sources: names, sizes, times of change.
+
+    Tiles that moved to another folder as they are keep their digest; a file that was written
+    anew changes it.
+    """
+    stamps: dict[str, list] = {}
+    found = hashlib.sha256()
+    for part in parts:
+        for i in range(len(part)):
+            path, _, index = part.path(i).rpartition('#')  # PCam.h5#12: a tile in a container
+            if not index.isdecimal() or not os.path.isfile(path):
+                path, index = part.path(i), ''
+            if path not in stamps:
+                stamps[path] = _stamp(path)
+            label = None if part.labels is None else int(part.labels[i])
+            found.update(json.dumps([label, index, *stamps[path]]).encode())
+        found.update(b'|')
+    return found.hexdigest()
+
+
+def _stamp(path: str) -> list:
+    try:
+        status = os.stat(path)
+    except OSError:  # no file: a tile that its source makes up, or reads from elsewhere
+        return [path]
+    return [os.path.basename(path), status.st_size, status.st_mtime_ns]
+
+
+def settle(out: Path, results: Results, renamed: bool) -> tuple[Path, int]:
+    """Return the folder that results may be written to, and how many rows of them it holds.
+
+    Args:
+        out: the folder that is wanted.
+        results: what is to be written, as far as it is known: weights, tiles, request.
+        renamed: where ``out`` holds other results, take the first of ``out_2``, ``out_3``, ...
+            that does not; else refuse.
+
+    Raises:
+        UserError: ``out`` holds the results of other weights, tiles or settings, or a
+            results.json that cannot be read.
+    """
+    folder, number = out, 1
+    while (folder / FILE).exists():
+        try:
+            old = read_results(folder)
+            other = _differences(old, results)
+        except UserError as error:
+            if not renamed:
+                raise
+            old, other = None, [str(error)]
+        if not other:
+            return folder, len(old.rows)
+        if not renamed:
+            raise UserError(f'this folder holds other results: {"; ".join(other)}',
+                            where=str(folder), expected='another --out, or this one emptied')
+        number += 1
+        folder = out.with_name(f'{out.name}_{number}')
+    return folder, 0
+
+
+def _differences(old: Results, new: Results) -> list[str]:
+    """Say in what the inputs of two results differ, not how they are called."""
+    found = []
+    if (old.model['name'], old.model['sha256']) != (new.model['name'], new.model['sha256']):
+        found.append(f"of the weights {old.model['path'] or 'of no checkpoint'}, not "
+                     f"{new.model['path'] or 'of none'}")
+    if old.data.get('digest') != new.data['digest']:
+        found.append(f"of other tiles (then {old.data['train']['tiles']} and "
+                     f"{old.data['test']['tiles']}, such as {old.data['test']['first']})")
+    request = plain(new.request)
+    found += [f'{key} was {_short(old.request.get(key))} and is {_short(request.get(key))}'
+              for key in sorted({*old.request, *request})
+              if old.request.get(key) != request.get(key)]
+    return found
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
