@@ -75,8 +75,8 @@ def read_pickle(path: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(error.strerror or str(error), where=str(path)) from None
     # What the unpickler and numpy's constructors raise of bytes that make no sense.
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError,
-            AttributeError, OverflowError, MemoryError, RecursionError) as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError, MemoryError, RecursionError) as error:
         raise UserError(f'this pickle is damaged, or holds more than arrays ({error})',
                         where=str(path), expected='a file of convert-pretrain-to-detectron2.py'
                         ) from None
