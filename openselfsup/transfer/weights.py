@@ -72,17 +72,17 @@ def read_pickle(path: str | Path) -> dict[str, Tensor]:
     try:
         with open(path, 'rb') as file:
             content = _ArraysOnly(file, encoding='latin1').load()
+        model = content.get('model', content) if isinstance(content, Mapping) else {}
+        found = {k: torch.from_numpy(np.array(v)) for k, v in model.items()
+                 if isinstance(v, np.ndarray)}
     except OSError as error:
         raise UserError(error.strerror or str(error), where=str(path)) from None
     # What the unpickler and numpy's constructors raise of bytes that make no sense.
     except (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-            OverflowError, MemoryError, RecursionError) as error:
+            OverflowError, MemoryError, RecursionError, SystemError) as error:
         raise UserError(f'this pickle is damaged, or holds more than arrays ({error})',
                         where=str(path), expected='a file of convert-pretrain-to-detectron2.py'
                         ) from None
-    model = content.get('model', content) if isinstance(content, Mapping) else {}
-    found = {k: torch.from_numpy(np.array(v)) for k, v in model.items()
-             if isinstance(v, np.ndarray)}
     if not found:
         raise UserError('there are no arrays in this pickle', where=str(path))
     return found
