@@ -1,6 +1,8 @@
 """Weights in detectron2's pickle: written for it, and read back without running code."""
 
+import io
 import pickle
+import pickletools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,16 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+def _refuse_boundless(data: bytes) -> None:
+    """Raise ValueError for a pickle whose memo has more places than it has bytes.
+
+    A damaged number of four bytes makes the unpickler ask for tens of gigabytes.
+    """
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > len(data):
+            raise ValueError(f'a memo of {argument} places')
+
+
 def read_pickle(path: str | Path) -> dict[str, Tensor]:
     """Read a pickle of arrays by name, as written by :func:`convert` or MoCo's script.
 
@@ -70,11 +82,14 @@ def read_pickle(path: str | Path) -> dict[str, Tensor]:
         UserError: it cannot be read, or holds anything else: that could run code.
     """
     try:
-        with open(path, 'rb') as file:
-            content = _ArraysOnly(file, encoding='latin1').load()
+        data = Path(path).read_bytes()
+        _refuse_boundless(data)
+        content = _ArraysOnly(io.BytesIO(data), encoding='latin1').load()
         model = content.get('model', content) if isinstance(content, Mapping) else {}
-        found = {k: torch.from_numpy(np.array(v)) for k, v in model.items()
-                 if isinstance(v, np.ndarray)}
+        arrays = {k: v for k, v in model.items() if isinstance(v, np.ndarray)}
+        if sum(v.nbytes for v in arrays.values()) > len(data):
+            raise ValueError('its arrays are larger than the file')
+        found = {k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}
     except OSError as error:
         raise UserError(error.strerror or str(error), where=str(path)) from None
     # What the unpickler and numpy's constructors raise of bytes that make no sense.

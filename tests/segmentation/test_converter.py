@@ -92,3 +92,25 @@ def test_other_suffixes_are_refused(tmp_path):
     torch.save(dict(state_dict=resnet18(weights=None).state_dict()), tmp_path / 'b.pth')
     with pytest.raises(UserError, match='ending in .pkl'):
         convert(tmp_path / 'b.pth', tmp_path / 'c.pth')
+
+
+@pytest.mark.parametrize('data', [
+    b'\x80\x04}r\xff\xff\xff\x7f.',  # a memo of 2 ** 31 places
+    b'\x80\x04cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nI' + b'9' * 10 + b'\nC\x01bt'
+    b'R.', b'\x80\x04', b'(I1\nlV\nR.', b'\x80\x02cmatin1\nx\n.'])
+def test_pickles_that_make_no_sense_are_refused_at_once(tmp_path, data):
+    (tmp_path / 'b.pkl').write_bytes(data)
+    with pytest.raises(UserError, match='b.pkl: this pickle is damaged|there are no arrays'):
+        read_pickle(tmp_path / 'b.pkl')
+
+
+def test_arrays_larger_than_their_file_are_refused(tmp_path):
+    empty = (np.core.multiarray if np.__version__ < '2' else np._core.multiarray)._reconstruct
+
+    class Boundless:
+        def __reduce__(self):
+            return empty, (np.ndarray, (10 ** 9,), b'b')
+
+    (tmp_path / 'b.pkl').write_bytes(pickle.dumps({'stem.conv1.weight': Boundless()}, protocol=4))
+    with pytest.raises(UserError, match='larger than the file'):
+        read_pickle(tmp_path / 'b.pkl')
