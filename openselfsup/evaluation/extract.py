@@ -125,6 +125,7 @@ def write_features(out: str | Path, features: Tensor, source: Source, inputs: st
             for name, values in arrays.items():
                 text = values.dtype.kind == 'U'
                 if text:  # names of files as they are on the disk, UTF-8 or not
-                    values = np.array([os.fsencode(value) for value in values], object)
+                    values = np.array([os.fsencode(value) for value in values.flat],
+                                      object).reshape(values.shape)
                 h5.create_dataset(name, data=values, dtype=h5py.string_dtype() if text else None)
         file.write(memory.getbuffer())
