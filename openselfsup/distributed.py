@@ -5,6 +5,8 @@ the rows of a rank needs nothing from here to equal one process with all the row
 that looks across ranks gathers with :func:`all_gather_with_grad`.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -34,6 +36,15 @@ def barrier() -> None:
     """Wait for all ranks."""
     if is_distributed():
         dist.barrier()
+
+
+def broadcast_object(value: Any, source: int = 0) -> Any:
+    """Return rank ``source``'s ``value``, which must be picklable."""
+    if not is_distributed():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, source)
+    return values[0]
 
 
 def all_gather(x: Tensor) -> Tensor:

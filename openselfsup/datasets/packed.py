@@ -83,6 +83,10 @@ class PackedTiles(Source):
     def path(self, index: int) -> str:
         return self.paths[index]
 
+    def stamp(self, index: int) -> tuple[int]:
+        """Return the checksum of the tile's pixels."""
+        return (int(self.checksums[index]),)
+
     def damaged(self, on_progress: Callable[[int], None] = lambda done: None) -> list[str]:
         """Read the whole store and return the paths of the tiles that have changed.
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import UserError, nearest
 from ..registry import SOURCES
 from .headers import TileError
-from .sources import Source
+from .sources import Source, stamp_of
 
 CLASSES = ['neg', 'pos']
 MAX_LABELS = 10 ** 8
@@ -60,6 +60,10 @@ class PCam(Source):
 
     def path(self, index: int) -> str:
         return f'{self.name}#{index}'
+
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        """Return size and time of change of the file of all tiles."""
+        return stamp_of(self.name)
 
 
 def _labels(data, path: str) -> np.ndarray:

@@ -53,6 +53,13 @@ class Source:
         """Return what a message should call tile ``index``."""
         raise NotImplementedError
 
+    def stamp(self, index: int) -> Sequence[int] | None:
+        """Return numbers that change when the content of tile ``index`` does, without reading it.
+
+        The default, None, says that it cannot be told.
+        """
+        return None
+
     def label(self, index: int) -> int | None:
         """Return the label of tile ``index``, None if the source has none."""
         return None if self.labels is None else int(self.labels[index])
@@ -89,6 +96,10 @@ class FileSource(Source):
 
     def path(self, index: int) -> str:
         return self.paths[index]
+
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        """Return the file's size in bytes and its time of change in ns; None without a file."""
+        return stamp_of(self.paths[index])
 
     def check(self) -> list[Header]:
         """Check existence and headers of all files, many at a time; learn ``tile_size``.
@@ -190,6 +201,15 @@ class ImageFolder(FileSource):
         _warn_of_look_alikes(names, name)
         label_of = {folder: label for label, folder in enumerate(names)}
         super().__init__(paths, [label_of[folder] for folder in folders], names, name)
+
+
+def stamp_of(path: str) -> tuple[int, int] | None:
+    """Return a file's size in bytes and its time of change in ns; None if it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def build_source(source: dict | Source) -> Source:

@@ -10,6 +10,7 @@ import inspect
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -18,10 +19,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import __version__, checkpoints, distributed
-from ..datasets import ViewLoader
+from ..claims import Claim
+from ..datasets import TileDataset, ViewLoader
+from ..datasets.identity import identity
 from ..errors import UserError
 from ..registry import ALGORITHMS, BACKBONES, DATASETS, HOOKS, SCHEDULES
 from ..training.precision import resolve
+from . import resuming
 from .config_text import config_text
 from .environment import describe_environment
 from .hooks import default_hooks
@@ -41,13 +45,20 @@ class PretrainRunner(Runner):
         cfg: a config of :func:`openselfsup.engine.config.load_config`.
         launch: ranks and device.
         work_dir: where everything is written.
+        pretrained: whether the backbone starts from ``cfg.pretrained``; False for a run that goes
+            on, whose weights are those of its checkpoint.
+
+    Attributes:
+        claim: what holds the work directory; looked at before every checkpoint, if given.
 
     Raises:
         UserError: the global batch does not divide, no tiles, wrong weights and the like.
     """
 
-    def __init__(self, cfg: Config, launch: Launch, work_dir: str | Path):
+    def __init__(self, cfg: Config, launch: Launch, work_dir: str | Path,
+                 pretrained: bool = True):
         self.launch, self.device = launch, launch.device
+        self.claim: Claim | None = None
         self.batch_size = batch_size_per_rank(cfg, launch.world_size)
         dataset = DATASETS.build(cfg.dataset)
         self.render = choose_render(cfg.render, dataset, self.device)
@@ -58,7 +69,8 @@ class PretrainRunner(Runner):
         seed_everything(cfg.seed)
         algorithm = ALGORITHMS.build(cfg.model)
         check_geometry(algorithm, dataset)
-        if cfg.pretrained:
+        self.load_report: checkpoints.LoadReport | None = None
+        if cfg.pretrained and pretrained:
             self.load_report = load_pretrained(algorithm, cfg.pretrained)
         self.lr = scaled_learning_rate(cfg)
         self.amp = resolve(cfg.amp, launch.device)
@@ -71,6 +83,7 @@ class PretrainRunner(Runner):
         self.logger.setLevel('INFO')  # Runner's own lines of set-up are not for users
         self._train_loop = PretrainLoop(self, loader, cfg.epochs, cfg.global_batch_size,
                                         cfg.accumulate)
+        self.facts = self._facts(dataset)
         self.optimizer = build_optimizer(self.algorithm, cfg.optimizer, self.lr)
         self.preprocessor = Preprocessor(
             **cfg.normalize, channels_last=cfg.channels_last,
@@ -88,6 +101,11 @@ class PretrainRunner(Runner):
         """The algorithm without its distributed wrapper."""
         return self.model.module if hasattr(self.model, 'module') else self.model
 
+    def _facts(self, dataset: TileDataset) -> dict[str, Any]:
+        """Return what a checkpoint tells besides the config, see :data:`.resuming.FACTS`."""
+        tiles = identity(dataset.source) if distributed.is_main() else {}  # rank 0 compares it
+        return dict(world_size=self.world_size, precision=self.amp, tiles=len(dataset), **tiles)
+
     @property
     def loop(self) -> PretrainLoop:
         """The training loop, whose ``epoch`` and ``iteration`` are the position of the run."""
@@ -95,6 +113,9 @@ class PretrainRunner(Runner):
 
     def train(self) -> nn.Module:
         """Run the loop to its end; hooks save, log and draw. Returns the model."""
+        if distributed.is_main():
+            write_run_files(Path(self.work_dir), self.cfg, self.environment,
+                            self.loop.total_steps_done)
         self.call_hook('before_run')
         try:
             self.loop.run()
@@ -153,9 +174,7 @@ class PretrainRunner(Runner):
             self.register_hook(hook)
 
     def dump_config(self) -> None:
-        """Write what explains this run: config, environment, command line."""
-        if distributed.is_main():
-            write_run_files(Path(self.work_dir), self.cfg, self.environment)
+        """Nothing yet: :meth:`train` writes the config, once it is known that it will be used."""
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
         """Call all hooks; what one of them raises is raised as it is."""
@@ -176,16 +195,18 @@ class PretrainRunner(Runner):
         """
         if not distributed.is_main():
             return
+        if self.claim:
+            self.claim.check()
         loop, (epoch, iteration) = self.loop, self.loop.position
         state = dict(
             state_dict=self.algorithm.state_dict(), optimizer=self.optimizer.state_dict(),
             scaler=self.step.scaler.state_dict(),
             meta=dict(version=__version__, epoch=epoch, iteration=iteration,
-                      step=loop.total_steps_done, seed=self.seed, world_size=self.world_size,
+                      step=loop.total_steps_done,
                       global_batch_size=self.cfg.global_batch_size,
-                      accumulate=self.cfg.accumulate, amp=self.amp,
-                      tiles=len(loop.dataloader.dataset),
-                      config=config_text(self.cfg), time=time.strftime('%Y-%m-%d %H:%M:%S')))
+                      lr=resuming.next_rate(self.learning_rates, loop.total_steps_done),
+                      **self.facts, config=config_text(self.cfg),
+                      time=time.strftime('%Y-%m-%d %H:%M:%S')))
         first = Path(self.work_dir) / name
         try:
             checkpoints.save(state, first)
@@ -205,24 +226,22 @@ class PretrainRunner(Runner):
             UserError: not a training checkpoint of ours, or one of another model.
         """
         checkpoint = checkpoints.load(path)
-        checkpoints.check_training_state(checkpoint, self.algorithm, str(path))
-        self.algorithm.load_state_dict(checkpoint['state_dict'])
-        self.optimizer.load_state_dict(checkpoint['optimizer'])
-        self.step.scaler.load_state_dict(checkpoint['scaler'])
+        found = resuming.changes_since(checkpoint, self.cfg, self.facts, str(path))
+        resuming.refuse(found, str(path))
+        resuming.check_state(checkpoint, self.algorithm, found, str(path))
         meta = checkpoint['meta']
-        for name, now in (('seed', self.seed), ('world_size', self.world_size),
-                          ('global_batch_size', self.cfg.global_batch_size),
-                          ('accumulate', self.cfg.accumulate),
-                          ('tiles', len(self.loop.dataloader.dataset))):
-            if meta[name] != now:
-                self.logger.warning(
-                    '%s was %s and is now %s: the run goes on, but views and shuffling are no '
-                    'longer those of an uninterrupted run', name, meta[name], now)
+        self.algorithm.load_state_dict(checkpoint['state_dict'])
+        resuming.restore_optimizer(self.optimizer, checkpoint['optimizer'], str(path))
+        if checkpoint['scaler']:  # empty if fp16 is new
+            self.step.scaler.load_state_dict(checkpoint['scaler'])
         # Count tiles, not steps: the global batch may have changed.
         done = meta['iteration'] * meta['global_batch_size'] // self.cfg.global_batch_size
         self.loop.go_to(meta['epoch'], done)
         self.last_checkpoint = str(path)
         self.logger.info('resumed %s at epoch %d, step %d', path, meta['epoch'] + 1, meta['step'])
+        resuming.tell(found, self.logger)
+        rate = resuming.next_rate(self.learning_rates, self.loop.total_steps_done)
+        resuming.tell_jump(meta.get('lr'), rate, self.logger)
 
 
 class _NoVisualizer:

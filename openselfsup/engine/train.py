@@ -5,6 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from .. import distributed
+from ..claims import Claim
 from ..datasets import ViewLoader
 from ..training.precision import resolve
 from ..training.threads import overload, share_cores
@@ -12,7 +13,7 @@ from .allocator import keep_freed_memory
 from .config_text import config_text
 from .launch import Launch
 from .runner import PretrainRunner
-from .work_dir import CONSOLE, find_checkpoint
+from .work_dir import CONSOLE, find_checkpoint, held, on_main, set_aside
 
 
 def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
@@ -32,8 +33,18 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
         share_cores()
     busy = overload()  # asked before we are busy ourselves
     work_dir = Path(cfg.work_dir)
-    checkpoint = find_checkpoint(work_dir, resume)
-    runner = PretrainRunner(cfg, launch, work_dir)
+    with held(work_dir) as claim:
+        return _train(cfg, launch, work_dir, resume, claim)
+
+
+def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
+           claim: Claim | None) -> int:
+    checkpoint = on_main(lambda: find_checkpoint(work_dir, resume))
+    earlier = on_main(lambda: None if checkpoint else set_aside(work_dir))
+    runner = PretrainRunner(cfg, launch, work_dir, pretrained=checkpoint is None)
+    runner.claim = claim
+    if earlier:
+        runner.logger.warning('what an earlier start without a checkpoint left is in %s', earlier)
     if checkpoint is not None:
         runner.resume(checkpoint)
     elif resume == 'auto':
@@ -89,7 +100,7 @@ def describe_run(runner: PretrainRunner) -> list[str]:
         f'work directory {runner.work_dir}']
     if others := loop.dataloader.dataset.source.passed_over:
         lines.insert(2, f'passed over beside the tiles: {others}')
-    if cfg.pretrained:
+    if runner.load_report:
         lines.insert(1, f'backbone: {runner.load_report}')
     elif report := getattr(runner.algorithm.backbone, 'load_report', None):
         lines.insert(1, f'{report.source}: {report}')

@@ -1,0 +1,221 @@
+"""What may change when a run goes on: the checkpoint's config against today's, field by field.
+
+Whatever is not refused is applied, and told as 'was ... and is now ...'. Nothing of the old config
+stays in use unseen, so what a run records of itself is true.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from ..checkpoints import check_training_state
+from ..errors import UserError
+from .config_text import read_config_text
+
+QUIET = 'applied, and no number of the run depends on it'
+APPLIED = 'applied from here on'
+VIEWS = 'applied from here on; views and shuffling are no longer those of an uninterrupted run'
+CURVE = 'applied from here on; the learning rate follows its new curve'
+# One rule for each field of Settings, and for fields below them that are an exception. A rule that
+# begins with 'refused' says why.
+RULES = {
+    'model': APPLIED,  # whether the tensors fit is checked against the checkpoint itself
+    'model.type': 'refused: the state of one method means nothing to another',
+    'dataset': VIEWS,
+    'optimizer': APPLIED,
+    'optimizer.lr': CURVE,
+    'optimizer.type': 'refused: the momenta of one optimiser mean nothing to another',
+    'optimizer.amsgrad': 'refused: the checkpoint lacks what one of the two needs',
+    'optimizer.decay_norm_and_bias': 'refused: it sorts the parameters and their momenta anew',
+    'schedule': CURVE,
+    'epochs': CURVE,
+    'global_batch_size': VIEWS,
+    'accumulate': APPLIED,
+    'base_batch_size': CURVE,
+    'amp': APPLIED,
+    'channels_last': QUIET,
+    'compile': QUIET,
+    'clip_grad': APPLIED,
+    'normalize': APPLIED,
+    'render': QUIET,
+    'workers': QUIET,
+    'drop_last': VIEWS,
+    'seed': VIEWS,
+    'deterministic': APPLIED,
+    'pretrained': 'refused: a run that goes on has the weights of its checkpoint',
+    'log_interval': QUIET,
+    'checkpoint_interval': QUIET,
+    'save_every': QUIET,
+    'keep_checkpoints': QUIET,
+    'custom_imports': QUIET,
+    'hooks': QUIET,
+    'work_dir': QUIET,
+}
+# What a checkpoint knows of the run besides its config.
+FACTS = {
+    'world_size': VIEWS,
+    'tiles': VIEWS,
+    'tile_names': VIEWS,
+    'tile_contents': 'applied from here on; a tile is known by its size and time of change',
+    'precision': APPLIED,
+}
+_ABSENT = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One field that is not what it was."""
+
+    key: str
+    was: Any
+    now: Any
+
+    @property
+    def rule(self) -> str:
+        """What becomes of it: the rule of the longest part of its key that has one."""
+        rules = RULES | FACTS
+        parts = self.key.split('.')
+        return next(rules[key] for n in range(len(parts), 0, -1)
+                    if (key := '.'.join(parts[:n])) in rules)
+
+    @property
+    def refused(self) -> bool:
+        """Whether a run cannot go on with it."""
+        return self.rule.startswith('refused')
+
+    def __str__(self) -> str:
+        return f'{self.key} was {_shown(self.was)} and is now {_shown(self.now)}'
+
+
+def changes(was: dict, now: dict, prefix: str = '') -> list[Change]:
+    """Return every field that differs between two configs (or facts), the deepest that does."""
+    found = []
+    if prefix.endswith('steps.') and list(was) != list(now) and was.keys() == now.keys():
+        found.append(Change(prefix[:-1], list(was), list(now)))  # their order counts
+    for key in dict.fromkeys([*was, *now]):
+        old, new = was.get(key, _ABSENT), now.get(key, _ABSENT)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += changes(old, new, f'{prefix}{key}.')
+        elif _plain(old) != _plain(new):
+            found.append(Change(prefix + key, old, new))
+    return found
+
+
+def changes_since(checkpoint: Mapping[str, Any], cfg: Config, facts: Mapping[str, Any],
+                  where: str) -> list[Change]:
+    """Return what differs between the run that a checkpoint is of and today's.
+
+    Where ``cfg.pretrained`` is not given any more, it is set to what the run started from.
+
+    Args:
+        checkpoint: what :func:`openselfsup.checkpoints.load` returned.
+        cfg: today's config.
+        facts: today's values of :data:`FACTS`; those of the tiles on rank 0 only.
+        where: path of the checkpoint.
+
+    Raises:
+        UserError: it is no training checkpoint of ours.
+    """
+    meta = checkpoint.get('meta')
+    lacking = [key for key in ('epoch', 'iteration', 'step', 'global_batch_size', 'config')
+               if not isinstance(meta, dict) or key not in meta]
+    if lacking:
+        raise UserError(f"no run can go on from this file: its 'meta' lacks {', '.join(lacking)}",
+                        where=where, expected='an epoch_N.pth or latest.pth of a work directory '
+                                              '(other weights are for --pretrained)')
+    was = read_config_text(meta['config'])
+    if not cfg.pretrained:
+        cfg.pretrained = was.get('pretrained')
+    known = {key: meta[key] for key in FACTS if key in meta and key in facts}
+    return changes(was | known, cfg.to_dict() | {key: facts[key] for key in known})
+
+
+def check_state(checkpoint: Mapping[str, Any], model: nn.Module, found: list[Change],
+                where: str) -> None:
+    """Make sure that a checkpoint's tensors fit the model; say what was changed if they do not.
+
+    Raises:
+        UserError: it is a checkpoint of another model.
+    """
+    try:
+        check_training_state(checkpoint, model, where)
+    except UserError as error:
+        changed = [str(change) for change in found if change.key.startswith('model.')]
+        raise UserError('; '.join([error.what, *changed]), where=where,
+                        expected=error.expected) from None
+
+
+def refuse(found: list[Change], where: str) -> None:
+    """Raise UserError with all changes with which a run cannot go on, if there are any.
+
+    Args:
+        found: what :func:`changes` returned.
+        where: path of the checkpoint.
+    """
+    lines = [f"{change}: {change.rule.removeprefix('refused: ')}"
+             for change in found if change.refused]
+    if lines:
+        raise UserError('this run cannot go on with other settings: ' + '; '.join(lines),
+                        where=where, expected='the settings that it had, or another --work-dir '
+                                              f'and --pretrained {where} instead of --resume')
+
+
+def tell(found: list[Change], logger: logging.Logger) -> None:
+    """Log every change that is applied."""
+    for change in found:
+        logger.log(logging.INFO if change.rule == QUIET else logging.WARNING,
+                   '%s: %s', change, change.rule)
+
+
+def next_rate(rates: np.ndarray, step: int) -> float:
+    """Return the learning rate of the step after ``step`` steps; the last one behind the end."""
+    return float(rates[min(step, len(rates) - 1)])
+
+
+def tell_jump(was: float | None, now: float, logger: logging.Logger) -> None:
+    """Log a jump of the learning rate of the next step; ``was`` is None if it is not known."""
+    if was is not None and not np.isclose(was, now, rtol=1e-6, atol=0):
+        logger.warning('the learning rate of the next step was %.4g and is now %.4g: it jumps '
+                       'here', was, now)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str) -> None:
+    """Load momenta and the like; settings stay those that the optimiser was built with.
+
+    Args:
+        optimizer: built from today's config.
+        state: ``state_dict()`` of the optimiser in the checkpoint.
+        where: path of the checkpoint.
+
+    Raises:
+        UserError: it is the state of other parameters.
+    """
+    settings = [{key: value for key, value in group.items() if key != 'params'}
+                for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise UserError(f'the optimiser of this checkpoint trains other parameters: {error}',
+                        where=where) from None
+    for group, own in zip(optimizer.param_groups, settings):
+        group.update(own)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value in which tuples and lists of the same items are equal."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = 'not given' if value is _ABSENT else repr(value)
+    return text if len(text) <= 120 else text[:117] + '...'
