@@ -31,7 +31,6 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
     if launch.device.type == 'cpu':
         keep_freed_memory()
         share_cores()
-    busy = overload()  # asked before we are busy ourselves
     work_dir = Path(cfg.work_dir)
     with held(work_dir) as claim:
         return _train(cfg, launch, work_dir, resume, claim)
@@ -39,6 +38,7 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
 
 def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
            claim: Claim | None) -> int:
+    busy = overload()  # asked before we are busy ourselves
     checkpoint = on_main(lambda: find_checkpoint(work_dir, resume))
     earlier = on_main(lambda: None if checkpoint else set_aside(work_dir))
     runner = PretrainRunner(cfg, launch, work_dir, pretrained=checkpoint is None)
