@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.registry import Registry as _Registry
 
 from .errors import UserError, nearest
+from .values import annotations, fault
 
 SCOPE = 'openselfsup'
 
@@ -24,6 +25,9 @@ def _build(cfg: dict, registry: 'Registry', **defaults: Any) -> Any:
         inspect.signature(cls).bind(**arguments)
     except TypeError as error:
         raise UserError(f'{registry.name} {cls.__name__}: {error}') from None
+    for name, hint in annotations(cls).items():
+        if name in arguments and (said := fault(arguments[name], hint)):
+            raise UserError(f'{registry.name} {cls.__name__}: {name} {said}')
     return cls(**arguments)
 
 

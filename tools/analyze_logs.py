@@ -10,8 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.engine.cli import run
+from openselfsup.engine.cli import checked, run
 from openselfsup.errors import UserError
+from openselfsup.values import Fraction
 from openselfsup.visualization import plot_curves, read_metrics
 
 
@@ -23,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('curves.png'),
                         help='the picture to write (default: %(default)s)')
     parser.add_argument('--keys', nargs='+', help='what to plot (default: everything)')
-    parser.add_argument('--smooth', type=float, default=0.02,
+    parser.add_argument('--smooth', type=checked(Fraction), default=0.02,
                         help='width of the smoothing window as a fraction of a curve '
                              '(default: %(default)s, 0 for none)')
     return parser.parse_args()

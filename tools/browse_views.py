@@ -9,8 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.engine.cli import add_config_arguments, run
+from openselfsup.engine.cli import add_config_arguments, checked, run
 from openselfsup.errors import UserError
+from openselfsup.values import Count
 
 VIEWS_PER_SHEET, MATCHES_PER_SHEET = 16, 4
 
@@ -21,7 +22,8 @@ def parse_arguments() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('--out', type=Path, default=Path('views'),
                         help='folder for the sheets (default: %(default)s)')
-    parser.add_argument('--n', type=int, default=16, help='tiles to draw (default: %(default)s)')
+    parser.add_argument('--n', type=checked(Count), default=16,
+                        help='tiles to draw (default: %(default)s)')
     return parser.parse_args()
 
 

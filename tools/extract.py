@@ -13,8 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.engine.cli import add_config_arguments, run
+from openselfsup.engine.cli import add_config_arguments, checked, run
 from openselfsup.errors import UserError
+from openselfsup.values import Count
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -25,8 +26,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, help='the .npz or .h5 to write')
     parser.add_argument('--data',
                         help='folder of tiles (or a PCam _x.h5) in place of the config\'s')
-    parser.add_argument('--size', type=int, help='side of the input (default: that of the views)')
-    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--size', type=checked(Count),
+                        help='side of the input (default: that of the views)')
+    parser.add_argument('--batch-size', type=checked(Count), default=64)
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--amp', choices=('auto', 'bf16', 'fp16', 'off'), default='off')
     return parser.parse_args()

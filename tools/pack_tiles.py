@@ -21,9 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from openselfsup.datasets import ImageFolder, PackedTiles, Source, build_source, pack
 from openselfsup.datasets.packed import INDEX
 from openselfsup.datasets.scan import listed
-from openselfsup.engine.cli import run
+from openselfsup.engine.cli import checked, run
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
+from openselfsup.values import Count
 
 
 def source_of(target: str, labels: bool) -> Source:
@@ -61,7 +62,7 @@ def main() -> int:
     parser.add_argument('--verify', action='store_true',
                         help='compare every tile of a store with its checksum, after packing it '
                              'or, without OUT, of the store CONFIG_OR_FOLDER')
-    parser.add_argument('--size', type=int, metavar='PX',
+    parser.add_argument('--size', type=checked(Count), metavar='PX',
                         help='resize the short side to this and crop the centre')
     parser.add_argument('--skip-corrupt', action='store_true',
                         help='leave unreadable tiles out')

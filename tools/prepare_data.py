@@ -20,13 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from openselfsup.datasets.prepare import bcss, check, glands, nuclei, slides, synthetic, tiles
 from openselfsup.datasets.prepare.files import ARCHIVES, unpack
 from openselfsup.datasets.prepare.report import Report
-from openselfsup.engine.cli import run
+from openselfsup.engine.cli import checked, run
 from openselfsup.errors import UserError
+from openselfsup.values import BelowOne, Count, Fraction, Positive, Seed
 
 MASKS = ('--masks', dict(choices=('rle', 'polygon'), default='rle',
                          help='form of the masks; polygons lose holes'))
-VAL = ('--val', dict(type=float, default=0.2, metavar='SHARE', help='share held out'))
-SEED = ('--seed', dict(type=int, default=0, help='of the split'))
+VAL = ('--val', dict(type=checked(BelowOne), default=0.2, metavar='SHARE', help='share held out'))
+SEED = ('--seed', dict(type=checked(Seed), default=0, help='of the split'))
 
 
 class Kind(NamedTuple):
@@ -47,8 +48,8 @@ KINDS = {
                     'MoNuSeg', (MASKS, VAL)),
     'bcss': Kind('BCSS regions to tiles with masks, split by site', bcss.prepare_bcss,
                  check.check_semantic, 'BCSS', (
-                     ('--tile', dict(type=int, default=512, help='side in pixels')),
-                     ('--mpp', dict(type=float, default=bcss.MPP, help='µm per pixel')),
+                     ('--tile', dict(type=checked(Count), default=512, help='side in pixels')),
+                     ('--mpp', dict(type=checked(Positive), default=bcss.MPP, help='µm per pixel')),
                      ('--all-classes', dict(dest='merge', action='store_false',
                                             help='twenty classes instead of five')))),
     'nct-crc': Kind('NCT-CRC-HE: lists', tiles.prepare_nct, check.check_lists, '', (
@@ -59,10 +60,10 @@ KINDS = {
     'folder': Kind('any folder of tiles: lists', tiles.prepare_folder, check.check_lists, '',
                    (VAL, SEED)),
     'slides': Kind('whole slides to tiles', slides.prepare_slides, check.check_slides, '', (
-        ('--mpp', dict(type=float, default=0.5, help='µm per pixel of the tiles')),
-        ('--size', dict(type=int, default=224, help='side of the tiles in pixels')),
-        ('--min-tissue', dict(type=float, default=0.5, metavar='SHARE')),
-        ('--source-mpp', dict(type=float, help='of slides that do not tell theirs')))),
+        ('--mpp', dict(type=checked(Positive), default=0.5, help='µm per pixel of the tiles')),
+        ('--size', dict(type=checked(Count), default=224, help='side of the tiles in pixels')),
+        ('--min-tissue', dict(type=checked(Fraction), default=0.5, metavar='SHARE')),
+        ('--source-mpp', dict(type=checked(Positive), help='of slides that do not tell theirs')))),
 }
 
 
@@ -80,9 +81,9 @@ def parse_arguments() -> argparse.Namespace:
         if name == 'glas':
             own.add_argument('--demo', action='store_true',
                              help='first draw synthetic glands into SRC, which must be empty')
-            own.add_argument('--demo-count', type=int, nargs=3, default=(40, 12, 8),
+            own.add_argument('--demo-count', type=checked(Count), nargs=3, default=(40, 12, 8),
                              metavar=('TRAIN', 'TESTA', 'TESTB'))
-            own.add_argument('--demo-size', type=int, default=160, help='side in pixels')
+            own.add_argument('--demo-size', type=checked(Count), default=160, help='side in pixels')
     return parser.parse_args()
 
 

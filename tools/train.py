@@ -13,8 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openselfsup.engine import launch  # noqa: E402
-from openselfsup.engine.cli import add_config_arguments, run  # noqa: E402
+from openselfsup.engine.cli import add_config_arguments, checked, run  # noqa: E402
 from openselfsup.engine.config import load_config  # noqa: E402
+from openselfsup.values import Seed  # noqa: E402
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--pretrained', metavar='CKPT',
                         help='weights for the backbone: torchvision, timm, ours or published')
     parser.add_argument('--amp', choices=('auto', 'bf16', 'fp16', 'off'), help='precision')
-    parser.add_argument('--seed', type=int)
+    parser.add_argument('--seed', type=checked(Seed))
     parser.add_argument('--deterministic', action='store_true', default=None,
                         help='deterministic kernels only')
     parser.add_argument('--launcher', choices=launch.LAUNCHERS,

@@ -18,7 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from openselfsup.engine.cli import run  # noqa: E402
+from openselfsup.engine.cli import checked, run  # noqa: E402
+from openselfsup.values import BelowOne, Count, NotNegative, Part, Positive, Seed, Share, Whole  # noqa: E402
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     published = parser.add_argument_group('published flags')
     add = published.add_argument
-    add('--seed', type=int, default=42)
+    add('--seed', type=checked(Seed), default=42)
     add('--dataset_path', help='folder of a known layout')
     add('--dataset', default='NCT', help='NCT or PCam: the layout to look for first')
     add('--only_fine_turning', '--only_fine_tuning', dest='only_fine_tuning', action='store_true',
@@ -35,22 +36,24 @@ def parse_arguments() -> argparse.Namespace:
     add('--only_linear_eval', action='store_true', help='linear-augmented-v1')
     add('--debug', action='store_true', help='one epoch')
     add('--fp16', action='store_true', help='fp16 on a GPU, bf16 on a CPU that has it')
-    add('--ft_epoch', type=int, default=100, help='epochs (default %(default)s)')
-    add('--batch_size', type=int, default=128)
-    add('--lr', type=float, default=0.01)
-    add('--momentum', type=float, default=0.9)
-    add('--weight_decay', type=float, default=0.0)
-    add('--workers', type=int, default=4, help='unused: --dataloader_num_workers is what counts')
-    add('--early_stop', type=int, default=5, help='patience of fine-tuning in epochs')
+    add('--ft_epoch', type=checked(Count), default=100, help='epochs (default %(default)s)')
+    add('--batch_size', type=checked(Count), default=128)
+    add('--lr', type=checked(Positive), default=0.01)
+    add('--momentum', type=checked(BelowOne), default=0.9)
+    add('--weight_decay', type=checked(NotNegative), default=0.0)
+    add('--workers', type=checked(Whole), default=4,
+        help='unused: --dataloader_num_workers is what counts')
+    add('--early_stop', type=checked(Whole), default=5, help='patience of fine-tuning in epochs')
     add('--model_name', default='resnet18')
-    add('--image_size', type=int, default=224)
-    add('--labeled_train', type=float, nargs='+', default=[0.01], metavar='SHARE',
+    add('--image_size', type=checked(Count), default=224)
+    add('--labeled_train', type=checked(Part), nargs='+', default=[0.01], metavar='SHARE',
         help='labelled share of the training tiles, or several (default 0.01)')
-    add('--dataloader_num_workers', type=int, default=16, help='threads; no more than cores')
+    add('--dataloader_num_workers', type=checked(Whole), default=16,
+        help='threads; no more than cores')
     add('--model_path', default='', help='checkpoint: ours, PLM, CA2CL, torchvision, timm ...')
     add('--eval_metrics', default='accuracy,f1,precision,recall',
         help='columns of the printed table: also balanced_accuracy, auroc, calibration_error')
-    add('--validation_split', type=float, default=0.2)
+    add('--validation_split', type=checked(BelowOne), default=0.2)
     add('--default_device', default='cuda')
     add('--gpu_index', default='0')
 
@@ -58,16 +61,17 @@ def parse_arguments() -> argparse.Namespace:
     add = own.add_argument
     add('--train', help='class folders (or a PCam _x.h5) to learn from')
     add('--test', help='class folders (or a PCam _x.h5) to test on')
-    add('--holdout', type=float, metavar='SHARE', help='hold this share of --train out as test')
+    add('--holdout', type=checked(Share), metavar='SHARE',
+        help='hold this share of --train out as test')
     add('--patient_pattern', metavar='REGEX',
         help='finds the patient in a path (default: TCGA barcodes)')
     add('--protocols', nargs='+', help='linear-v1, knn-v1, linear-augmented-v1, finetune-v1')
-    add('--seeds', type=int, nargs='+', help='several seeds in place of --seed')
+    add('--seeds', type=checked(Seed), nargs='+', help='several seeds in place of --seed')
     add('--paper-compat', '--paper_compat', action='store_true',
         help='add the published variants of SGD protocols, labelled as such')
     add('--imagenet', metavar='CKPT', help='ImageNet weights (default: those in torch\'s cache)')
-    add('--knn_k', type=int, default=20)
-    add('--knn_temperature', type=float, default=0.07)
+    add('--knn_k', type=checked(Count), default=20)
+    add('--knn_temperature', type=checked(Positive), default=0.07)
     add('--work_dir', help='work directory of the pretraining: its curves go into the report')
     add('--allow_overlap', '--allow-overlap', action='store_true',
         help='warn where --train and --test share patients or tiles, in place of refusing them')

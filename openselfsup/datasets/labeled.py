@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..registry import DATASETS
+from ..values import Count
 from .sources import Source, build_source
 
 
@@ -28,7 +29,7 @@ class LabeledTileDataset:
         classes: names of the labels, or None.
     """
 
-    def __init__(self, source: dict | Source, size: int = 224, resize: int | None = None,
+    def __init__(self, source: dict | Source, size: Count = 224, resize: Count | None = None,
                  check: bool = True):
         self.source = build_source(source)
         self.size, self.resize = size, resize or size

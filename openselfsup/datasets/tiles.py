@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..registry import DATASETS
+from ..values import Count
 from ..views import TorchvisionPipeline, render_cpu, unbind
 from .headers import TileError
 from .memory import Allocate, recycled
@@ -45,7 +47,8 @@ class TileDataset:
     """
 
     def __init__(self, source: dict | Source, recipe: dict | Sequence[dict],
-                 n_views: int | None = None, on_corrupt: str = 'skip', check: bool = True):
+                 n_views: Count | None = None, on_corrupt: Literal['skip', 'raise'] = 'skip',
+                 check: bool = True):
         if on_corrupt not in ('skip', 'raise'):
             raise UserError(f'{on_corrupt!r} is unknown', where='dataset.on_corrupt',
                             expected="'skip' or 'raise'")

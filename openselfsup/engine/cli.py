@@ -5,8 +5,10 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from ..errors import UserError
+from ..values import accepts, describe
 
 SYSTEM_LIBRARIES = ('libGL', 'libgthread', 'libglib')
 
@@ -47,6 +49,25 @@ def add_overrides(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``--cfg-options``: it takes KEY=VALUE only, and may be given several times."""
     parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], type=_pair,
                         metavar='KEY=VALUE', help=what)
+
+
+def checked(annotation: Any) -> Callable[[str], int | float]:
+    """Return what argparse takes as the ``type`` of a number, such as ``checked(Count)``.
+
+    Args:
+        annotation: of :mod:`openselfsup.values`: its type and its range.
+    """
+    def parse(text: str) -> int | float:
+        for kind in (int, float):
+            try:
+                value = kind(text)
+            except ValueError:
+                continue
+            if accepts(value, annotation):
+                return value
+            break
+        raise argparse.ArgumentTypeError(f'must be {describe(annotation)}, not {text}')
+    return parse
 
 
 def _pair(word: str) -> str:

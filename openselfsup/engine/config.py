@@ -10,13 +10,53 @@ import ast
 import dataclasses
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError, located, nearest
 from ..training.precision import AMP
-from .config_check import Problem, config_files, find_problems, locate
+from ..values import Count, Positive, Range, Seed, Whole, accepts
+from .config_check import Problem, config_files, find_problems, locate, own_names
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """Rule for ``normalize``: mean and std of three channels, for values in [0, 1]."""
+
+    text = ('with mean and std, three numbers each, for values in [0, 1]: mean from 0 to 1, '
+            'std above 0')
+
+    def holds(self, value: dict) -> bool:
+        """Return whether mean and std are there and lie in their ranges."""
+        one, positive = Annotated[float, Range(0, 1)], Annotated[float, Range(0, 1, above=True)]
+        return (set(value) == {'mean', 'std'}
+                and accepts(value['mean'], tuple[one, one, one])
+                and accepts(value['std'], tuple[positive, positive, positive]))
+
+    def hint(self, value: Any) -> str | None:
+        """Say how values for 0..255, OpenMMLab's habit, are written here."""
+        numbers = tuple[Positive, Positive, Positive]
+        if not (isinstance(value, dict) and {'mean', 'std'} <= set(value)
+                and accepts(value['mean'], numbers) and accepts(value['std'], numbers)
+                and max(*value['mean'], *value['std']) > 1):
+            return None
+        scaled = {key: [round(number / 255, 4) for number in value[key]]
+                  for key in ('mean', 'std')}
+        return (f"is for values in 0..255, OpenMMLab's habit; divide by 255: "
+                f"dict(mean={scaled['mean']}, std={scaled['std']})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Imports:
+    """Rule for ``custom_imports``: names of modules under ``imports``."""
+
+    text = "of the form dict(imports=['my_methods'])"
+
+    def holds(self, value: dict) -> bool:
+        """Return whether there is a list of names and nothing else that we do not know."""
+        return (set(value) <= {'imports', 'allow_failed_imports'}
+                and accepts(value.get('imports', []), list[str]))
 
 
 @dataclasses.dataclass
@@ -59,27 +99,27 @@ class Settings:
     dataset: dict
     optimizer: dict
     schedule: dict
-    epochs: int
-    global_batch_size: int
-    accumulate: int = 1
-    base_batch_size: int | None = None
-    amp: str = 'auto'
+    epochs: Count
+    global_batch_size: Count
+    accumulate: Count = 1
+    base_batch_size: Count | None = None
+    amp: Literal[AMP] = 'auto'
     channels_last: bool = True
     compile: bool = False
-    clip_grad: float | None = None
-    normalize: dict = dataclasses.field(
+    clip_grad: Positive | None = None
+    normalize: Annotated[dict, Channels()] = dataclasses.field(
         default_factory=lambda: dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))
-    render: str = 'auto'
-    workers: int | None = None
+    render: Literal['auto', 'worker', 'device'] = 'auto'
+    workers: Whole | None = None
     drop_last: bool = True
-    seed: int = 0
+    seed: Seed = 0
     deterministic: bool = False
     pretrained: str | None = None
-    log_interval: int = 50
-    checkpoint_interval: int = 10
-    save_every: int | None = None
-    keep_checkpoints: int | None = None
-    custom_imports: dict | None = None
+    log_interval: Count = 50
+    checkpoint_interval: Count = 10
+    save_every: Count | None = None
+    keep_checkpoints: Count | None = None
+    custom_imports: Annotated[dict, Imports()] | None = None
     hooks: list = dataclasses.field(default_factory=list)
     work_dir: str | None = None
 
@@ -90,7 +130,8 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
     Args:
         path: the config file.
         options: overrides such as ``'optimizer.lr=0.01'``; list items by position,
-            ``'hooks.0.interval=5'``. Values are Python literals, else strings.
+            ``'hooks.0.interval=5'``. Values are Python literals or ``dict(key=value)``, else
+            strings. A dict replaces the one that stands there, as if it had ``_delete_=True``.
 
     Returns:
         The config with the defaults of :class:`Settings` filled in.
@@ -100,6 +141,8 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
             of them are listed with file, line, key path and the nearest valid name.
     """
     cfg = _read(Path(path))
+    for name in own_names(cfg, config_files(path)) - set(Settings.__annotations__):
+        cfg._cfg_dict.pop(name)
     for field in dataclasses.fields(Settings):
         if field.name not in cfg and field.default is not dataclasses.MISSING:
             cfg[field.name] = field.default
@@ -108,7 +151,7 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
     options = options or []
     problems = [problem for option in options if (problem := _override(cfg, option))]
     _import_modules(cfg)
-    problems += find_problems(cfg, Settings) + _check_values(cfg)
+    problems += find_problems(cfg, Settings)
     if problems:
         raise _report(problems, Path(path), options)
     return cfg
@@ -120,7 +163,9 @@ def _read(path: Path) -> Config:
         raise UserError('no such config file', where=located(path),
                         nearest=nearest(path.name, (p.name for p in siblings)))
     try:
-        return Config.fromfile(str(path), import_custom_modules=False, format_python_code=False)
+        # Not lazily: what a config imports it may call, and its bases are named by _base_.
+        return Config.fromfile(str(path), import_custom_modules=False, format_python_code=False,
+                               lazy_import=False)
     except SyntaxError as error:
         raise UserError(f'not valid Python: {error.msg}', where=f'{path}:{error.lineno}') from None
     except FileNotFoundError as error:
@@ -131,31 +176,16 @@ def _read(path: Path) -> Config:
 
 def _import_modules(cfg: Config) -> None:
     """Import the user's own modules, which register what the config names."""
-    for name in (cfg.custom_imports or {}).get('imports', []):
+    asked = cfg.custom_imports
+    if not accepts(asked, Settings.__annotations__['custom_imports']):
+        return  # the check of the fields says so
+    for name in (asked or {}).get('imports', []):
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise UserError(f'{error}', where='custom_imports',
                             expected='a module that Python finds, for instance with '
                                      'PYTHONPATH=.') from None
-
-
-def _check_values(cfg: Config) -> list[Problem]:
-    """Check the values of plain fields that would otherwise fail late."""
-    problems = []
-    for name, values in (('amp', AMP),
-                         ('render', ('auto', 'worker', 'device'))):
-        if cfg[name] not in values:
-            listed = ', '.join(map(repr, values[:-1])) + f' or {values[-1]!r}'
-            problems.append(Problem((name,), f'{name} must be {listed}, not {cfg[name]!r}',
-                                    nearest(str(cfg[name]), values)))
-    for name in ('epochs', 'global_batch_size', 'accumulate', 'log_interval',
-                 'checkpoint_interval'):
-        value = cfg.get(name)
-        if name in cfg and (type(value) is not int or value < 1):
-            problems.append(Problem((name,), f'{name} must be a whole number of at least 1, '
-                                             f'not {value!r}'))
-    return problems
 
 
 def _report(problems: list[Problem], path: Path, options: list[str]) -> UserError:
@@ -184,14 +214,36 @@ def split_option(option: str) -> tuple[list[str], Any]:
     if text.lower() in words:
         return key.split('.'), words[text.lower()]
     try:
-        return key.split('.'), ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        return key.split('.'), ast.literal_eval(_DictCalls().visit(ast.parse(text, mode='eval')))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return key.split('.'), text
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Read ``dict(key=value)``, which is how configs are written, as a literal."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if (isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args
+                and all(keyword.arg for keyword in node.keywords)):
+            return ast.Dict([ast.Constant(keyword.arg) for keyword in node.keywords],
+                            [keyword.value for keyword in node.keywords])
+        return node
+
+
+def _without_delete(value: Any) -> Any:
+    """Return a value as a config stores it: an option's dict starts anew in any case."""
+    if isinstance(value, dict):
+        return ConfigDict({key: _without_delete(item) for key, item in value.items()
+                           if (key, item) != ('_delete_', True)})
+    return [_without_delete(item) for item in value] if isinstance(value, list) else value
 
 
 def _override(cfg: Config, option: str) -> Problem | None:
     """Set one field; a path that the config lacks is left to the check of its class."""
     keys, value = split_option(option)
+    if keys[-1] == '_delete_' and (len(keys) == 1 or value is not True):
+        return Problem(tuple(keys), 'empties a dict, as in dataset.source._delete_=True')
     place: Any = cfg._cfg_dict
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
@@ -202,8 +254,10 @@ def _override(cfg: Config, option: str) -> Problem | None:
             key = int(key)
         elif not isinstance(place, dict):
             return Problem(tuple(keys[:depth + 1]), f'leads into {place!r}, which has no fields')
-        if last:
-            place[key] = ConfigDict(value) if isinstance(value, dict) else value
+        if last and key == '_delete_':
+            place.clear()
+        elif last:
+            place[key] = _without_delete(value)
         else:
             if isinstance(place, dict) and place.get(key) is None:
                 place[key] = ConfigDict()

@@ -1,7 +1,8 @@
 """Finding every mistake of a config at once, before anything is built.
 
 Each dict with a ``type`` is compared with the signature of the class registered under
-that name. What is unknown is reported with file, line, key path and the nearest valid name.
+that name, and each value with its annotation. What is unknown or out of range is reported
+with file, line, key path and the nearest valid name.
 """
 
 import ast
@@ -9,12 +10,13 @@ import dataclasses
 import inspect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from mmengine.config import Config
 
 from .. import registry
 from ..errors import UserError, nearest
+from ..values import accepts, annotations, choices, fault
 
 # Which registry describes the dict that stands under an argument of this name.
 REGISTRY_OF = dict(
@@ -40,20 +42,23 @@ class Problem:
 
 
 def find_problems(cfg: Config, settings: type) -> list[Problem]:
-    """Return every unknown, misspelt or missing field of a config.
+    """Return every unknown, misspelt or missing field of a config, and every wrong value.
 
     Args:
         cfg: a loaded config.
         settings: dataclass whose fields are the valid top-level fields.
     """
+    hints = get_type_hints(settings, include_extras=True)
     known = {field.name for field in dataclasses.fields(settings)}
-    problems = [Problem((key,), f"unknown field '{key}'", nearest(key, known))
+    problems = [Problem((key,), f"unknown field '{key}'; a variable of your own is written in "
+                                f"capitals, {key.upper()}" if nearest(key, known) is None
+                        else f"unknown field '{key}'", nearest(key, known))
                 for key in cfg if key not in known]
     for field in dataclasses.fields(settings):
         if field.name not in cfg:
             problems.append(Problem((field.name,), f"the field '{field.name}' is missing"))
-        elif field.name in REGISTRY_OF:
-            problems += _check_value((field.name,), field.name, cfg[field.name])
+        else:
+            problems += _check_argument((field.name,), hints[field.name], cfg[field.name])
     return problems
 
 
@@ -71,6 +76,16 @@ def _check_value(path: tuple[str, ...], name: str, value: Any) -> Iterator[Probl
         yield from _check_object(path, name, value)
     elif isinstance(value, (str, int, float, bool)):
         yield Problem(path, f"'{path[-1]}' must be a dict with 'type', not {value!r}")
+
+
+def _check_argument(path: tuple[str, ...], hint: Any, value: Any) -> Iterator[Problem]:
+    """Check one argument: what it describes, where it does, else its type and its range."""
+    described = path[-1] in REGISTRY_OF and (accepts({'type': ''}, hint) or accepts([], hint))
+    problems = list(_check_value(path, path[-1], value)) if described else []
+    if not problems and (said := fault(value, hint)):
+        name = path[-1]
+        problems = [Problem(path, f'{name} {said}', nearest(str(value), choices(hint)))]
+    yield from problems
 
 
 def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Problem]:
@@ -96,10 +111,10 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
     for key, parameter in parameters.items():
         if (parameter.default is parameter.empty and key in valid and key not in value):
             yield Problem(path, f"{value['type']} needs the argument '{key}'")
+    hints = annotations(cls) | (dict(decay_norm_and_bias=bool) if name == 'optimizer' else {})
     for key, child in value.items():
-        if (key in REGISTRY_OF and key in valid
-                and parameters[key].annotation not in (int, float, str, bool)):
-            yield from _check_value((*path, key), key, child)
+        if key in valid:
+            yield from _check_argument((*path, key), hints.get(key, Any), child)
 
 
 def config_files(path: str | Path) -> list[Path]:
@@ -115,6 +130,24 @@ def config_files(path: str | Path) -> list[Path]:
                 bases = [bases] if isinstance(bases, str) else bases
                 waiting += [(current.parent / base).resolve() for base in bases]
     return files
+
+
+def own_names(names: Iterable[str], files: Iterable[Path]) -> set[str]:
+    """Return which top-level names of configs are not fields but the configs' own.
+
+    They are variables in capitals or with a leading underscore, what is imported or defined,
+    and what a loop counts with. All others are fields, so that a misspelt one is found.
+    """
+    bound = {name for name in names if name.isupper() or name.startswith('_')}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                bound |= {(alias.asname or alias.name).split('.')[0] for alias in node.names}
+            elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                bound.add(node.name)
+            elif isinstance(node, ast.For):
+                bound |= {name.id for name in ast.walk(node.target) if isinstance(name, ast.Name)}
+    return bound & set(names)
 
 
 def locate(path: tuple[str, ...], files: Iterable[Path]) -> str | None:

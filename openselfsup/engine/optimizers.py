@@ -7,9 +7,12 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..registry import OPTIMIZERS
+from ..values import BelowOne, Fraction, NotNegative, Positive, declare
 
 for _optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
     OPTIMIZERS.register_module(module=_optimizer)
+    declare(_optimizer, lr=NotNegative, weight_decay=NotNegative, eps=NotNegative,
+            betas=tuple[BelowOne, BelowOne], momentum=NotNegative, dampening=Fraction)
 
 
 @OPTIMIZERS.register_module()
@@ -29,8 +32,9 @@ class LARS(torch.optim.Optimizer):
         eps: guards the division.
     """
 
-    def __init__(self, params: Iterable, lr: float, momentum: float = 0.9,
-                 weight_decay: float = 0.0, eta: float = 0.001, eps: float = 1e-8):
+    def __init__(self, params: Iterable, lr: NotNegative, momentum: NotNegative = 0.9,
+                 weight_decay: NotNegative = 0.0, eta: Positive = 0.001,
+                 eps: NotNegative = 1e-8):
         if lr < 0 or momentum < 0 or weight_decay < 0:
             raise ValueError('lr, momentum and weight_decay of LARS must not be negative')
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay,
@@ -78,4 +82,7 @@ def build_optimizer(module: nn.Module, cfg: dict, lr: float) -> torch.optim.Opti
         flat = [p for p in trainable if p.dim() <= 1]
         groups = [dict(params=[p for p in trainable if p.dim() > 1]),
                   dict(params=flat, weight_decay=0.0)]
-    return OPTIMIZERS.build({**cfg, 'lr': lr, 'params': groups})
+    try:
+        return OPTIMIZERS.build({**cfg, 'lr': lr, 'params': groups})
+    except ValueError as error:  # settings that do not go together, such as nesterov
+        raise UserError(str(error), where='optimizer') from None

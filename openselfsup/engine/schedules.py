@@ -5,11 +5,15 @@ A schedule is a pure function of the step, so a resumed run needs no schedule st
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from ..errors import UserError
 from ..registry import SCHEDULES
+from ..values import NotNegative, Positive
+
+By = Literal['iteration', 'epoch']
 
 
 def _warm_up(rates: np.ndarray, base_lr: float, warmup_steps: int, start: float) -> np.ndarray:
@@ -31,9 +35,9 @@ def _positions(by: str, epochs: int, steps_per_epoch: int) -> np.ndarray:
 
 
 @SCHEDULES.register_module()
-def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: float = 0.0,
-           warmup_epochs: float = 0.0, warmup_start: float = 0.001,
-           by: str = 'iteration') -> np.ndarray:
+def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: NotNegative = 0.0,
+           warmup_epochs: NotNegative = 0.0, warmup_start: NotNegative = 0.001,
+           by: By = 'iteration') -> np.ndarray:
     """Half a cosine from ``base_lr`` to ``min_lr`` (Loshchilov & Hutter 2017), after warm-up.
 
     Args:
@@ -57,8 +61,9 @@ def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: float = 0.
 
 @SCHEDULES.register_module()
 def Step(base_lr: float, epochs: int, steps_per_epoch: int,
-         milestones: Sequence[float] = (0.6, 0.8), gamma: float = 0.1, warmup_epochs: float = 0.0,
-         warmup_start: float = 0.001, by: str = 'epoch') -> np.ndarray:
+         milestones: Sequence[Positive] = (0.6, 0.8), gamma: Positive = 0.1,
+         warmup_epochs: NotNegative = 0.0, warmup_start: NotNegative = 0.001,
+         by: By = 'epoch') -> np.ndarray:
     """Multiply the rate by ``gamma`` at each milestone (MoCo v1: at 60 % and 80 %).
 
     Args:
@@ -81,8 +86,8 @@ def Step(base_lr: float, epochs: int, steps_per_epoch: int,
 
 
 @SCHEDULES.register_module()
-def Constant(base_lr: float, epochs: int, steps_per_epoch: int, warmup_epochs: float = 0.0,
-             warmup_start: float = 0.001) -> np.ndarray:
+def Constant(base_lr: float, epochs: int, steps_per_epoch: int, warmup_epochs: NotNegative = 0.0,
+             warmup_start: NotNegative = 0.001) -> np.ndarray:
     """The same rate throughout, after warm-up; shape (epochs * steps_per_epoch,)."""
     rates = np.full(epochs * steps_per_epoch, float(base_lr))
     return _warm_up(rates, base_lr, round(warmup_epochs * steps_per_epoch), warmup_start)

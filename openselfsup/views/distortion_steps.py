@@ -7,13 +7,14 @@ mirrored. Positions are in pixels with pixel centres at integers.
 import functools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ..values import Count, Fraction, NotNegative, Range
 from .steps import ImageStep, Scope, uniform
 
 
@@ -43,9 +44,9 @@ class ElasticDistortion(Distortion):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    alpha: float = 200.
-    sigma: float = 10.
+    p: Fraction = 0.5
+    alpha: NotNegative = 200.
+    sigma: Annotated[float, Range(1)] = 10.
     reach: ClassVar[int] = 4  # lattice points beyond the edge, and so sigmas
 
     def __post_init__(self):
@@ -96,9 +97,9 @@ class GridDistortion(Distortion):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    steps: int = 5
-    limit: float = 0.3
+    p: Fraction = 0.5
+    steps: Count = 5
+    limit: Fraction = 0.3
 
     def __post_init__(self):
         super().__post_init__()

@@ -6,11 +6,12 @@ transposes only ever add, subtract and swap integers: in any order they stay exa
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
+from ..values import BelowOne, Fraction, NotNegative, Positive, Rising
 from .steps import GeometricStep, check_range, uniform
 
 
@@ -34,8 +35,8 @@ class RandomResizedCrop(GeometricStep):
         p: probability with which a view undergoes the step.
     """
 
-    scale: tuple[float, float] = (0.08, 1.)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: Annotated[tuple[Fraction, Fraction], Rising()] = (0.08, 1.)
+    ratio: Annotated[tuple[Positive, Positive], Rising()] = (3 / 4, 4 / 3)
     tries: ClassVar[int] = 10
 
     def __post_init__(self):
@@ -77,7 +78,7 @@ class HorizontalFlip(GeometricStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
+    p: Fraction = 0.5
 
     def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         maps = _maps(len(size), [[-1, 0], [0, 1]])
@@ -93,7 +94,7 @@ class VerticalFlip(GeometricStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
+    p: Fraction = 0.5
 
     def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         maps = _maps(len(size), [[1, 0], [0, -1]])
@@ -109,7 +110,7 @@ class Transpose(GeometricStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
+    p: Fraction = 0.5
 
     def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         return _maps(len(size), [[0, 1], [1, 0]]), size.flip(-1)
@@ -152,10 +153,10 @@ class ShiftScaleRotate(GeometricStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    shift: float = 0.1
-    scale: float = 0.1
-    degrees: float = 15.
+    p: Fraction = 0.5
+    shift: NotNegative = 0.1
+    scale: BelowOne = 0.1
+    degrees: NotNegative = 15.
     geometry: ClassVar[str] = 'affine'
 
     def __post_init__(self):

@@ -1,13 +1,18 @@
 """Steps that change colour and sharpness and leave every pixel at its place."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
 
+from ..values import Fraction, NotNegative, Range, Rising, Span
 from .steps import ImageStep, check_range, uniform
 
-Range = float | tuple[float, float]
+Change = NotNegative | Annotated[tuple[NotNegative, NotNegative], Rising()]
+Turn = (Annotated[float, Range(0, 0.5)]
+        | Annotated[tuple[Annotated[float, Range(-0.5, 0.5)], Annotated[float, Range(-0.5, 0.5)]],
+                    Rising()])
 
 
 @dataclass(kw_only=True)
@@ -28,10 +33,10 @@ class ColorJitter(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    brightness: Range = 0.
-    contrast: Range = 0.
-    saturation: Range = 0.
-    hue: Range = 0.
+    brightness: Change = 0.
+    contrast: Change = 0.
+    saturation: Change = 0.
+    hue: Turn = 0.
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,7 +66,7 @@ class Grayscale(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.2
+    p: Fraction = 0.2
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator
              ) -> dict[str, Tensor]:
@@ -80,8 +85,8 @@ class GaussianBlur(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    sigma: tuple[float, float] = (0.1, 2.)
+    p: Fraction = 0.5
+    sigma: Span = (0.1, 2.)
 
     def __post_init__(self):
         super().__post_init__()
@@ -101,8 +106,8 @@ class Solarize(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.2
-    threshold: int = 128
+    p: Fraction = 0.2
+    threshold: Annotated[int, Range(0, 256)] = 128
 
     def draw(self, batch: int, size: tuple[int, int], generator: Generator
              ) -> dict[str, Tensor]:
@@ -124,8 +129,8 @@ class HEDJitter(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    scale: float = 0.05
-    shift: float = 0.02
+    scale: NotNegative = 0.05
+    shift: NotNegative = 0.02
 
     def __post_init__(self):
         super().__post_init__()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ..values import Fraction, Side
 from .distortion_steps import ElasticDistortion, GridDistortion
 from .geometric_steps import (
     HorizontalFlip,
@@ -78,7 +79,7 @@ class OneOf(ImageStep):
         p: probability with which a view undergoes one of them.
     """
 
-    p: float = 0.5
+    p: Fraction = 0.5
     steps: Sequence | Mapping
     after_resize: ClassVar[bool] = True
 
@@ -138,7 +139,7 @@ class ViewRecipe:
         ValueError: the size is not positive, or a step is unknown or wrongly set.
     """
 
-    def __init__(self, size: int | tuple[int, int], steps: Sequence | Mapping):
+    def __init__(self, size: Side, steps: Sequence | Mapping):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f'size must be a positive integer or (height, width), not {size!r}')

@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
+from ..values import Fraction
+
 GEOMETRIES = ('axis_aligned', 'affine', 'none')
 
 
@@ -42,7 +44,7 @@ class Step:
             'axis_aligned', 'affine' and 'none' (no affine map remains).
     """
 
-    p: float = 1.
+    p: Fraction = 1.
     geometry: ClassVar[str] = 'axis_aligned'
 
     def __post_init__(self):

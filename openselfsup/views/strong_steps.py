@@ -7,12 +7,13 @@ on the finished view, so that sizes in pixels mean the same whatever was cropped
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ..values import Count, Fraction, NotNegative, Range, Span
 from .distortion_steps import Distortion
 from .steps import ImageStep, Scope, check_range, uniform
 
@@ -33,7 +34,7 @@ class Brightness(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    limit: float = 0.2
+    limit: Fraction = 0.2
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,7 +54,7 @@ class Contrast(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    limit: float = 0.2
+    limit: Fraction = 0.2
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,10 +76,10 @@ class HueSaturationValue(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    hue: float = 10.
-    saturation: float = 20.
-    value: float = 10.
+    p: Fraction = 0.5
+    hue: Annotated[float, Range(0, 90)] = 10.
+    saturation: Annotated[float, Range(0, 255)] = 20.
+    value: Annotated[float, Range(0, 255)] = 10.
 
     def __post_init__(self):
         super().__post_init__()
@@ -101,8 +102,8 @@ class MotionBlur(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    limit: int = 5
+    p: Fraction = 0.5
+    limit: Literal[3, 5] = 5
     after_resize: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -141,8 +142,8 @@ class MedianBlur(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    limit: int = 5
+    p: Fraction = 0.5
+    limit: Literal[3, 5] = 5
     after_resize: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -173,8 +174,8 @@ class GaussianNoise(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    variance: tuple[float, float] = (5., 30.)
+    p: Fraction = 0.5
+    variance: Span = (5., 30.)
     after_resize: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -199,9 +200,9 @@ class CLAHE(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    clip: float = 4.
-    grid: int = 8
+    p: Fraction = 0.5
+    clip: Annotated[float, Range(1)] = 4.
+    grid: Count = 8
     after_resize: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -224,8 +225,8 @@ class Cutout(ImageStep):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    size: float = 0.375
+    p: Fraction = 0.5
+    size: Fraction = 0.375
     after_resize: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -250,8 +251,8 @@ class OpticalDistortion(Distortion):
         p: probability with which a view undergoes the step.
     """
 
-    p: float = 0.5
-    limit: float = 1.
+    p: Fraction = 0.5
+    limit: NotNegative = 1.
 
     def __post_init__(self):
         super().__post_init__()

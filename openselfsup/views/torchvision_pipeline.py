@@ -6,7 +6,7 @@ solved from where they end, and refused if no affine map explains them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from ..values import Side
 from .geometry import invert, is_axis_aligned
 from .steps import GEOMETRIES
 
@@ -90,8 +91,8 @@ class TorchvisionPipeline:
         ValueError: ``geometry`` is none of these, or a transform cannot be built.
     """
 
-    def __init__(self, size: int | tuple[int, int], transforms: Sequence,
-                 geometry: str = 'affine'):
+    def __init__(self, size: Side, transforms: Sequence,
+                 geometry: Literal[GEOMETRIES] = 'affine'):
         if geometry not in GEOMETRIES:
             raise ValueError(f'geometry must be one of {", ".join(GEOMETRIES)}, '
                              f'not {geometry!r}')

@@ -10,6 +10,7 @@ from torch import Tensor
 from ... import distributed
 from ...errors import UserError
 from ...registry import HOOKS
+from ...values import Count
 from ...views import ViewRecipe, render_cpu
 from ...views.recipe import unbind
 
@@ -23,7 +24,7 @@ class ClusterPictures(Hook):
         interval: epochs between two pictures; the last epoch always gets one.
     """
 
-    def __init__(self, tiles: int = 256, interval: int = 1):
+    def __init__(self, tiles: Count = 256, interval: Count = 1):
         self.tiles, self.interval = tiles, interval
 
     def before_train(self, runner) -> None:
@@ -68,7 +69,7 @@ class AdversaryPictures(Hook):
         interval: epochs between two pictures; the last epoch always gets one.
     """
 
-    def __init__(self, tiles: int = 5, interval: int = 1):
+    def __init__(self, tiles: Count = 5, interval: Count = 1):
         self.tiles, self.interval = tiles, interval
 
     def before_train(self, runner) -> None:

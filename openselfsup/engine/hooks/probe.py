@@ -21,6 +21,7 @@ from ...evaluation.knn import extract_features, leave_one_out_accuracy
 from ...evaluation.sampling import hold_out
 from ...registry import HOOKS
 from ...training.precision import DTYPES
+from ...values import Count, Positive, Seed, Share
 from .metrics import METRICS, MetricsHook
 
 
@@ -44,8 +45,8 @@ class ProbeHook(Hook):
     best_file = ''
     key = ''
 
-    def __init__(self, source: dict, interval: int = 10, size: int | None = None,
-                 batch_size: int = 64, at_start: bool = True, save_best: bool = True):
+    def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
+                 batch_size: Count = 64, at_start: bool = True, save_best: bool = True):
         self.interval, self.size, self.batch_size = interval, size, batch_size
         self.at_start, self.save_best = at_start, save_best
         # Smaller tiles than views are enlarged by the dataset, so any size will do for now.
@@ -118,9 +119,9 @@ class KNNProbeHook(ProbeHook):
 
     best_file, key = 'best_knn.pth', 'probe_knn'
 
-    def __init__(self, source: dict, interval: int = 10, size: int | None = None,
-                 batch_size: int = 64, at_start: bool = True, save_best: bool = True,
-                 k: int = 20, temperature: float | None = 0.07):
+    def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
+                 batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
+                 k: Count = 20, temperature: Positive | None = 0.07):
         super().__init__(source, interval, size, batch_size, at_start, save_best)
         self.k, self.temperature = min(k, len(self.tiles) - 1), temperature
 
@@ -147,9 +148,9 @@ class LinearProbeHook(ProbeHook):
 
     best_file, key = 'best_linear.pth', 'probe_linear'
 
-    def __init__(self, source: dict, interval: int = 10, size: int | None = None,
-                 batch_size: int = 64, at_start: bool = True, save_best: bool = True,
-                 holdout: float = 0.3, seed: int = 0):
+    def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
+                 batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
+                 holdout: Share = 0.3, seed: Seed = 0):
         super().__init__(source, interval, size, batch_size, at_start, save_best)
         self.seed = seed
         kept, held = hold_out(self.tiles.labels.numpy(), holdout, seed)

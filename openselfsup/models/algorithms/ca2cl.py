@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ...registry import ALGORITHMS, HEADS, NECKS
+from ...values import Positive
 from .momentum import built, normalize
 from .simclr import SimCLR
 
@@ -30,7 +31,7 @@ class CA2CL(SimCLR):
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
                  group_neck: dict | nn.Module, cluster: dict | nn.Module,
-                 temperature: float = 0.2, adversary: dict | None = None):
+                 temperature: Positive = 0.2, adversary: dict | None = None):
         super().__init__(backbone, neck, temperature, adversary,
                          group_neck=built(group_neck, NECKS))
         self.cluster = built(cluster, HEADS)

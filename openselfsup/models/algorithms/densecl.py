@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ... import distributed
 from ...registry import ALGORITHMS
+from ...values import Count, Fraction, Positive
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
@@ -26,9 +27,9 @@ class DenseCL(MomentumContrast):
         shuffle: see :class:`MomentumContrast`.
     """
 
-    def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, queue_len: int = 16384,
-                 feat_dim: int = 128, momentum: float = 0.999, temperature: float = 0.2,
-                 loss_lambda: float = 0.5, shuffle: bool | None = None):
+    def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, queue_len: Count = 16384,
+                 feat_dim: Count = 128, momentum: Fraction = 0.999, temperature: Positive = 0.2,
+                 loss_lambda: Fraction = 0.5, shuffle: bool | None = None):
         super().__init__(backbone, neck, momentum, shuffle)
         check_projection(self.encoder_q['neck'], feat_dim)
         self.queue = Queue(queue_len, feat_dim)

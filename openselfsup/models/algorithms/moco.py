@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from ... import distributed
 from ...registry import ALGORITHMS, NECKS
+from ...values import Count, Fraction, Positive
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
@@ -28,8 +29,8 @@ class MoCo(MomentumContrast):
         shuffle, cluster, adversary: see :class:`MomentumContrast`.
     """
 
-    def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, queue_len: int = 16384,
-                 feat_dim: int = 128, momentum: float = 0.999, temperature: float = 0.2,
+    def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, queue_len: Count = 16384,
+                 feat_dim: Count = 128, momentum: Fraction = 0.999, temperature: Positive = 0.2,
                  shuffle: bool | None = None, group_neck: dict | nn.Module | None = None,
                  cluster: dict | nn.Module | None = None, adversary: dict | None = None):
         super().__init__(backbone, neck, momentum, shuffle, cluster, adversary,

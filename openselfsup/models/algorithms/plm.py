@@ -1,11 +1,14 @@
 """PLM: precise location matching (arXiv 2212.12105, IPMI 2023)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from ... import distributed
 from ...errors import UserError
 from ...registry import ALGORITHMS, NECKS
+from ...values import Count, Fraction, Positive
 from ...views.overlap import Matching, match_cells
 from .. import health
 from ..losses import info_nce
@@ -52,9 +55,11 @@ class PLM(MomentumContrast):
     needs_geometry = True
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
-                 matching_neck: dict | nn.Module, queue_len: int = 16384, feat_dim: int = 128,
-                 momentum: float = 0.999, temperature: float = 0.2, loss_lambda: float = 1.0,
-                 dense_reduction: str = 'mean', geometry: str = 'axis_aligned',
+                 matching_neck: dict | nn.Module, queue_len: Count = 16384, feat_dim: Count = 128,
+                 momentum: Fraction = 0.999, temperature: Positive = 0.2,
+                 loss_lambda: Fraction = 1.0,
+                 dense_reduction: Literal[DENSE_REDUCTIONS] = 'mean',
+                 geometry: Literal['axis_aligned', 'affine'] = 'axis_aligned',
                  shuffle: bool | None = None, group_neck: dict | nn.Module | None = None,
                  cluster: dict | nn.Module | None = None, adversary: dict | None = None):
         super().__init__(backbone, neck, momentum, shuffle, cluster, adversary,

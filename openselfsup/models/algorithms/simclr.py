@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from ... import distributed
 from ...checkpoints import LoadReport, load_backbone_weights
 from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
+from ...values import Positive
 from .. import health
 from ..losses import nt_xent
 from .momentum import built, check_channels, normalize
@@ -29,7 +30,7 @@ class SimCLR(nn.Module):
     needs_geometry = False
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
-                 temperature: float = 0.2, adversary: dict | None = None, **parts: nn.Module):
+                 temperature: Positive = 0.2, adversary: dict | None = None, **parts: nn.Module):
         super().__init__()
         self.encoder_q = nn.ModuleDict(dict(backbone=built(backbone, BACKBONES),
                                             neck=built(neck, NECKS), **parts))

@@ -1,6 +1,7 @@
 """ResNet (arXiv 1512.03385) and ResNeXt (arXiv 1611.05431) that return feature maps."""
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from torch import Tensor
 from torchvision.models import resnet
@@ -8,10 +9,13 @@ from torchvision.models import resnet
 from ...checkpoints import LoadReport, load_backbone_weights
 from ...errors import UserError
 from ...registry import BACKBONES
+from ...values import Count, Filled, Range
 from ..norm import norm_layer
 
 LAYERS = {18: (resnet.BasicBlock, (2, 2, 2, 2)), 34: (resnet.BasicBlock, (3, 4, 6, 3)),
           50: (resnet.Bottleneck, (3, 4, 6, 3)), 101: (resnet.Bottleneck, (3, 4, 23, 3))}
+
+Stages = Annotated[Sequence[Annotated[int, Range(1, 4)]], Filled()]
 
 
 @BACKBONES.register_module()
@@ -41,9 +45,9 @@ class ResNet(resnet.ResNet):
         UserError: an unknown depth, norm type or index.
     """
 
-    def __init__(self, depth: int = 18, norm_cfg: dict | None = None,
-                 out_indices: Sequence[int] = (4,), zero_init_residual: bool = False,
-                 groups: int = 1, width_per_group: int = 64,
+    def __init__(self, depth: Literal[18, 34, 50, 101] = 18, norm_cfg: dict | None = None,
+                 out_indices: Stages = (4,), zero_init_residual: bool = False,
+                 groups: Count = 1, width_per_group: Count = 64,
                  init_cfg: dict | None = None):
         if depth not in LAYERS:
             raise UserError(f'no ResNet has depth {depth}', where='backbone.depth',
@@ -86,8 +90,9 @@ class ResNeXt(ResNet):
         norm_cfg, out_indices, zero_init_residual, init_cfg: as for :class:`ResNet`.
     """
 
-    def __init__(self, depth: int = 50, groups: int = 32, width_per_group: int | None = None,
-                 norm_cfg: dict | None = None, out_indices: Sequence[int] = (4,),
+    def __init__(self, depth: Literal[50, 101] = 50, groups: Count = 32,
+                 width_per_group: Count | None = None,
+                 norm_cfg: dict | None = None, out_indices: Stages = (4,),
                  zero_init_residual: bool = False, init_cfg: dict | None = None):
         widths = {50: 4, 101: 8}
         if depth not in widths:

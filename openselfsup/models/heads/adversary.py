@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.func import functional_call
 from ... import distributed
 from ...errors import UserError, nearest
 from ...registry import HEADS
+from ...values import NotNegative, Positive
 
 NORMS = ('l2', 'linf')
 BN = ('shared', 'frozen', 'auxiliary')
@@ -59,8 +61,9 @@ class WeightAdversary(nn.Module):
     """
 
     def __init__(self, encoder: nn.Module, target: str = 'backbone.conv1.weight',
-                 epsilon: float = 1.0, relative: bool = False, norm: str = 'l2',
-                 bn: str = 'shared', detach_anchor: bool = False, weight: float = 1.0):
+                 epsilon: Positive = 1.0, relative: bool = False, norm: Literal[NORMS] = 'l2',
+                 bn: Literal[BN] = 'shared', detach_anchor: bool = False,
+                 weight: NotNegative = 1.0):
         super().__init__()
         for name, value, choices in (('norm', norm, NORMS), ('bn', bn, BN),
                                      ('target', target, dict(encoder.named_parameters()))):

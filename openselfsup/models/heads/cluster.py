@@ -1,11 +1,14 @@
 """The cluster-contrast head of CA2CL."""
 
+from typing import Annotated, Literal
+
 import torch
 from torch import Tensor, nn
 
 from ... import distributed
 from ...errors import UserError, nearest
 from ...registry import HEADS
+from ...values import Count, NotNegative, Positive, Range
 from .. import health
 from ..losses.cluster_contrast import (
     cluster_contrast,
@@ -39,9 +42,10 @@ class ClusterHead(nn.Module):
         UserError: a setting is impossible.
     """
 
-    def __init__(self, clusters: int = 10, iters: int = 10, temperature: float = 0.2,
-                 weight: float = 0.1, detach_centroids: bool = False, empty: str = 'zero',
-                 init: str = 'first', mutual_information: bool = False):
+    def __init__(self, clusters: Annotated[int, Range(2)] = 10, iters: Count = 10,
+                 temperature: Positive = 0.2, weight: NotNegative = 0.1,
+                 detach_centroids: bool = False, empty: Literal[EMPTY] = 'zero',
+                 init: Literal[INIT] = 'first', mutual_information: bool = False):
         super().__init__()
         if clusters < 2 or iters < 1:
             raise UserError(f'{clusters} clusters in {iters} iterations', where='model.cluster',

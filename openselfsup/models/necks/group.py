@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry import NECKS
+from ...values import Count
 
 
 @NECKS.register_module()
@@ -18,7 +19,7 @@ class GroupNeck(nn.Module):
         out_channels: number D of columns.
     """
 
-    def __init__(self, in_channels: int, out_channels: int = 128):
+    def __init__(self, in_channels: Count, out_channels: Count = 128):
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.weight = nn.Parameter(F.normalize(torch.rand(in_channels, out_channels) * 2 - 1,

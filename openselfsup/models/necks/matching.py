@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...registry import NECKS
+from ...values import Count
 
 
 @NECKS.register_module()
@@ -20,7 +21,7 @@ class MatchingNeck(nn.Module):
         linear: whether the linear layer follows; without it the neck has no parameters.
     """
 
-    def __init__(self, channels: int, linear: bool = True):
+    def __init__(self, channels: Count, linear: bool = True):
         super().__init__()
         self.fc = nn.Linear(channels, channels) if linear else nn.Identity()
 
@@ -40,7 +41,7 @@ class AttentionMatchingNeck(nn.Module):
         mid_channels: size of the hidden layer of the score.
     """
 
-    def __init__(self, channels: int, mid_channels: int):
+    def __init__(self, channels: Count, mid_channels: Count):
         super().__init__()
         self.attention = nn.Sequential(nn.Conv1d(channels, mid_channels, 1), nn.Tanh(),
                                        nn.Conv1d(mid_channels, 1, 1))

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ...registry import NECKS
+from ...values import Count
 
 
 @NECKS.register_module()
@@ -14,7 +15,7 @@ class LinearNeck(nn.Module):
         out_channels: size D of the projection.
     """
 
-    def __init__(self, in_channels: int, out_channels: int = 128):
+    def __init__(self, in_channels: Count, out_channels: Count = 128):
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.fc = nn.Linear(in_channels, out_channels)
@@ -34,8 +35,8 @@ class NonLinearNeck(nn.Module):
         out_channels: size D of the projection.
     """
 
-    def __init__(self, in_channels: int, hid_channels: int | None = None,
-                 out_channels: int = 128):
+    def __init__(self, in_channels: Count, hid_channels: Count | None = None,
+                 out_channels: Count = 128):
         super().__init__()
         hid_channels = hid_channels or in_channels
         self.in_channels, self.out_channels = in_channels, out_channels
@@ -57,8 +58,8 @@ class DenseCLNeck(nn.Module):
         out_channels: size D of the projections.
     """
 
-    def __init__(self, in_channels: int, hid_channels: int | None = None,
-                 out_channels: int = 128):
+    def __init__(self, in_channels: Count, hid_channels: Count | None = None,
+                 out_channels: Count = 128):
         super().__init__()
         hid_channels = hid_channels or in_channels
         self.in_channels, self.out_channels = in_channels, out_channels
