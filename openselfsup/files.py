@@ -58,10 +58,40 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         _remove(temporary)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file that is there completely or not at all."""
+def write_text(path: str | Path, text: str, errors: str = 'surrogateescape') -> None:
+    """Write a text file that is there completely or not at all.
+
+    Args:
+        path: the file.
+        text: its content, written as UTF-8.
+        errors: what becomes of names that are not UTF-8, see ``str.encode``: by default they are
+            written as they are; pages show them with 'backslashreplace'.
+    """
+    write_bytes(path, text.encode('utf-8', errors))
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file that is there completely or not at all."""
     with atomic_file(path) as file:
-        file.write(text.encode('utf-8', 'surrogateescape'))  # names of files, as they are
+        file.write(data)
+
+
+def check_folder(folder: str | Path) -> None:
+    """See that files can be written into a folder, or it be made, before any work.
+
+    Raises:
+        UserError: they cannot.
+    """
+    folder = Path(folder)
+    there = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), Path())
+    probe = _temporary_name(there / 'probe')
+    try:
+        probe.write_bytes(b'?')
+    except OSError as error:
+        raise UserError(f'nothing can be written here: {reason(error)}', where=str(folder),
+                        expected='a folder that can be written') from error
+    finally:
+        _remove(probe)
 
 
 def write_json(path: str | Path, content: object) -> None:
@@ -159,10 +189,18 @@ def _system_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _not_written(path: Path, error: OSError) -> UserError:
+def reason(error: OSError) -> str:
+    """Return why the system could not write, in words."""
     reasons = {errno.ENOSPC: 'the disk is full', errno.EDQUOT: 'the disk quota is used up',
                errno.EEXIST: 'part of its path is a file, not a folder',
                errno.ENOTDIR: 'part of its path is a file, not a folder'}
-    reason = reasons.get(error.errno, error.strerror)
-    return UserError(f'could not be written: {reason}; what was there before is untouched',
-                     where=str(path))
+    return reasons.get(error.errno) or error.strerror or str(error)
+
+
+class NotWritten(UserError):
+    """A file could not be written; what was there before is untouched."""
+
+
+def _not_written(path: Path, error: OSError) -> NotWritten:
+    return NotWritten(f'could not be written: {reason(error)}; what was there before is untouched',
+                      where=str(path))

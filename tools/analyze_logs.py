@@ -49,7 +49,6 @@ def name_runs(runs: list[str]) -> dict[str, Path]:
 def main() -> None:
     args = parse_arguments()
     runs = name_runs(args.runs)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     plot_curves(runs, args.out, keys=args.keys, smooth=args.smooth)
     for name, path in runs.items():
         curves = read_metrics(path)

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openselfsup.engine.cli import add_config_arguments, checked, run
 from openselfsup.errors import UserError
+from openselfsup.files import check_folder
 from openselfsup.values import Count
 
 VIEWS_PER_SHEET, MATCHES_PER_SHEET = 16, 4
@@ -31,6 +32,7 @@ def main() -> None:
     args = parse_arguments()
     if args.n < 1:
         raise UserError(f'{args.n} tiles cannot be drawn', where='--n', expected='1 or more')
+    check_folder(args.out)
     # Imported late: a typo in the arguments should not wait for the whole library.
     from openselfsup.datasets.loader import ViewLoader
     from openselfsup.engine.config import load_config
@@ -42,7 +44,6 @@ def main() -> None:
     loader = ViewLoader(dataset, min(args.n, len(dataset)), cfg.seed, workers=0,
                         pin_memory=False)
     batch = next(iter(loader))
-    args.out.mkdir(parents=True, exist_ok=True)
 
     for number, part in enumerate(chunks(len(batch['index']), VIEWS_PER_SHEET), 1):
         print(view_sheet(take(batch, part), args.out / f'views_{number:02d}.png',

@@ -20,6 +20,7 @@ sys.path.insert(0, str(REPO))
 
 from openselfsup.engine.cli import add_overrides, run  # noqa: E402
 from openselfsup.errors import UserError  # noqa: E402
+from openselfsup.files import write_text  # noqa: E402
 
 CONFIG = 'configs/demo/plm_r18.py'
 LABELED = 'data/demo/kather2016'
@@ -46,7 +47,7 @@ def main() -> None:
     summary['knn'] = nearest_neighbours(work_dir / 'backbone.pth')
     summary['classification'] = classify(work_dir)
     summary['segmentation'] = segment(work_dir)
-    (work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    write_text(work_dir / 'summary.json', json.dumps(summary, indent=2) + '\n')
     from openselfsup.visualization import plot_curves, write_run_page
     plot_curves({'demo': work_dir / 'metrics.jsonl'}, work_dir / 'curves.png')
     page = write_run_page(work_dir, summary)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openselfsup.engine.cli import add_config_arguments, checked, run
 from openselfsup.errors import UserError
+from openselfsup.files import check_folder
 from openselfsup.values import Count
 
 
@@ -39,6 +40,7 @@ def main() -> None:
     if args.out.suffix not in ('.npz', '.h5'):
         raise UserError(f"'{args.out.suffix}' is no format of ours", where='--out',
                         expected='a file ending in .npz or .h5')
+    check_folder(args.out.parent)
     import torch
 
     from openselfsup.checkpoints import load_backbone_weights

@@ -49,7 +49,6 @@ def main() -> None:
     if len(runs) == 1:
         print(f'report: {write_report(*runs.values(), args.work_dir)}')
     else:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         print(f'comparison: {write_comparison(runs, args.out)}')
 
 

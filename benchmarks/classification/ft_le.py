@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from openselfsup.engine.cli import checked, run  # noqa: E402
+from openselfsup.files import check_folder  # noqa: E402
 from openselfsup.values import BelowOne, Count, NotNegative, Part, Positive, Seed, Share, Whole  # noqa: E402
 
 
@@ -137,6 +138,7 @@ def main() -> None:
         tuple(args.seeds or [args.seed]), train, args.paper_compat, torch.device(device),
         args.knn_k, args.knn_temperature, args.imagenet, rename_out=args.out is None)
     settings.check()  # before the tiles are looked at, which can take minutes
+    check_folder(out)
     data = find_data(args.dataset_path, args.train, args.test, args.holdout,
                      patient_pattern=args.patient_pattern, layout=args.dataset,
                      allow_overlap=args.allow_overlap)

@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import os
 import re
+import socket
 import subprocess
 
 import torch
@@ -38,7 +39,8 @@ def start(launcher: str | None = None) -> Launch:
             'mpi' (mpirun). None takes 'pytorch' under torchrun, else 'none'.
 
     Raises:
-        UserError: the launcher's environment variables are missing.
+        UserError: the launcher's environment variables are missing, the port is in use, or
+            processes would share a GPU.
     """
     if launcher is None:
         launcher = 'pytorch' if 'LOCAL_RANK' in os.environ else 'none'
@@ -49,12 +51,68 @@ def start(launcher: str | None = None) -> Launch:
     rank, local_rank, world_size = _READ[launcher]()
     device = _device(local_rank)
     if world_size > 1:
-        os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
-        os.environ.setdefault('MASTER_PORT', DEFAULT_PORT)
-        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', init_method='env://',
+        store = _meet(rank, world_size)
+        if device.type == 'cuda':
+            check_own_devices(store, rank, world_size,
+                              f'{socket.gethostname()} {_identity(device)}')
+        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=store,
                                 rank=rank, world_size=world_size,
                                 device_id=device if device.type == 'cuda' else None)
     return Launch(launcher, rank, local_rank, world_size, device)
+
+
+def _meet(rank: int, world_size: int) -> dist.Store:
+    """Return the store in which the processes find each other; rank 0 opens its port."""
+    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+    os.environ.setdefault('MASTER_PORT', DEFAULT_PORT)
+    address, port = os.environ['MASTER_ADDR'], os.environ['MASTER_PORT']
+    try:
+        store, _, _ = next(dist.rendezvous('env://', rank, world_size))
+    except dist.DistNetworkError as error:
+        if 'EADDRINUSE' in str(error):
+            raise UserError(f'port {port} of this host is in use', where='MASTER_PORT',
+                            expected='the number of a free port, the same for all processes: '
+                                     f'MASTER_PORT={_free_port()}') from error
+        raise UserError(f'rank 0 cannot be reached at {address}, port {port}',
+                        where='MASTER_ADDR, MASTER_PORT',
+                        expected='the host of rank 0 and a port that is open between '
+                                 'hosts') from error
+    return store
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('', 0))
+        return s.getsockname()[1]
+
+
+def _identity(device: torch.device) -> str:
+    """Return what tells one GPU of a host from another, whatever number a process knows it by."""
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
+def check_own_devices(store: dist.Store, rank: int, world_size: int, device: str) -> None:
+    """See that no two processes compute on one device, which would be slow and is never meant.
+
+    Args:
+        store: common to all processes, all of which call this.
+        rank: of this process.
+        world_size: number of processes.
+        device: what names the device of this process, of all devices of all hosts.
+
+    Raises:
+        UserError: some share a device; the same sentence on all of them.
+    """
+    store.set(f'device/{rank}', device)
+    users: dict[str, list[int]] = {}
+    for other in range(world_size):
+        users.setdefault(store.get(f'device/{other}').decode(), []).append(other)
+    shared = [ranks for ranks in users.values() if len(ranks) > 1]
+    if shared:
+        raise UserError('; '.join(f"ranks {', '.join(map(str, ranks))} would share one GPU"
+                                  for ranks in shared),
+                        where='--launcher', expected=f'at most {len(users)} processes, one for '
+                        'each GPU (Slurm: --gpus-per-task=1)')
 
 
 def stop() -> None:
@@ -67,13 +125,16 @@ def stop() -> None:
 
 
 def _device(local_rank: int) -> torch.device:
+    """Return the GPU of a process: the one of its number, or among those that it sees.
+
+    A launcher may show each process all GPUs of the host or its own alone (Slurm's
+    --gpus-per-task=1). :func:`check_own_devices` finds those who share one all the same.
+    """
     if not torch.cuda.is_available():
         return torch.device('cpu')
-    if local_rank >= torch.cuda.device_count():
-        raise UserError(f'local rank {local_rank} has no GPU of its own',
-                        expected=f'at most {torch.cuda.device_count()} processes on this node')
-    torch.cuda.set_device(local_rank)
-    return torch.device('cuda', local_rank)
+    device = torch.device('cuda', local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def _read_none() -> tuple[int, int, int]:

@@ -23,6 +23,7 @@ from ..claims import Claim
 from ..datasets import TileDataset, ViewLoader
 from ..datasets.identity import identity
 from ..errors import UserError
+from ..files import NotWritten
 from ..registry import ALGORITHMS, BACKBONES, DATASETS, HOOKS, SCHEDULES
 from ..training.precision import resolve
 from . import resuming
@@ -36,6 +37,8 @@ from .preprocessor import Preprocessor, can_compile, choose_render
 from .seeding import make_deterministic, seed_everything
 from .step import TrainStep
 from .work_dir import LATEST, build_logger, write_run_files
+
+FEW_ATTEMPTS = 3  # to write the first checkpoint of a run
 
 
 class PretrainRunner(Runner):
@@ -75,6 +78,7 @@ class PretrainRunner(Runner):
         self.lr = scaled_learning_rate(cfg)
         self.amp = resolve(cfg.amp, launch.device)
         self.last_checkpoint: str | None = None
+        self.failed_saves = 0  # since the last good one
         super().__init__(
             model=algorithm, work_dir=str(work_dir), train_dataloader=loader,
             train_cfg=dict(), optim_wrapper=dict(), launcher=launch.launcher, cfg=cfg,
@@ -183,18 +187,26 @@ class PretrainRunner(Runner):
 
     # ---- checkpoints ----
 
-    def save_checkpoint(self, name: str = LATEST) -> None:
+    def save_checkpoint(self, name: str = LATEST, must: bool = False) -> bool:
         """Write the whole state of the run into the work directory; latest.pth is it, too.
 
         All ranks call it; rank 0 writes. Position, optimiser and scaler state, queues and
         generators are included: a resumed run equals an uninterrupted one. A full disk in
         the middle of a run is reported and the run goes on: there may be room next time.
 
+        Args:
+            name: file in the work directory.
+            must: whether it is the run's last chance to save.
+
+        Returns:
+            Whether it was written; True on ranks that write nothing.
+
         Raises:
-            UserError: the last checkpoint of the run could not be written.
+            UserError: it could not be written, and it was the last chance or the third attempt
+                of a run that has no checkpoint at all.
         """
         if not distributed.is_main():
-            return
+            return True
         if self.claim:
             self.claim.check()
         loop, (epoch, iteration) = self.loop, self.loop.position
@@ -212,12 +224,16 @@ class PretrainRunner(Runner):
             checkpoints.save(state, first)
             if name != LATEST:
                 checkpoints.link(first, first.with_name(LATEST))
-            self.last_checkpoint = str(first)
-        except UserError as error:
-            if loop.stopped or epoch == loop.max_epochs:
-                raise
-            self.logger.error('%s; training goes on, the last good checkpoint is %s', error,
-                              self.last_checkpoint)
+            self.last_checkpoint, self.failed_saves = str(first), 0
+        except NotWritten as error:
+            self.failed_saves += 1
+            if must or self.last_checkpoint is None and self.failed_saves >= FEW_ATTEMPTS:
+                raise UserError(f'{error}; the last good checkpoint is {self.last_checkpoint}',
+                                expected='a work directory with room for checkpoints') from error
+            self.logger.error('%s (attempt %d); training goes on, the last good checkpoint is %s',
+                              error, self.failed_saves, self.last_checkpoint)
+            return False
+        return True
 
     def resume(self, path: str | Path) -> None:
         """Go on from a checkpoint of :meth:`save_checkpoint`.

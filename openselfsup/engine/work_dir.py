@@ -17,6 +17,7 @@ from ..claims import Claim, claimed
 from ..errors import UserError
 from ..files import write_text
 from .config_text import config_text
+from .journal import LogFile
 
 Result = TypeVar('Result')
 LATEST = 'latest.pth'
@@ -48,7 +49,7 @@ def build_logger(work_dir: Path, level: str = 'INFO') -> logging.Logger:
     console = _ConsoleHandler()
     logger.addHandler(console)
     if distributed.is_main():
-        file = logging.FileHandler(work_dir / 'train.log', encoding='utf-8',
+        file = LogFile(work_dir / 'train.log', encoding='utf-8',
                                    errors='backslashreplace')
         file.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s',
                                             '%Y-%m-%d %H:%M:%S'))

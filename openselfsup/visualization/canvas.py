@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import shown
+from ..files import atomic_file
 from ..views.geometry import cell_polygons
 
 DPI = 150
@@ -152,7 +153,8 @@ class Canvas:
 
     def save(self, path: str | Path) -> Path:
         """Write the canvas as a PNG of 150 dots per inch and return its path."""
-        self.figure.savefig(path, dpi=DPI, format='png', metadata={'Software': None})
+        with atomic_file(path) as file:
+            self.figure.savefig(file, dpi=DPI, format='png', metadata={'Software': None})
         return Path(path)
 
     def _width(self, drawn) -> float:

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import UserError, nearest, shown
+from ..files import atomic_file
 from .canvas import DPI, HAIRLINE, INK, SOFT_INK, shorten
 
 RUN_COLORS = ('#0072C6', '#F07D00', '#00967D', '#C03A7B', '#6A51A3', '#8C6D31', '#333333')
@@ -119,7 +120,8 @@ def plot_curves(runs: Mapping[str, str | Path], out: str | Path,
             if key in run:
                 _draw(panel, key, run[key], color, smooth)
         _dress(panel, key, lowest=number + columns >= len(keys))
-    figure.savefig(out, dpi=DPI, format='png', metadata={'Software': None})
+    with atomic_file(out) as file:
+        figure.savefig(file, dpi=DPI, format='png', metadata={'Software': None})
     return Path(out)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..files import write_bytes, write_text
 from . import page
 from .page import Row
 
@@ -130,8 +131,7 @@ def write_overlay_page(folder: str | Path, outcome: dict[str, Any],
         pictures = [page.paragraph(LEGEND)]
         for place, name in enumerate(order[:limit], 1):
             path = folder / 'overlays' / f'{place:02d}_{Path(name).stem}.png'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), draw(name)[..., ::-1])
+            write_png(path, draw(name))
             scores = outcome['images'][name]
             caption = (f"{name}: object Dice {scores['dice']:.3f}, {scores['tp']} found, "
                        f"{scores['fp']} false, {scores['fn']} missed.")
@@ -143,9 +143,18 @@ def write_overlay_page(folder: str | Path, outcome: dict[str, Any],
         sections.append(page.section(f'Images, worst first ({len(pictures) - 1} of {len(order)})',
                                      *pictures))
     out = folder / 'index.html'
-    out.write_text(page.page(f"{outcome['dataset']}: instance segmentation", sections),
-                   encoding='utf-8', errors='backslashreplace')
+    write_text(out, page.page(f"{outcome['dataset']}: instance segmentation", sections),
+               'backslashreplace')
     return out
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write an RGB image, uint8 [H, W, 3], as a PNG; cv2.imwrite would fail without a word.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    write_bytes(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
 
 
 def _start(outcome: dict[str, Any]) -> str:

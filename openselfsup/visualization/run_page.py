@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
+from ..files import write_text
 from . import page
 from .page import Row
 
@@ -177,7 +178,7 @@ def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
     document = page.page(run.summary.get('title', work_dir.resolve().name),
                          [part(run) for part in sections])
     out = work_dir / 'index.html'
-    out.write_text(document, encoding='utf-8', errors='backslashreplace')
+    write_text(out, document, 'backslashreplace')
     return out
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import cv2
 import numpy as np
 import torch
 
 from openselfsup.claims import claimed
 from openselfsup.engine.cli import run
+from openselfsup.files import write_text
 from openselfsup.transfer.protocol import refuse_to_overwrite
 from openselfsup.transfer.recipe import literal, parse_overrides, read_yaml
 from openselfsup.transfer.semantic import SemanticTrainer, Settings, result_lines
@@ -32,8 +32,7 @@ def write_page(trainer: SemanticTrainer, outcome: dict, accuracy: dict[int, floa
     colors = overlays.class_colors(len(data.classes))
     rows = [page.Row(name, c['dice']) for name, c in outcome['scores']['classes'].items()
             if c['dice'] is not None]
-    (out / 'overlays').mkdir(exist_ok=True)
-    cv2.imwrite(str(out / 'legend.png'), overlays.draw_legend(data.classes, colors)[..., ::-1])
+    overlays.write_png(out / 'legend.png', overlays.draw_legend(data.classes, colors))
     pictures = [page.picture(out, 'legend.png', 'Tile, true classes, found classes; pixels that '
                                                 'do not count are shown bare.')]
     for place, index in enumerate(sorted(found, key=accuracy.get)[:limit], 1):
@@ -41,16 +40,15 @@ def write_page(trainer: SemanticTrainer, outcome: dict, accuracy: dict[int, floa
         drawn = overlays.draw_semantic_overlay(image, mask, found[index], colors,
                                                data.ignore_index)
         name = f'overlays/{place:02d}_{Path(data.names[index]).stem}.png'
-        cv2.imwrite(str(out / name), drawn[..., ::-1])
+        overlays.write_png(out / name, drawn)
         pictures.append(page.picture(out, name, f'{data.names[index]}: {accuracy[index]:.1%} of '
                                                 'the pixels that count are right.'))
     title = 'Semantic segmentation'
-    (out / 'index.html').write_text(page.page(title, [
+    write_text(out / 'index.html', page.page(title, [
         page.heading(title, f"started from {outcome['run']['initialised']}"),
         page.section('Dice of each class, pixels pooled',
                      page.score_table(rows, 'Class', 'Dice, %')),
-        page.section('Tiles, worst first', *pictures)]),
-        encoding='utf-8', errors='backslashreplace')
+        page.section('Tiles, worst first', *pictures)]), 'backslashreplace')
 
 
 def train(settings: Settings, resume: bool, cpu: bool) -> None:

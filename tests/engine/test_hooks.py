@@ -1,13 +1,22 @@
+import contextlib
 import json
 import logging
+import re
+import resource
+import signal
+import threading
 import types
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from openselfsup.engine.hooks import CheckpointHook, HealthHook
 from openselfsup.engine.hooks.metrics import forget_after
 from openselfsup.errors import UserError
+from openselfsup.files import NotWritten
 
 
 def health(records, caplog, **limits):
@@ -50,7 +59,7 @@ def test_a_full_disk_does_not_end_a_run_that_can_go_on(make_runner, monkeypatch,
     def full_once(state, path):
         calls.append(path)
         if len(calls) == 1:
-            raise UserError('no space left on the device', where=str(path))
+            raise NotWritten('no space left on the device', where=str(path))
         real(state, path)
 
     monkeypatch.setattr(checkpoints, 'save', full_once)
@@ -63,7 +72,7 @@ def test_a_full_disk_at_the_end_is_an_error(make_runner, monkeypatch):
     from openselfsup import checkpoints
 
     def full(state, path):
-        raise UserError('no space left on the device', where=str(path))
+        raise NotWritten('no space left on the device', where=str(path))
 
     runner = make_runner('epochs=1')
     monkeypatch.setattr(checkpoints, 'save', full)
@@ -71,8 +80,82 @@ def test_a_full_disk_at_the_end_is_an_error(make_runner, monkeypatch):
         runner.train()
 
 
+def test_a_run_that_can_never_save_stops_and_says_so(make_runner, capsys):
+    runner = make_runner('checkpoint_interval=1', 'epochs=9', 'workers=0')
+    with small_files(100_000), pytest.raises(UserError, match='File too large.*checkpoint is None'):
+        runner.train()
+    assert runner.loop.total_steps_done == 9 and runner.failed_saves == 3
+    said = capsys.readouterr().out
+    assert 'epoch_1.pth: could not be written' in said and '(attempt 2)' in said
+    assert 'views.png: could not be written' in said  # larger than that, and told only
+    assert not list(Path(runner.work_dir).glob('*.p[nt]*'))  # nothing half written
+
+
+@contextlib.contextmanager
+def small_files(limit: int):
+    """Let no file grow beyond ``limit`` bytes: to whoever writes it looks like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class FullInTheSecondEpoch(Hook):
+    """The disk is full from the second epoch's start to the third's."""
+
+    def __init__(self):
+        self.stack = contextlib.ExitStack()
+
+    def before_train_epoch(self, runner):
+        self.stack.close()
+        if runner.epoch == 1:
+            self.stack.enter_context(small_files(500))
+
+
+def test_a_disk_that_fills_in_the_middle_ends_no_run_and_loses_no_line(make_runner, capsys):
+    runner = make_runner('checkpoint_interval=1', 'epochs=4', 'workers=0')
+    runner.register_hook(FullInTheSecondEpoch())
+    runner.train()
+    said = capsys.readouterr().out
+    folder = Path(runner.work_dir)
+    for name in ('metrics.jsonl', 'events.out', 'epoch_2.pth'):
+        assert re.search(rf'{name}\S*:? could not be written', said), name
+    assert said.count('metrics.jsonl could not be written') == 1
+    assert said.count('is written again, nothing is missing') == 2
+    assert 'the last good checkpoint is ' + str(folder / 'epoch_1.pth') in said
+    assert {p.name for p in folder.glob('*.pth')} == {'epoch_1.pth', 'epoch_3.pth', 'epoch_4.pth',
+                                                     'latest.pth'}
+    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows] == list(range(1, 13))
+    events = EventAccumulator(str(folder / 'tensorboard'))
+    events.Reload()
+    found = {e.step: e.value for e in events.Scalars('loss')}
+    assert found == {row['step']: pytest.approx(row['loss']) for row in rows}
+    # What was said meanwhile is in the log, too: it waited in memory.
+    log = (folder / 'train.log').read_text()
+    assert 'epoch 2/4 [3/3]' in log and 'epoch 4/4 [3/3]' in log
+
+
+def test_a_run_outside_the_main_thread_works_without_signals(make_runner):
+    runner, failures = make_runner('epochs=1', 'workers=0'), []
+
+    def work():
+        try:
+            runner.train()
+        except BaseException as error:
+            failures.append(error)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failures and runner.loop.total_steps_done == 3
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_signals_are_given_back_after_a_run():
-    import signal
     before = signal.getsignal(signal.SIGTERM)
     hook, runner = CheckpointHook(), types.SimpleNamespace()
     hook.before_run(runner)

@@ -1,7 +1,9 @@
 """Saving: at the end of epochs, every so many steps, and before a signal ends the run."""
 
+import math
 import re
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -31,13 +33,19 @@ class CheckpointHook(Hook):
         self.saved = time.monotonic()
 
     def before_run(self, runner) -> None:
-        """Catch SIGTERM (schedulers) and the first Ctrl-C; a second Ctrl-C ends at once."""
+        """Catch SIGTERM (schedulers) and the first Ctrl-C; a second Ctrl-C ends at once.
+
+        Python hands signals to the main thread only: a run in another one, as in a notebook's
+        server, is stopped by its own program.
+        """
         def ask_to_stop(number, frame):
             runner.loop.stop_requested = True
             runner.stop_signal = number
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         runner.stop_signal = None
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGTERM, signal.SIGINT):
             self.previous[number] = signal.signal(number, ask_to_stop)
 
@@ -45,6 +53,7 @@ class CheckpointHook(Hook):
         """Give the signals back."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+        self.previous.clear()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Refresh latest.pth where that is due within an epoch."""
@@ -54,19 +63,20 @@ class CheckpointHook(Hook):
 
     def after_train_epoch(self, runner) -> None:
         """Save the finished epoch."""
-        epoch = runner.epoch + 1
-        if epoch % self.interval == 0 or epoch == runner.loop.max_epochs:
-            runner.save_checkpoint(f'epoch_{epoch}.pth')
-            self._forget_old(Path(runner.work_dir))
-            self.saved = time.monotonic()
-        elif time.monotonic() - self.saved > PATIENCE:
-            runner.save_checkpoint()
+        epoch, last = runner.epoch + 1, runner.loop.max_epochs
+        if epoch % self.interval == 0 or epoch == last:
+            if runner.save_checkpoint(f'epoch_{epoch}.pth', must=epoch == last):
+                self._forget_old(Path(runner.work_dir))
+                self.saved = time.monotonic()
+            else:  # tried again after the next epoch
+                self.saved = -math.inf
+        elif time.monotonic() - self.saved > PATIENCE and runner.save_checkpoint():
             self.saved = time.monotonic()
 
     def after_train(self, runner) -> None:
         """Save where a signal stopped the run."""
         if runner.loop.stopped:
-            runner.save_checkpoint()
+            runner.save_checkpoint(must=True)
             runner.logger.warning('stopped by a signal at epoch %d, step %d; saved %s, go on with '
                                   '--resume', runner.epoch + 1, runner.loop.total_steps_done,
                                   runner.last_checkpoint)
@@ -77,4 +87,4 @@ class CheckpointHook(Hook):
         found = {int(m.group(1)): p for p in work_dir.glob('epoch_*.pth')
                  if (m := re.fullmatch(r'epoch_(\d+)\.pth', p.name))}
         for epoch in sorted(found)[:-self.keep]:
-            found[epoch].unlink()
+            found[epoch].unlink(missing_ok=True)

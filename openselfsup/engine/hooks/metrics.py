@@ -1,4 +1,7 @@
-"""Numbers of the run: metrics.jsonl, TensorBoard events, train.log."""
+"""Numbers of the run: metrics.jsonl, TensorBoard events, train.log.
+
+They watch the run and never end it: what a full disk does not take is written later.
+"""
 
 import datetime
 import json
@@ -10,7 +13,9 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from ... import distributed
+from ...files import write_text
 from ...models.health import effective_rank
+from ..journal import Events, Journal
 
 METRICS = 'metrics.jsonl'
 
@@ -39,11 +44,10 @@ class MetricsHook(Hook):
         self.first_step = runner.iter
         if not distributed.is_main():
             return
-        from torch.utils.tensorboard import SummaryWriter
-        self.path = Path(runner.work_dir) / METRICS
-        forget_after(self.path, runner.iter)
-        self.events = SummaryWriter(str(Path(runner.work_dir) / 'tensorboard'),
-                                    purge_step=runner.iter + 1)
+        work_dir = Path(runner.work_dir)
+        forget_after(work_dir / METRICS, runner.iter)
+        self.lines = Journal(work_dir / METRICS, runner.logger)
+        self.events = Events(work_dir / 'tensorboard', runner.iter + 1, runner.logger)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Add the step's values; write a line where one is due."""
@@ -61,7 +65,7 @@ class MetricsHook(Hook):
             self.counts[key] = self.counts.get(key, 0) + 1
 
     def after_train(self, runner) -> None:
-        """Close the events and say what the whole run did."""
+        """Write what is left and say what the whole run did."""
         if self.steps:
             runner.record = self._write(runner, runner.loop.total_steps_done)
         seconds = time.perf_counter() - self.started
@@ -76,8 +80,11 @@ class MetricsHook(Hook):
         if corrupt := runner.loop.dataloader.corrupt_count:
             runner.logger.warning('%d tiles could not be read and were replaced; '
                                   'tools/verify_data.py --full lists them', corrupt)
-        if distributed.is_main():
-            self.events.close()
+
+    def write(self, record: dict[str, float], step: int) -> None:
+        """Write a line with its step, and all else in it as TensorBoard's scalars; rank 0 only."""
+        self.lines.add((json.dumps({k: _round(v) for k, v in record.items()}) + '\n').encode())
+        self.events.add_scalars({k: v for k, v in record.items() if k != 'step'}, step)
 
     def _write(self, runner, step: int) -> dict:
         runner.loop.check_finite()
@@ -98,11 +105,7 @@ class MetricsHook(Hook):
         self.since, self.steps = now, 0
         self.sums, self.counts = {}, {}
         if distributed.is_main():
-            with self.path.open('a', encoding='utf-8') as file:
-                file.write(json.dumps({k: _round(v) for k, v in record.items()}) + '\n')
-            for key, value in record.items():
-                if key != 'step':
-                    self.events.add_scalar(key, value, step)
+            self.write(record, step)
             runner.logger.info(describe(record, runner.loop), extra=dict(live=True))
         return record
 
@@ -143,7 +146,7 @@ def forget_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             continue
-    path.write_text(''.join(line + '\n' for line in kept), encoding='utf-8')
+    write_text(path, ''.join(line + '\n' for line in kept))
 
 
 def _round(value: float) -> float:

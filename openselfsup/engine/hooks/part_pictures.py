@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
 from torch import Tensor
 
 from ... import distributed
@@ -13,10 +12,11 @@ from ...registry import HOOKS
 from ...values import Count
 from ...views import ViewRecipe, render_cpu
 from ...views.recipe import unbind
+from .pictures import PictureHook
 
 
 @HOOKS.register_module()
-class ClusterPictures(Hook):
+class ClusterPictures(PictureHook):
     """Cluster some tiles as the cluster head does, and draw clusters.png.
 
     Args:
@@ -56,12 +56,13 @@ class ClusterPictures(Hook):
             classes = None
             if source.labels is not None and source.classes is not None:
                 classes = [source.classes[source.label(i)] for i in indices.tolist()]
-            cluster_sheet(*gathered, head.clusters, Path(runner.work_dir) / 'clusters.png',
-                          classes=classes, title=f'Clusters after epoch {runner.epoch + 1}')
+            self.draw(runner, lambda: cluster_sheet(
+                *gathered, head.clusters, Path(runner.work_dir) / 'clusters.png',
+                classes=classes, title=f'Clusters after epoch {runner.epoch + 1}'))
 
 
 @HOOKS.register_module()
-class AdversaryPictures(Hook):
+class AdversaryPictures(PictureHook):
     """Draw adversarial.png: what the last step's attack does to the attacked layer's output.
 
     Args:
@@ -103,11 +104,12 @@ class AdversaryPictures(Hook):
         weight = algorithm.encoder_q.get_parameter(adversary.target)
         size = adversary.last_offset.norm()
         relative = size / weight.norm()
-        attack_sheet(images.permute(0, 2, 3, 1).numpy(), *(x.float().cpu().numpy() for x in seen),
-                     Path(runner.work_dir) / 'adversarial.png',
-                     title=f'{adversary.target} under attack, epoch {runner.epoch + 1}',
-                     subtitle=f'the last step moved it by {size:.3g}, {100 * relative:.1f} % of '
-                              'its norm; channels that change most, before and under the attack')
+        self.draw(runner, lambda: attack_sheet(
+            images.permute(0, 2, 3, 1).numpy(), *(x.float().cpu().numpy() for x in seen),
+            Path(runner.work_dir) / 'adversarial.png',
+            title=f'{adversary.target} under attack, epoch {runner.epoch + 1}',
+            subtitle=f'the last step moved it by {size:.3g}, {100 * relative:.1f} % of '
+                     'its norm; channels that change most, before and under the attack'))
 
 
 class _Evaluating:

@@ -96,13 +96,9 @@ class ProbeHook(Hook):
                 runner.save_checkpoint(self.best_file)
 
     def _write(self, runner, step: int, epoch: int, found: dict[str, float]) -> None:
-        line = dict(step=step, epoch=epoch) | {k: round(v, 6) for k, v in found.items()}
-        with (Path(runner.work_dir) / METRICS).open('a', encoding='utf-8') as file:
-            file.write(json.dumps(line) + '\n')
-        for hook in runner.hooks:
-            if isinstance(hook, MetricsHook):
-                for name, value in found.items():
-                    hook.events.add_scalar(name, value, step)
+        metrics = next(hook for hook in runner.hooks if isinstance(hook, MetricsHook))
+        metrics.write(dict(step=step, epoch=epoch) | {k: round(v, 6) for k, v in found.items()},
+                      step)
 
 
 @HOOKS.register_module()
