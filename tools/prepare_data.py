@@ -87,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def checked(args: argparse.Namespace) -> Report:
+def check_data(args: argparse.Namespace) -> Report:
     """Check the folder that was given, or the dataset's folder in it."""
     kind, folder = KINDS[args.kind], Path(args.dst or args.src)
     inside = folder / kind.folder
@@ -138,7 +138,7 @@ def unpacked(src: Path, dst: Path, keep: bool) -> Path:
 
 def main() -> int:
     args = parse_arguments()
-    report = checked(args) if args.check else prepared(args)
+    report = check_data(args) if args.check else prepared(args)
     print(report)
     return 1 if report.problems else 0
 
