@@ -42,7 +42,7 @@ class Channels:
                 and max(*value['mean'], *value['std']) > 1):
             return None
         scaled = {key: [round(number / 255, 4) for number in value[key]]
-                  for key in ('mean', 'std')}
+                  if max(value[key]) > 1 else list(value[key]) for key in ('mean', 'std')}
         return (f"is for values in 0..255, OpenMMLab's habit; divide by 255: "
                 f"dict(mean={scaled['mean']}, std={scaled['std']})")
 

@@ -234,6 +234,20 @@ def test_a_damaged_exif_block_turns_nothing(tmp_path):
     assert read_tile(path).shape == (150, 200, 3) and read_header(path).height == 150
 
 
+def test_an_exif_directory_that_promises_too_many_entries_is_read_as_far_as_it_goes(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = write(tmp_path / 'tile.jpg', TISSUE, exif=exif)
+    data = bytearray(path.read_bytes())
+    place = data.index(b'Exif\0\0') + 6 + 8
+    assert int.from_bytes(data[place:place + 2], 'big') == 1
+    data[place] = 1  # 257 entries
+    path.write_bytes(data)
+    with Image.open(path) as image, pytest.warns(UserWarning):
+        shown = np.asarray(ImageOps.exif_transpose(image)).astype(int)
+    assert read_header(path).height == 200 and np.abs(read_tile(path) - shown).max() <= 2
+
+
 def test_non_ascii_and_spaces_in_paths(tmp_path):
     path = write(tmp_path / 'Präparat 7 (a).png', TISSUE)
     assert np.array_equal(read_tile(path), PIXELS)

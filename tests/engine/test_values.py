@@ -111,7 +111,11 @@ def test_openmmlabs_means_are_told_with_the_right_ones():
     with pytest.raises(UserError) as caught:
         load_config(PLM, ['normalize=dict(mean=[123.675, 116.28, 103.53], '
                           'std=[58.395, 57.12, 57.375])'])
-    assert 'dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])' in str(caught.value)
+    right = 'dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])'
+    assert right in str(caught.value)
+    with pytest.raises(UserError) as caught:  # what is right already stays
+        load_config(PLM, ['normalize.mean=[123.675, 116.28, 103.53]'])
+    assert right in str(caught.value)
 
 
 def test_all_wrong_values_come_at_once_with_their_lines(tmp_path):
