@@ -18,9 +18,11 @@ from typing import IO
 
 import numpy as np
 
+from ..claims import claimed
 from ..errors import UserError
 from ..registry import SOURCES
 from .headers import TileError
+from .identity import identity
 from .labeled import resize_and_crop
 from .scan import default_workers, scan
 from .sources import Source
@@ -119,17 +121,21 @@ def pack(source: Source, out: str | Path, size: int | None = None, skip_corrupt:
         The store.
 
     Raises:
-        UserError: an unreadable tile or one of another size (what is packed so far stays), or
-            a folder that holds a store of other tiles.
+        UserError: an unreadable tile or one of another size (what is packed so far stays), a
+            folder that holds a store of other tiles or into which another process writes, or
+            tiles that changed while they were packed.
     """
     out = Path(out)
-    head = _head(source, size)
+    with claimed(out, 'packing tiles'):
+        return _pack(source, out, _head(source, size), size, skip_corrupt, on_progress)
+
+
+def _pack(source: Source, out: Path, head: dict, size: int | None, skip_corrupt: bool,
+          on_progress: Callable[[int], None]) -> PackedTiles:
     if (out / INDEX).exists():
-        if (written := _read_index(out))['digest'] != head['digest']:
-            raise UserError(f"this folder holds a store of {len(written['tiles'])} other tiles",
-                            where=str(out), expected='another folder')
+        index = _read_index(out)
+        _check_same(index, head, out, f"a store of {len(index['tiles'])} other tiles")
         return PackedTiles(str(out))
-    out.mkdir(parents=True, exist_ok=True)
     if (out / TILES).exists():  # killed between the two last renames
         os.replace(out / TILES, out / PART)
     entries = _resume(out, head)
@@ -150,6 +156,10 @@ def pack(source: Source, out: str | Path, size: int | None = None, skip_corrupt:
             _flush(journal)
             entries += new
     on_progress(len(entries))
+    if identity(source)['tile_contents'] != head['contents']:
+        raise UserError('the tiles were changed while they were packed', where=str(out),
+                        expected='another folder, or this one removed, and tiles that nobody '
+                                 'writes')
     _finish(source, out, head, entries)
     return PackedTiles(str(out))
 
@@ -159,7 +169,18 @@ def _head(source: Source, size: int | None) -> dict:
     height, width = (size, size) if size else _first_tile(source).shape[:2]
     names = json.dumps([[source.path(i), source.label(i)] for i in range(len(source))])
     digest = hashlib.sha256(f'{height} {width} {size} {names}'.encode()).hexdigest()
-    return dict(FORMAT, height=height, width=width, digest=digest)
+    return dict(FORMAT, height=height, width=width, digest=digest,
+                contents=identity(source)['tile_contents'])
+
+
+def _check_same(written: dict, head: dict, out: Path, what: str) -> None:
+    """Raise UserError if what a folder holds was not made from these tiles as they are now."""
+    if written.get('digest') != head['digest']:
+        raise UserError(f'this folder holds {what}', where=str(out), expected='another folder')
+    if written.get('contents') != head['contents']:
+        raise UserError('this folder holds these tiles as they were before: files have another '
+                        'size or time of change now', where=str(out),
+                        expected='another folder, or this one removed')
 
 
 def _first_tile(source: Source) -> np.ndarray:
@@ -197,9 +218,7 @@ def _resume(out: Path, head: dict) -> list[tuple[int, int | None]]:
         journal.write_bytes(json.dumps(head).encode() + b'\n')
         part.write_bytes(b'')
         return []
-    if json.loads(lines[0]) != head:
-        raise UserError('this folder holds a part of a store of other tiles', where=str(out),
-                        expected='another folder, or this one emptied')
+    _check_same(json.loads(lines[0]), head, out, 'a part of a store of other tiles')
     room = part.stat().st_size // (head['height'] * head['width'] * 3)
     entries: list[tuple[int, int | None]] = []
     end = len(lines[0])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from openselfsup.claims import claimed
 from openselfsup.datasets import (
     ImageFolder,
     PackedTiles,
@@ -96,6 +97,64 @@ def test_packing_again_leaves_a_finished_store_as_it_is(source, store, tmp_path)
     write_noise(tmp_path / 'others', 2)
     with pytest.raises(UserError, match=f'a store of {len(store)} other tiles'):
         packed.pack(ImageFolder(str(tmp_path / 'others')), store.root)
+
+
+def test_a_store_of_tiles_that_have_changed_since_is_not_taken_for_theirs(tmp_path, monkeypatch):
+    tiles, out = tmp_path / 'tiles', tmp_path / 'store'
+    write_noise(tiles, 40)
+    monkeypatch.setattr(packed, 'CHUNK', 8)
+
+    def pack(stop_at: int | None = None):
+        source = ImageFolder(str(tiles))
+        read = source.read
+        source.read = lambda i: pytest.fail('stopped') if i == stop_at else read(i)
+        return packed.pack(source, out)
+
+    def change(name: str, with_its_time: bool = False):
+        old = (tiles / name).stat()
+        Image.new('RGB', (64, 64), 'red').save(tiles / name)
+        if with_its_time:  # then the size tells
+            os.utime(tiles / name, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+    with pytest.raises(pytest.fail.Exception):
+        pack(stop_at=20)
+    part = (out / 'tiles.u8.part').read_bytes()
+    change('0003.png')  # packed already
+    with pytest.raises(UserError, match='these tiles as they were before'):
+        pack()
+    assert (out / 'tiles.u8.part').read_bytes() == part
+    for path in out.iterdir():
+        path.unlink()
+    pack()
+    change('0005.png', with_its_time=True)
+    with pytest.raises(UserError, match='these tiles as they were before'):
+        pack()
+    assert PackedTiles(str(out)).damaged() == []
+
+
+def test_tiles_that_change_while_they_are_packed_are_not_kept(tmp_path):
+    write_noise(tmp_path / 'tiles', 3)
+    source = ImageFolder(str(tmp_path / 'tiles'))
+    read = source.read
+
+    def read_and_change(index: int) -> np.ndarray:
+        tile = read(index)
+        if index == 2:
+            os.utime(source.path(1), (1, 1))
+        return tile
+
+    source.read = read_and_change
+    with pytest.raises(UserError, match='changed while they were packed'):
+        packed.pack(source, tmp_path / 'store')
+    assert not (tmp_path / 'store/index.json').exists()
+
+
+def test_a_store_that_another_process_writes_is_left_alone(tmp_path):
+    write_noise(tmp_path / 'tiles', 3)
+    with claimed(tmp_path / 'store', 'packing tiles'), \
+            pytest.raises(UserError, match='this process writes into this folder already'):
+        packed.pack(ImageFolder(str(tmp_path / 'tiles')), tmp_path / 'store')
+    assert not (tmp_path / 'store').exists()
 
 
 # --- killed and continued ---
