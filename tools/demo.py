@@ -18,6 +18,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
+from openselfsup import claims  # noqa: E402
+from openselfsup.claims import claimed  # noqa: E402
 from openselfsup.engine.cli import add_overrides, run  # noqa: E402
 from openselfsup.errors import UserError  # noqa: E402
 from openselfsup.files import write_text  # noqa: E402
@@ -26,6 +28,7 @@ CONFIG = 'configs/demo/plm_r18.py'
 LABELED = 'data/demo/kather2016'
 EVALUATION_SIZE = 96
 SEEDS = range(5)
+IN_USE, MARKER = '.demo_in_use', '.demo'
 
 
 def main() -> None:
@@ -35,10 +38,17 @@ def main() -> None:
     add_overrides(parser, 'override single fields of the config')
     args = parser.parse_args()
     work_dir = Path(args.work_dir)
-    empty(work_dir)
+    # Not the claim of the tools that write there, each for itself.
+    with claimed(work_dir, 'the demo', name=IN_USE):
+        with claimed(work_dir, 'emptying the folder of a demo'):
+            empty(work_dir)
+        demonstrate(work_dir, args.cfg_options)
 
+
+def demonstrate(work_dir: Path, cfg_options: list[str]) -> None:
+    """Pretrain, evaluate and tell."""
     began = time.perf_counter()
-    options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
+    options = ['--cfg-options', *cfg_options] if cfg_options else []
     tool('tools/train.py', CONFIG, '--work-dir', work_dir, *options)
     minutes = (time.perf_counter() - began) / 60
     tool('tools/extract_backbone_weights.py', work_dir / 'latest.pth', work_dir / 'backbone.pth')
@@ -56,10 +66,16 @@ def main() -> None:
 
 def empty(work_dir: Path) -> None:
     """Remove an earlier demo, but nothing else."""
-    if work_dir.exists() and any(work_dir.iterdir()) and not (work_dir / 'config.py').exists():
+    left = [path for path in work_dir.iterdir() if path.name not in (IN_USE, claims.IN_USE)]
+    if left and not (work_dir / MARKER).exists():
         raise UserError('not the folder of an earlier demo', where=str(work_dir),
                         expected='an empty or a new folder')
-    shutil.rmtree(work_dir, ignore_errors=True)
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (work_dir / MARKER).write_text('tools/demo.py empties this folder when it starts anew.\n')
 
 
 def tool(*words: str | Path) -> None:

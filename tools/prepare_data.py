@@ -11,15 +11,18 @@ is started again. Status 1: files were left out or are wrong; they are listed.
 import argparse
 import shutil
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from openselfsup.claims import claimed
 from openselfsup.datasets.prepare import bcss, check, glands, nuclei, slides, synthetic, tiles
 from openselfsup.datasets.prepare.files import ARCHIVES, unpack
 from openselfsup.datasets.prepare.report import Report
+from openselfsup.datasets.sources import stamp_of
 from openselfsup.engine.cli import checked, run
 from openselfsup.errors import UserError
 from openselfsup.values import BelowOne, Count, Fraction, Positive, Seed
@@ -111,21 +114,25 @@ def prepared(args: argparse.Namespace) -> Report:
     report = Report(kind.folder or args.kind)
     options = {flag_settings[1].get('dest', flag_settings[0].strip('-').replace('-', '_'))
                for flag_settings in kind.options}
-    source = unpacked(src, dst, keep=args.kind in ('nct-crc', 'kather2016', 'folder'))
-    kind.prepare(source, dst, report, **{name: getattr(args, name) for name in options})
-    shutil.rmtree(dst / '.unpacked', ignore_errors=True)
+    # Two archives that are prepared into one DST must not meet in one folder.
+    scratch = dst / f'.unpacked-{args.kind}-{zlib.crc32(repr(stamp_of(src)).encode()):08x}'
+    keep = args.kind in ('nct-crc', 'kather2016', 'folder')
+    with claimed(dst / kind.folder, 'preparing data'):
+        source = unpacked(src, dst / 'images' if keep else scratch, keep)
+        kind.prepare(source, dst, report, **{name: getattr(args, name) for name in options})
+        for folder in (scratch, dst / '.unpacked'):
+            shutil.rmtree(folder, ignore_errors=True)
     return report
 
 
-def unpacked(src: Path, dst: Path, keep: bool) -> Path:
+def unpacked(src: Path, folder: Path, keep: bool) -> Path:
     """Return ``src``, unpacked where it is an archive or a folder that holds known archives.
 
     Args:
         src: archive or folder.
-        dst: folder to write into.
-        keep: unpack to ``dst/images``, where it stays: the lists refer to it.
+        folder: where to unpack.
+        keep: whether it stays there: the lists refer to it.
     """
-    folder = dst / ('images' if keep else '.unpacked')
     if src.is_file() and src.name.lower().endswith(ARCHIVES):
         return unpack(src, folder, tiles.NCT_MD5.get(src.name))
     known = [src / name for name in tiles.NCT_MD5 if keep and (src / name).is_file()]

@@ -5,8 +5,9 @@ import os
 import secrets
 import shutil
 import tarfile
+import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ from rich.progress import track
 
 from ...errors import UserError
 from ...files import read_json, write_json
+from ..scan import listed
+from ..sources import stamp_of
 
 Item = TypeVar('Item')
 ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz')
@@ -36,23 +39,37 @@ def progress(items: Sequence[Item], what: str) -> Iterator[Item]:
 
 
 
+def go_on_with(path: Path, options: dict[str, object], src: Path, inputs: Iterable[Path]) -> None:
+    """Note the options and the inputs of a run; refuse to go on from a run with others.
 
-def go_on_with(path: Path, options: dict[str, object]) -> None:
-    """Note the options of a run; refuse to go on from a run with others.
+    Files that are there are not made again, so those of other options, or of an input as it was
+    before, would stay among ours. Inputs may be added.
 
-    Files that are there are not made again, so those of other options would stay among ours.
+    Args:
+        path: file to note them in.
+        options: by name, of types that JSON has.
+        src: folder of the inputs, which may have moved.
+        inputs: files that what is prepared depends on, known by size and time of change.
 
     Raises:
-        UserError: an earlier run noted other options.
+        UserError: an earlier run noted other options, or an input has changed since.
     """
+    stamps = {os.path.relpath(file, src): list(stamp_of(file) or ()) for file in inputs}
     if path.exists():
         earlier = read_json(path)
+        known = earlier.pop('inputs', {})
         other = [f'{key} {earlier.get(key)}, now {value}' for key, value in options.items()
                  if earlier.get(key) != value]
         if other:
             raise UserError(f"this folder was prepared with {'; '.join(other)}",
                             where=str(path.parent), expected='the same options, or another DST')
-    write_json(path, options)
+        changed = [name for name, stamp in stamps.items() if known.get(name, stamp) != stamp]
+        if changed:
+            raise UserError(listed(f'{len(changed)} files have another size or time of change '
+                                   'than when this folder was prepared from them', changed),
+                            where=str(path.parent), expected='another DST')
+        stamps = known | stamps
+    write_json(path, {**options, 'inputs': stamps})
 
 
 def copy_file(source: Path, target: Path) -> bool:
@@ -110,12 +127,12 @@ def unpack(archive: Path, folder: Path, known_md5: str | None = None) -> Path:
     try:
         if archive.suffix == '.zip':
             with zipfile.ZipFile(archive) as file:
-                members = [(m.filename, m.file_size, m) for m in file.infolist()
-                           if not m.is_dir()]
+                members = [(m.filename, m.file_size, time.mktime((*m.date_time, 0, 0, -1)), m)
+                           for m in file.infolist() if not m.is_dir()]
                 _write_members(archive, folder, members, file.open)
         else:
             with tarfile.open(archive) as file:
-                members = [(m.name, m.size, m) for m in file.getmembers() if m.isfile()]
+                members = [(m.name, m.size, m.mtime, m) for m in file.getmembers() if m.isfile()]
                 _write_members(archive, folder, members, file.extractfile)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise UserError(f'this archive is damaged: {error}', where=str(archive)) from None
@@ -124,7 +141,7 @@ def unpack(archive: Path, folder: Path, known_md5: str | None = None) -> Path:
 
 def _write_members(archive: Path, folder: Path, members: list, opened) -> None:
     root = folder.resolve()
-    for name, size, member in progress(members, f'unpacking {archive.name}'):
+    for name, size, changed, member in progress(members, f'unpacking {archive.name}'):
         target = (root / name).resolve()
         if not target.is_relative_to(root):
             raise UserError(f"its member '{name}' would be written outside of the folder",
@@ -135,4 +152,5 @@ def _write_members(archive: Path, folder: Path, members: list, opened) -> None:
         part = target.with_name(f'.{target.name}.part')
         with opened(member) as source, open(part, 'wb') as file:
             shutil.copyfileobj(source, file, 1 << 20)
+        os.utime(part, (changed, changed))  # by which it is known when it is unpacked again
         os.replace(part, target)

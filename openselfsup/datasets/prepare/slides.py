@@ -78,9 +78,14 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
     if not slides:
         raise UserError('there is no slide', where=str(src),
                         expected='files ending in ' + ', '.join(SUFFIXES))
-    go_on_with(dst / 'options.json', dict(mpp=mpp, size=size, min_tissue=min_tissue,
-                                          source_mpp=source_mpp))
+    go_on_with(dst / 'options.json', dict(
+        mpp=mpp, size=size, min_tissue=min_tissue, source_mpp=source_mpp),
+        src.parent if src.is_file() else src, slides)
+    first_of: dict[str, Path] = {}
     for path in slides:
+        if (first := first_of.setdefault(path.stem, path)) != path:
+            report.problem(path, f'has the name of {first}; left out')
+            continue
         listed = dst / 'slides' / f'{path.stem}.csv'
         if listed.exists():
             continue

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ...claims import claimed
 from ...errors import UserError
 from .files import progress
 
@@ -77,13 +78,18 @@ def write_glas_layout(folder: str | Path, counts: tuple[int, int, int] = (40, 12
         seed: decides every image, whatever the counts.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or another process draws there.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).exists():
         raise UserError('this folder holds something else than synthetic images',
                         where=str(folder), expected='an empty or missing folder')
-    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder, 'drawing glands'):
+        _draw_all(folder, counts, size, seed)
+    return folder
+
+
+def _draw_all(folder: Path, counts: tuple[int, int, int], size: int, seed: int) -> None:
     (folder / MARKER).write_text('Synthetic glands in the layout of GlaS, drawn by '
                                  'tools/prepare_data.py; not tissue.\n', encoding='utf-8')
     grades = ['name,patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)']
@@ -97,7 +103,6 @@ def write_glas_layout(folder: str | Path, counts: tuple[int, int, int] = (40, 12
         Image.fromarray(ids).save(folder / f'{split}_{i}_anno.bmp')
         grades.append(f'{split}_{i}, {i}, {"malignant" if hard else "benign"}, synthetic')
     (folder / 'Grade.csv').write_text('\n'.join(grades) + '\n', encoding='utf-8')
-    return folder
 
 
 def _stroma(side: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError, located
-from ...files import write_json, write_text
+from ...files import read_json, write_json, write_text
 from ..headers import SUFFIXES, TileError
 from ..listing import files_in, folders_below, list_class_folders, list_files, natural
 from ..pcam import PCam
 from ..scan import scan_headers
-from .files import progress, write_image
+from .files import go_on_with, progress, write_image
 from .report import Report
 
 NCT_CLASSES = ('ADI', 'BACK', 'DEB', 'LYM', 'MUC', 'MUS', 'NORM', 'STR', 'TUM')
@@ -26,6 +26,7 @@ NCT_COUNTS = {
 NCT_MD5 = {'NCT-CRC-HE-100K.zip': '035777cf327776a71a05c95da6d6325f',
            'CRC-VAL-HE-7K.zip': '2fd1651b4f94ebd818ebf90ad2b6ce06'}
 KATHER_CLASSES = ('TUMOR', 'STROMA', 'COMPLEX', 'LYMPHO', 'DEBRIS', 'MUCOSA', 'ADIPOSE', 'EMPTY')
+_PCAM = 'camelyonpatch_level_2_split_'
 PCAM_COUNTS = dict(train=262_144, valid=32_768, test=32_768)
 Entry = tuple[str, int]  # path relative to the root, label
 
@@ -129,6 +130,8 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
         UserError: no split is complete and readable, or a packed file is damaged.
     """
     classes, lists = ['neg', 'pos'], {}
+    go_on_with(dst / 'options.json', {}, src, [
+        path for path in files_in(src, ('.h5', '.gz'), deep=True) if path.name.startswith(_PCAM)])
     for split, count in PCAM_COUNTS.items():
         files = {part: _pcam_file(src, dst, split, part) for part in 'xy'}
         if None in files.values():
@@ -154,7 +157,7 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
 
 def _pcam_file(src: Path, dst: Path, split: str, part: str) -> Path | None:
     """Return a file of PCam, unpacked if it is compressed; None if there is none."""
-    name = f'camelyonpatch_level_2_split_{split}_{part}.h5'
+    name = f'{_PCAM}{split}_{part}.h5'
     found = {p.name: p for p in files_in(src, ('.h5', '.gz'), deep=True)[::-1]}
     plain, packed = found.get(name), found.get(f'{name}.gz')
     if plain or not packed:
@@ -209,10 +212,16 @@ def _usable(root: Path, found: list[tuple[Path, int]], report: Report) -> list[E
 
 def _write_lists(root: Path, dst: Path, classes: list[str], lists: dict[str, list[Entry]],
                  report: Report) -> None:
+    about = dst / 'dataset.json'
+    here = (report.name, str(root.resolve()))
+    if about.exists() and (there := tuple(map(read_json(about).get, ('name', 'root')))) != here:
+        raise UserError(f"this folder holds the lists of {' in '.join(map(str, there))}, not of "
+                        f"{' in '.join(here)}", where=str(about),
+                        expected='another DST, or this one without that file')
     for name, entries in lists.items():
         lines = [f'{path} {label}' if classes else path for path, label in entries]
         write_text(dst / 'meta' / f'{name}.txt', '\n'.join(lines) + '\n')
         report.facts[f'meta/{name}.txt'] = f'{len(entries)} tiles'
-    write_json(dst / 'dataset.json', dict(
-        name=report.name, root=str(root.resolve()), classes=classes,
+    write_json(about, dict(
+        name=here[0], root=here[1], classes=classes,
         lists={name: len(entries) for name, entries in lists.items()}))

@@ -234,7 +234,7 @@ def test_the_tool_end_to_end_from_an_archive(official, tmp_path):
     tool = [sys.executable, str(ROOT / 'tools' / 'prepare_data.py'), 'glas']
     done = subprocess.run([*tool, archive, str(tmp_path / 'ds')], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not (tmp_path / 'ds' / '.unpacked').exists()
+    assert {p.name for p in (tmp_path / 'ds').iterdir()} == {'GlaS'}
     done = subprocess.run([*tool, str(tmp_path / 'ds'), '--check'], capture_output=True, text=True)
     assert done.returncode == 0 and 'train.json: 4 images' in done.stdout
     done = subprocess.run([*tool, str(tmp_path / 'ds'), str(tmp_path / 'x'), '--demo'],
