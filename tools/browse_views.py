@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from openselfsup.claims import claimed
 from openselfsup.engine.cli import add_config_arguments, checked, run
 from openselfsup.errors import UserError
 from openselfsup.files import check_folder
@@ -36,17 +37,27 @@ def main() -> None:
     # Imported late: a typo in the arguments should not wait for the whole library.
     from openselfsup.datasets.loader import ViewLoader
     from openselfsup.engine.config import load_config
-    from openselfsup.registry import ALGORITHMS, BACKBONES, DATASETS
-    from openselfsup.visualization import cell_grid, match_sheet, match_views, view_sheet
+    from openselfsup.registry import DATASETS
 
     cfg = load_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.dataset)
     loader = ViewLoader(dataset, min(args.n, len(dataset)), cfg.seed, workers=0,
                         pin_memory=False)
     batch = next(iter(loader))
+    with claimed(args.out, 'drawing views'):
+        for kind in ('views', 'matches'):  # fewer sheets would leave some of another config
+            for old in args.out.glob(f'{kind}_[0-9][0-9].png'):
+                old.unlink()
+        draw(cfg, dataset, batch, args.out)
+
+
+def draw(cfg, dataset, batch: dict, out: Path) -> None:
+    """Draw the sheets of views, and of matches where the method matches."""
+    from openselfsup.registry import ALGORITHMS, BACKBONES
+    from openselfsup.visualization import cell_grid, match_sheet, match_views, view_sheet
 
     for number, part in enumerate(chunks(len(batch['index']), VIEWS_PER_SHEET), 1):
-        print(view_sheet(take(batch, part), args.out / f'views_{number:02d}.png',
+        print(view_sheet(take(batch, part), out / f'views_{number:02d}.png',
                          source=dataset.source))
     if not ALGORITHMS.get(cfg.model['type']).needs_geometry:
         return
@@ -57,7 +68,7 @@ def main() -> None:
                      tuple(batch['views'][0].shape[-2:]))
     matching = match_views(batch, grid, dataset.geometry)
     for number, part in enumerate(chunks(len(batch['index']), MATCHES_PER_SHEET), 1):
-        print(match_sheet(batch, matching, args.out / f'matches_{number:02d}.png',
+        print(match_sheet(batch, matching, out / f'matches_{number:02d}.png',
                           source=dataset.source, grid=grid, samples=list(part)))
 
 

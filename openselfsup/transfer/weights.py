@@ -36,7 +36,8 @@ def convert(source: str | Path, target: str | Path) -> str:
         What was converted, in one line.
 
     Raises:
-        UserError: the checkpoint cannot be read or holds NaN, or the target is called otherwise.
+        UserError: the checkpoint cannot be read or holds NaN, the target is called otherwise, or
+            is a file that holds something else.
     """
     if Path(target).suffix != '.pkl':
         raise UserError('detectron2 tells the format from the suffix', where=str(target),
@@ -49,9 +50,13 @@ def convert(source: str | Path, target: str | Path) -> str:
     if not renamed:
         raise UserError('no backbone weights were found', where=str(source))
     # With the heuristics on, detectron2 matches names by their ends, below any prefix.
+    content = pickle.dumps(dict(model=renamed, __author__=AUTHOR, matching_heuristics=True),
+                           protocol=4)
+    if Path(target).is_file() and Path(target).read_bytes() != content:
+        raise UserError('this file holds something else than this backbone', where=str(target),
+                        expected='another name, or this file removed')
     with atomic_file(target) as file:
-        pickle.dump(dict(model=renamed, __author__=AUTHOR, matching_heuristics=True), file,
-                    protocol=4)
+        file.write(content)
     return f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
 
 

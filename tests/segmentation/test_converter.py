@@ -75,6 +75,18 @@ def test_the_command_line_and_the_form_of_the_file(tmp_path):
                for v in content['model'].values())
 
 
+def test_a_pickle_of_another_backbone_is_not_overwritten(tmp_path):
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(resnet18(weights=None).state_dict(), tmp_path / f'{seed}.pth')
+    convert(tmp_path / '0.pth', tmp_path / 'b.pkl')
+    before = (tmp_path / 'b.pkl').read_bytes()
+    convert(tmp_path / '0.pth', tmp_path / 'b.pkl')
+    with pytest.raises(UserError, match='b.pkl: this file holds something else'):
+        convert(tmp_path / '1.pth', tmp_path / 'b.pkl')
+    assert (tmp_path / 'b.pkl').read_bytes() == before
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):

@@ -21,6 +21,8 @@ def browse(tmp_path):
 
 
 def test_the_demo_config_is_drawn(browse, tmp_path):
+    (tmp_path / 'sheets').mkdir()
+    (tmp_path / 'sheets/views_07.png').touch()  # of an earlier call
     done = browse(DEMO, '--n', '5')
     assert done.returncode == 0, done.stderr
     names = ['matches_01.png', 'matches_02.png', 'views_01.png']
