@@ -1,27 +1,18 @@
 """Weights in detectron2's pickle: written for it, and read back without running code."""
 
-import io
 import pickle
-import pickletools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..checkpoints import backbone_state_dict, load, refuse_spoilt, to_detectron2
 from ..errors import UserError
 from ..files import atomic_file
+from .pickled_arrays import load_arrays
 
 AUTHOR = 'OpenSelfSup'
-# All that a pickle of names and numpy arrays needs.
-_ALLOWED = {('collections', 'OrderedDict'), ('_codecs', 'encode'), ('numpy', 'ndarray'),
-            ('numpy', 'dtype')} | {
-    (f'numpy.{core}.{module}', name) for core in ('core', '_core')
-    for module, name in (('multiarray', '_reconstruct'), ('multiarray', 'scalar'),
-                         ('numeric', '_frombuffer'))}
 
 
 def convert(source: str | Path, target: str | Path) -> str:
@@ -60,26 +51,6 @@ def convert(source: str | Path, target: str | Path) -> str:
     return f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles containers, numbers, text and numpy arrays; anything else is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return an allowed class."""
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f'{module}.{name}')
-        return super().find_class(module, name)
-
-
-def _refuse_boundless(data: bytes) -> None:
-    """Raise ValueError for a pickle whose memo has more places than it has bytes.
-
-    A damaged number of four bytes makes the unpickler ask for tens of gigabytes.
-    """
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > len(data):
-            raise ValueError(f'a memo of {argument} places')
-
-
 def read_pickle(path: str | Path) -> dict[str, Tensor]:
     """Read a pickle of arrays by name, as written by :func:`convert` or MoCo's script.
 
@@ -87,22 +58,15 @@ def read_pickle(path: str | Path) -> dict[str, Tensor]:
         UserError: it cannot be read, or holds anything else: that could run code.
     """
     try:
-        data = Path(path).read_bytes()
-        _refuse_boundless(data)
-        content = _ArraysOnly(io.BytesIO(data), encoding='latin1').load()
-        model = content.get('model', content) if isinstance(content, Mapping) else {}
-        arrays = {k: v for k, v in model.items() if isinstance(v, np.ndarray)}
-        if sum(v.nbytes for v in arrays.values()) > len(data):
-            raise ValueError('its arrays are larger than the file')
-        found = {k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}
+        arrays = load_arrays(Path(path).read_bytes())
     except OSError as error:
         raise UserError(error.strerror or str(error), where=str(path)) from None
-    # What the unpickler and numpy's constructors raise of bytes that make no sense.
-    except (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-            OverflowError, MemoryError, RecursionError, SystemError) as error:
+    except ValueError as error:
         raise UserError(f'this pickle is damaged, or holds more than arrays ({error})',
                         where=str(path), expected='a file of convert-pretrain-to-detectron2.py'
                         ) from None
+    found = {name: torch.from_numpy(array.astype(array.dtype.newbyteorder('=')))
+             for name, array in arrays.items()}
     if not found:
         raise UserError('there are no arrays in this pickle', where=str(path))
     return found
