@@ -20,12 +20,19 @@ def config_text(cfg: Config) -> str:
 
 
 def read_config_text(text: str) -> dict[str, Any]:
-    """Return the fields of a text of :func:`config_text`, without running it as code."""
-    return {line.targets[0].id: _value(line.value) for line in ast.parse(text).body}
+    """Return the fields of a text of :func:`config_text`, without running it as code.
+
+    Raises:
+        ValueError: it is another text.
+    """
+    try:
+        return {line.targets[0].id: _value(line.value) for line in ast.parse(text).body}
+    except (SyntaxError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f'not as we write one ({error})') from None
 
 
 def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call):  # dict(key=value)
+    if isinstance(node, ast.Call) and node.func.id == 'dict' and not node.args:
         return {word.arg: _value(word.value) for word in node.keywords}
     if isinstance(node, ast.Dict):
         return {ast.literal_eval(key): _value(item)

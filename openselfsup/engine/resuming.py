@@ -129,7 +129,11 @@ def changes_since(checkpoint: Mapping[str, Any], cfg: Config, facts: Mapping[str
         raise UserError(f"no run can go on from this file: its 'meta' lacks {', '.join(lacking)}",
                         where=where, expected='an epoch_N.pth or latest.pth of a work directory '
                                               '(other weights are for --pretrained)')
-    was = read_config_text(meta['config'])
+    try:
+        was = read_config_text(meta['config'])
+    except ValueError as error:
+        raise UserError(f'the config in this checkpoint cannot be read: {error}',
+                        where=where) from None
     if not cfg.pretrained:
         cfg.pretrained = was.get('pretrained')
     known = {key: meta[key] for key in FACTS if key in meta and key in facts}

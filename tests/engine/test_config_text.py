@@ -4,7 +4,7 @@ from mmengine.config import Config
 from small_runs import REPO
 
 from openselfsup.engine.config import load_config
-from openselfsup.engine.config_text import WIDTH, config_text
+from openselfsup.engine.config_text import WIDTH, config_text, read_config_text
 
 plain = st.none() | st.booleans() | st.integers() | st.text(max_size=30) | st.floats(
     allow_nan=False, allow_infinity=False)
@@ -20,7 +20,7 @@ def test_text_reads_back_as_the_same_values_in_the_same_order(tree):
     names: dict = {}
     exec(config_text(Config(tree)), names)
     del names['__builtins__']
-    assert repr(names) == repr(tree)
+    assert repr(names) == repr(tree) == repr(read_config_text(config_text(Config(tree))))
 
 
 def test_the_order_of_a_recipe_survives_and_lines_are_short():

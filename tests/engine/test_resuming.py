@@ -198,6 +198,14 @@ def test_what_is_no_checkpoint_of_a_run_says_so(meta):
         changes_since(dict(meta=meta), load_config(DEMO, SMALL), {}, 'a.pth')
 
 
+@pytest.mark.parametrize('text', ['epochs = open("x")', 'a b', 'import os', 'a.b = 1', '\0', 7,
+                                  'a = ' + 500 * '[' + 500 * ']'])
+def test_a_config_is_read_and_never_run(text):
+    meta = dict(epoch=1, iteration=0, step=3, global_batch_size=16, config=text)
+    with pytest.raises(UserError, match='a.pth: the config in this checkpoint cannot be read'):
+        changes_since(dict(meta=meta), load_config(DEMO, SMALL), {}, 'a.pth')
+
+
 def test_tiles_are_known_by_what_is_in_them(tmp_path, capsys):
     tiles, moved = tmp_path / 'tiles', tmp_path / 'moved'
     shutil.copytree(REPO / 'data/demo/kather2016', tiles)
