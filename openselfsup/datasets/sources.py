@@ -1,20 +1,19 @@
 """Sources: where tiles come from. A source gives one RGB tile by its index."""
 
-import codecs
 import logging
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError, located, nearest, shown
+from ..errors import UserError, located, nearest
 from ..registry import SOURCES
 from .decode import read_tile
 from .headers import SUFFIXES, Header, TileError
 from .listing import list_files, require_folder
 from .scan import listed, scan_headers
+from .tile_lists import check_encoding, parse_list
 
 logger = logging.getLogger(__name__)
 
@@ -143,10 +142,10 @@ class ImageList(FileSource):
                  classes: Sequence[str] | None = None):
         roots = _folders(root)
         classes = None if classes is None else list(classes)
-        entries = _parse_list(list_file, classes)
+        entries = parse_list(list_file, classes)
         labels = [label for _, label in entries]
         paths = [_first_existing(path, roots) for path, _ in entries]
-        _check_encoding(str(list_file), paths)
+        check_encoding(str(list_file), paths)
         super().__init__(paths, None if None in labels else labels, classes, str(list_file))
 
 
@@ -247,75 +246,3 @@ def _first_existing(path: str, roots: list[str]) -> str:
     spellings = [path, path.replace('\\', '/')] if '\\' in path else [path]
     places = [os.path.join(root, spelling) for spelling in spellings for root in roots]
     return next((place for place in places[:-1] if os.path.exists(place)), places[-1])
-
-
-def _parse_list(list_file: str, classes: list[str] | None) -> list[tuple[str, int | None]]:
-    """Parse a list of tiles into (path, label or None)."""
-    entries, problems = [], []
-    for number, line in enumerate(read_lines(list_file), 1):
-        if not line.strip():
-            continue
-        try:
-            entries.append(_parse_line(line.strip(), classes))
-            if (entries[-1][1] is None) != (entries[0][1] is None):
-                raise ValueError('some lines have a label, some have none')
-        except ValueError as error:
-            problems.append(f'{list_file}:{number}: {error}')
-    if problems:
-        raise UserError(listed(f"{len(problems)} lines are not of the form 'path' or 'path label'",
-                               problems), where=str(list_file))
-    return entries
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """Read the lines of a text file that a user or another program wrote.
-
-    UTF-8 with or without a mark, and UTF-16 with a mark (Excel and PowerShell write it). Other
-    bytes are kept as they are, as in names of files that are not UTF-8.
-
-    Raises:
-        UserError: no such file, one that cannot be read, or UTF-16 without a mark.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError('no such list of tiles', where=located(path)) from None
-    except OSError as error:
-        raise UserError(error.strerror or str(error), where=located(path)) from None
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        try:
-            text = data.decode('utf-16')
-        except UnicodeDecodeError as error:
-            raise UserError(f'this UTF-16 file is damaged or cut off ({error.reason})',
-                            where=str(path)) from None
-    elif b'\0' in data:
-        raise UserError('this list holds NUL bytes: it is UTF-16 without a mark, or no text',
-                        where=str(path), expected='UTF-8, for instance by iconv -f UTF-16LE '
-                                                  f'-t UTF-8 {path} > NEW.txt')
-    else:
-        text = data.decode('utf-8-sig', 'surrogateescape')
-    return re.split('\r\n|\n|\r', text)  # splitlines knows further ends, which names may hold
-
-
-def _check_encoding(list_file: str, paths: list[str]) -> None:
-    """Refuse a list in another encoding: its bytes are those of no file."""
-    for path in paths:
-        if not path.isascii() and shown(path) != path and not os.path.exists(path):
-            raise UserError(f'{path} is not there, and its name is not UTF-8', where=list_file,
-                            expected='a list in UTF-8, for instance by iconv -f WINDOWS-1252 -t '
-                                     f'UTF-8 {list_file} > NEW.txt')
-
-
-def _parse_line(line: str, classes: list[str] | None) -> tuple[str, int | None]:
-    if line.lower().endswith(SUFFIXES):
-        return line, None
-    path, word = line.rsplit(None, 1) if len(line.split()) > 1 else (line, '')
-    if not path.lower().endswith(SUFFIXES):
-        hint = ('; path and label are parted by a space, without quotes'
-                if re.search('[,;"\']', line) else '')
-        raise ValueError(f"'{line}' names no file ending in {', '.join(SUFFIXES)}{hint}")
-    if not word.isdecimal():
-        raise ValueError(f"the label '{word}' is not a whole number of at least 0")
-    if classes is not None and int(word) >= len(classes):
-        raise ValueError(f'the label {word} is not below {len(classes)}, the number of classes')
-    return path, int(word)
