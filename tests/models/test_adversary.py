@@ -246,8 +246,9 @@ def test_a_step_without_a_finite_attack_is_left_out(amp, value):
 
 @pytest.mark.parametrize('settings, words', [
     (dict(target='backbone.conv1.weigth'), "did you mean 'backbone.conv1.weight'"),
-    (dict(norm='l1'), 'one of l2, linf'), (dict(bn='none'), 'shared, frozen, auxiliary'),
-    (dict(epsilon=0), 'a positive number')])
+    (dict(norm='l1'), "norm must be 'l2' or 'linf'"),
+    (dict(bn='none'), "bn must be 'shared', 'frozen' or 'auxiliary'"),
+    (dict(epsilon=0), 'epsilon must be a number above 0')])
 def test_impossible_settings(settings, words):
     with pytest.raises(UserError, match=words):
         toy('SimCLR', adversary=settings)
