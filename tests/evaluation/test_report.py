@@ -120,7 +120,7 @@ def test_mistakes_are_one_sentence(split, weights):
     said = command(script, '--dataset_path', split / 'nowhere', '--model_path', weights, status=2)
     assert 'error: ' in said and 'no such folder' in said and 'Traceback' not in said
     said = command(script, '--dataset_path', split, '--labeled_train', 10, status=2)
-    assert '--labeled_train: 10 is out of range; expected a share' in said
+    assert '--labeled_train: must be a number above 0 and at most 1, not 10' in said
     said = command(script, '--dataset_path', split, '--eval_metrics', 'acuracy', status=2)
     assert "did you mean 'accuracy'" in said
 
