@@ -55,9 +55,10 @@ class Source:
     def stamp(self, index: int) -> Sequence[int] | None:
         """Return numbers that change when the content of tile ``index`` does, without reading it.
 
-        The default, None, says that it cannot be told.
+        By default size in bytes and time of change in ns of the file that :meth:`path` names;
+        None, which says that it cannot be told, where that is no file.
         """
-        return None
+        return stamp_of(self.path(index))
 
     def label(self, index: int) -> int | None:
         """Return the label of tile ``index``, None if the source has none."""
@@ -95,10 +96,6 @@ class FileSource(Source):
 
     def path(self, index: int) -> str:
         return self.paths[index]
-
-    def stamp(self, index: int) -> tuple[int, int] | None:
-        """Return the file's size in bytes and its time of change in ns; None without a file."""
-        return stamp_of(self.paths[index])
 
     def check(self) -> list[Header]:
         """Check existence and headers of all files, many at a time; learn ``tile_size``.

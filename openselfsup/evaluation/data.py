@@ -51,6 +51,9 @@ class Part(Source):
     def path(self, index: int) -> str:
         return self.source.path(int(self.indices[index]))
 
+    def stamp(self, index: int) -> Sequence[int] | None:
+        return self.source.stamp(int(self.indices[index]))
+
 
 @dataclass
 class EvaluationData:

@@ -27,7 +27,7 @@ class _Unlabelled(Source):
 
     def __init__(self, source: Source):
         self.source, self.labels = source, np.zeros(len(source), np.int64)
-        self.read, self.path = source.read, source.path
+        self.read, self.path, self.stamp = source.read, source.path, source.stamp
 
     def __len__(self) -> int:
         return len(self.source)

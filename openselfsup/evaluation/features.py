@@ -127,18 +127,10 @@ class _Numbered:
 
 def _key(backbones: dict[str, nn.Module], parts: tuple[Source, ...], settings: TrainSettings,
          normalise: tuple, colours: bool) -> str:
-    tiles = [[_stamp(part.path(i)) for i in range(len(part))] for part in parts]
+    tiles = [[[part.path(i), part.stamp(i)] for i in range(len(part))] for part in parts]
     text = json.dumps([list(backbones), tiles, settings.image_size, settings.amp,
                        [list(map(float, v)) for v in normalise], colours, 'pixels'])
     return hashlib.sha256((text + weights_hash(*backbones.values())).encode()).hexdigest()
-
-
-def _stamp(path: str) -> list:
-    file = Path(path)
-    if not file.is_file():  # a tile inside a container such as HDF5
-        return [path]
-    status = file.stat()
-    return [path, status.st_size, status.st_mtime_ns]
 
 
 def _read(path: Path, key: str) -> tuple | None:

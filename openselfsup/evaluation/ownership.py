@@ -11,32 +11,19 @@ from .results import FILE, Results, plain, read_results
 
 
 def digest(*parts: Source) -> str:
-    """Return one SHA-256 over the labels and files of sources: names, sizes, times of change.
+    """Return one SHA-256 over the labels, names and stamps (:meth:`Source.stamp`) of tiles.
 
     Tiles that moved to another folder as they are keep their digest; a file that was written
     anew changes it.
     """
-    stamps: dict[str, list] = {}
     found = hashlib.sha256()
     for part in parts:
         for i in range(len(part)):
-            path, _, index = part.path(i).rpartition('#')  # PCam.h5#12: a tile in a container
-            if not index.isdecimal() or not os.path.isfile(path):
-                path, index = part.path(i), ''
-            if path not in stamps:
-                stamps[path] = _stamp(path)
-            label = None if part.labels is None else int(part.labels[i])
-            found.update(json.dumps([label, index, *stamps[path]]).encode())
+            path, stamp = part.path(i), part.stamp(i)
+            name = os.path.basename(path) if stamp is not None else path
+            found.update(json.dumps([part.label(i), name, stamp]).encode())
         found.update(b'|')
     return found.hexdigest()
-
-
-def _stamp(path: str) -> list:
-    try:
-        status = os.stat(path)
-    except OSError:  # no file: a tile that its source makes up, or reads from elsewhere
-        return [path]
-    return [os.path.basename(path), status.st_size, status.st_mtime_ns]
 
 
 def settle(out: Path, results: Results, renamed: bool) -> tuple[Path, int]:
