@@ -11,12 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import openselfsup.datasets  # noqa: F401  (registers)
 import openselfsup.models.algorithms  # noqa: F401
 from openselfsup.engine.config import load_config
-from openselfsup.engine.launch import Launch
-from openselfsup.engine.preprocessor import Preprocessor
 from openselfsup.engine.runner import PretrainRunner
-from openselfsup.engine.step import TrainStep
 from openselfsup.models.losses import info_nce, nt_xent
 from openselfsup.registry import ALGORITHMS
+from openselfsup.training.launch import Launch
+from openselfsup.training.preprocessor import Preprocessor
+from openselfsup.training.step import TrainStep
 from openselfsup.views import ViewRecipe, match_cells
 
 REPO = Path(__file__).resolve().parents[1]

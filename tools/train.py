@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.engine import launch  # noqa: E402
 from openselfsup.engine.cli import add_config_arguments, checked, run  # noqa: E402
 from openselfsup.engine.config import load_config  # noqa: E402
+from openselfsup.training import launch  # noqa: E402
 from openselfsup.values import Seed  # noqa: E402
 
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from openselfsup.engine.environment import describe_environment
+from openselfsup.training.environment import describe_environment
 
 from .groups import groups, run_afresh
 from .timing import Result

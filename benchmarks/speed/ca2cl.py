@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from openselfsup.engine.config import load_config
-from openselfsup.engine.optimizers import build_optimizer
-from openselfsup.engine.preprocessor import Preprocessor
-from openselfsup.engine.step import TrainStep
 from openselfsup.registry import ALGORITHMS
+from openselfsup.training.optimizers import build_optimizer
 from openselfsup.training.precision import resolve
+from openselfsup.training.preprocessor import Preprocessor
+from openselfsup.training.step import TrainStep
 from openselfsup.views import ViewRecipe, render_cpu, render_pil
 from openselfsup.views.recipe import unbind
 

@@ -20,12 +20,12 @@ import torch
 from rich.console import Console
 
 from openselfsup.datasets import ImageFolder, TileDataset, ViewLoader, pack
-from openselfsup.engine.environment import describe_environment
 from openselfsup.engine.hooks.metrics import MetricsHook
-from openselfsup.engine.optimizers import build_optimizer
-from openselfsup.engine.preprocessor import Preprocessor, can_compile
-from openselfsup.engine.step import TrainStep
 from openselfsup.registry import ALGORITHMS
+from openselfsup.training.environment import describe_environment
+from openselfsup.training.optimizers import build_optimizer
+from openselfsup.training.preprocessor import Preprocessor, can_compile
+from openselfsup.training.step import TrainStep
 
 from .step import MODEL, NORMALIZE, SGD
 from .tiles import MOCO, write_tiffs

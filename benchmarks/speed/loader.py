@@ -8,7 +8,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from openselfsup.datasets import ImageFolder, TileDataset, ViewLoader, pack
-from openselfsup.engine.preprocessor import Preprocessor
+from openselfsup.training.preprocessor import Preprocessor
 
 from . import published
 from .step import NORMALIZE

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from openselfsup.engine.config import load_config
-from openselfsup.engine.launch import Launch
 from openselfsup.engine.runner import PretrainRunner
+from openselfsup.training.launch import Launch
 
 from .timing import Case, on_threads
 

@@ -5,12 +5,12 @@ from functools import partial
 
 import torch
 
-from openselfsup.engine.allocator import keep_freed_memory
-from openselfsup.engine.optimizers import build_optimizer
-from openselfsup.engine.preprocessor import Preprocessor
-from openselfsup.engine.step import TrainStep
 from openselfsup.registry import ALGORITHMS
+from openselfsup.training.allocator import keep_freed_memory
+from openselfsup.training.optimizers import build_optimizer
 from openselfsup.training.precision import resolve
+from openselfsup.training.preprocessor import Preprocessor
+from openselfsup.training.step import TrainStep
 from openselfsup.views import ViewRecipe, cell_boxes
 
 from .apart import Apart

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .. import distributed
 from ..errors import UserError
-from .seeding import seed_step
-from .step import LateFlag
+from ..training.seeding import seed_step
+from ..training.step import LateFlag
 
 
 class PretrainLoop(BaseLoop):

@@ -25,17 +25,17 @@ from ..datasets.identity import identity
 from ..errors import UserError
 from ..files import NotWritten
 from ..registry import ALGORITHMS, BACKBONES, DATASETS, HOOKS, SCHEDULES
+from ..training.environment import describe_environment
+from ..training.launch import Launch
+from ..training.optimizers import build_optimizer
 from ..training.precision import resolve
+from ..training.preprocessor import Preprocessor, can_compile, choose_render
+from ..training.seeding import make_deterministic, seed_everything
+from ..training.step import TrainStep
 from . import resuming
 from .config_text import config_text
-from .environment import describe_environment
 from .hooks import default_hooks
-from .launch import Launch
 from .loop import PretrainLoop
-from .optimizers import build_optimizer
-from .preprocessor import Preprocessor, can_compile, choose_render
-from .seeding import make_deterministic, seed_everything
-from .step import TrainStep
 from .work_dir import LATEST, build_logger, write_run_files
 
 FEW_ATTEMPTS = 3  # to write the first checkpoint of a run

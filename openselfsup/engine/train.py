@@ -7,11 +7,11 @@ from mmengine.config import Config
 from .. import distributed
 from ..claims import Claim
 from ..datasets import ViewLoader
+from ..training.allocator import keep_freed_memory
+from ..training.launch import Launch
 from ..training.precision import resolve
 from ..training.threads import overload, share_cores
-from .allocator import keep_freed_memory
 from .config_text import config_text
-from .launch import Launch
 from .runner import PretrainRunner
 from .work_dir import CONSOLE, find_checkpoint, held, on_main, set_aside
 

@@ -16,6 +16,7 @@ from .. import __version__
 from ..claims import claimed
 from ..datasets.labeled import LabeledTileDataset
 from ..files import atomic_file
+from ..training.features import Features, extract_all
 from . import networks
 from .baselines import (
     COLOUR_HISTOGRAM,
@@ -26,7 +27,6 @@ from .baselines import (
     imagenet_weights,
 )
 from .data import EvaluationData, Part
-from .features import Features, extract_all
 from .finetune import predict, train_as_published, train_honestly
 from .frozen import TOLERANCE, Fitted, fit_knn, fit_linear
 from .metrics import SCORES, bootstrap, confusion, interval, per_class_recall, score

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from openselfsup.engine.cli import run
-from openselfsup.transfer.weights import convert
+from openselfsup.transfer.instance.weights import convert
 
 
 def main() -> int:

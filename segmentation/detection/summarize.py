@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from openselfsup.engine.cli import run
 from openselfsup.files import write_json
-from openselfsup.transfer.outcome import mean_and_sd, read_outcomes, spread_table
+from openselfsup.transfer.instance.scoring import mean_and_sd, read_outcomes, spread_table
 
 
 def main() -> int:

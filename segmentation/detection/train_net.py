@@ -24,10 +24,10 @@ import torch.multiprocessing
 
 from openselfsup import distributed
 from openselfsup.claims import claimed
-from openselfsup.engine import launch
 from openselfsup.engine.cli import run
 from openselfsup.errors import UserError
-from openselfsup.transfer import protocol
+from openselfsup.training import launch
+from openselfsup.transfer.instance import job as jobs
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--cpu-processes', type=int, default=1,
                         help='processes with --num-gpus 0, for tests of several processes')
     parser.add_argument('--datasets-folder', default='datasets', metavar='DIR')
-    parser.add_argument('--backend', default='auto', metavar='|'.join(protocol.BACKENDS))
+    parser.add_argument('--backend', default='auto', metavar='|'.join(jobs.BACKENDS))
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in OUTPUT_DIR')
     parser.add_argument('--eval-only', action='store_true')
@@ -59,13 +59,13 @@ def work(rank: int, processes: int, port: int, backend_name: str,
                           MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     if args.num_gpus == 0:
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    from openselfsup.transfer.outcome import evaluate, read_outcomes
+    from openselfsup.transfer.instance.scoring import evaluate, read_outcomes
     where = launch.start('pytorch' if processes > 1 else 'none')
     try:
         compare = read_outcomes(args.compare)
-        job = protocol.Job(args.config_file, args.opts, args.datasets_folder, where.device,
+        job = jobs.Job(args.config_file, args.opts, args.datasets_folder, where.device,
                            args.resume, args.eval_only)
-        backend = protocol.build(backend_name, job)
+        backend = jobs.build(backend_name, job)
         # Held by rank 0; the others wait, and are ended with it where another process writes there.
         with (claimed(backend.output_dir, 'fine-tuning a detector') if rank == 0
               else contextlib.nullcontext()) as claim:
@@ -81,19 +81,19 @@ def work(rank: int, processes: int, port: int, backend_name: str,
         launch.stop()
 
 
-def train(backend: protocol.Backend, backend_name: str, rank: int,
+def train(backend: jobs.Backend, backend_name: str, rank: int,
           args: argparse.Namespace) -> None:
     """See whose results are in the folder, load the weights and train."""
     if not args.resume:
         scores = [f'{name}/results.json' for name in backend.test_sets] + ['results.json']
-        protocol.refuse_to_overwrite(
-            backend.output_dir, *scores, *([] if args.eval_only else [protocol.LAST]))
+        jobs.refuse_to_overwrite(
+            backend.output_dir, *scores, *([] if args.eval_only else [jobs.LAST]))
     if not args.eval_only:
-        protocol.refuse_other_inputs(backend, args.resume)
+        jobs.refuse_other_inputs(backend, args.resume)
     log = start_log(backend.output_dir, rank)
     if backend_name == 'torchvision' and args.backend == 'auto':
         log.info('detectron2 is not installed: torchvision trains the same recipe. '
-                 'To install detectron2: %s', protocol.INSTALL)
+                 'To install detectron2: %s', jobs.INSTALL)
     if rank == 0:
         for note in backend.notes:
             log.warning('data: %s', note)
@@ -131,7 +131,7 @@ def main() -> int:
     if args.num_gpus > there:
         raise UserError(f'{args.num_gpus} GPUs are asked for, this machine has {there}',
                         where='--num-gpus', expected=f'at most {there}; 0 runs on the CPU')
-    backend_name = protocol.choose(args.backend)
+    backend_name = jobs.choose(args.backend)
     processes = args.num_gpus or args.cpu_processes
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

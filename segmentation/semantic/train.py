@@ -19,9 +19,9 @@ import torch
 from openselfsup.claims import claimed
 from openselfsup.engine.cli import run
 from openselfsup.files import write_text
-from openselfsup.transfer.protocol import refuse_to_overwrite
-from openselfsup.transfer.recipe import literal, parse_overrides, read_yaml
-from openselfsup.transfer.semantic import SemanticTrainer, Settings, result_lines
+from openselfsup.transfer.instance.job import refuse_to_overwrite
+from openselfsup.transfer.instance.yaml_config import literal, parse_overrides, read_yaml
+from openselfsup.transfer.semantic.trainer import SemanticTrainer, Settings, result_lines
 from openselfsup.visualization import overlays, page
 
 

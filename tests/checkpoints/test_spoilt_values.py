@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from openselfsup.checkpoints import check_training_state, load_backbone_weights, refuse_spoilt
 from openselfsup.errors import UserError
-from openselfsup.transfer.weights import convert, read_backbone
+from openselfsup.transfer.instance.weights import convert, read_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 

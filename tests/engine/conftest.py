@@ -5,8 +5,8 @@ import torch
 from small_runs import DEMO, REPO, SMALL
 
 from openselfsup.engine.config import load_config
-from openselfsup.engine.launch import Launch
 from openselfsup.engine.runner import PretrainRunner
+from openselfsup.training.launch import Launch
 
 
 @pytest.fixture(autouse=True)

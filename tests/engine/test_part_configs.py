@@ -8,9 +8,9 @@ import torch
 from small_runs import REPO, start
 
 from openselfsup.engine.config import load_config
-from openselfsup.engine.launch import Launch
 from openselfsup.engine.runner import PretrainRunner
 from openselfsup.errors import UserError
+from openselfsup.training.launch import Launch
 
 TILES = ['dataset.source={"type": "ImageFolder", "root": "data/demo/kather2016"}',
          'global_batch_size=12', 'log_interval=1', 'epochs=1', 'workers=0', 'amp=off']

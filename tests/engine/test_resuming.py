@@ -16,12 +16,12 @@ from openselfsup.claims import claimed
 from openselfsup.datasets import ImageFolder, PackedTiles, pack
 from openselfsup.datasets.identity import identity
 from openselfsup.engine.config import Settings, load_config
-from openselfsup.engine.launch import Launch
 from openselfsup.engine.resuming import QUIET, RULES, changes, changes_since, refuse
 from openselfsup.engine.runner import PretrainRunner
 from openselfsup.engine.train import train
 from openselfsup.engine.work_dir import find_checkpoint, set_aside, write_run_files
 from openselfsup.errors import UserError
+from openselfsup.training.launch import Launch
 
 ALONE = Launch('none', 0, 0, 1, torch.device('cpu'))
 

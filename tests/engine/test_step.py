@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from openselfsup.engine.hooks.metrics import what_limits
-from openselfsup.engine.preprocessor import Preprocessor, choose_render
-from openselfsup.engine.step import LateFlag, TrainStep, total_loss
 from openselfsup.errors import UserError
+from openselfsup.training.preprocessor import Preprocessor, choose_render
+from openselfsup.training.step import LateFlag, TrainStep, total_loss
 from openselfsup.views import ViewRecipe, render_cpu, unbind
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]

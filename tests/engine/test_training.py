@@ -224,7 +224,7 @@ def test_keeps_as_many_checkpoints_as_asked(make_runner, tmp_path):
 
 def test_a_finished_run_has_nothing_left_to_do(reference, make_runner, capsys):
     from openselfsup.engine.config import load_config
-    from openselfsup.engine.launch import Launch
+    from openselfsup.training.launch import Launch
     cfg = load_config(DEMO, SMALL)
     cfg.work_dir = str(reference[0])
     assert train(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), 'auto') == 0

@@ -10,8 +10,8 @@ from torch import nn
 from openselfsup import registry
 from openselfsup.engine.config import Settings, load_config
 from openselfsup.engine.config_check import FILLED_IN, find_problems
-from openselfsup.engine.step import TrainStep
 from openselfsup.errors import UserError
+from openselfsup.training.step import TrainStep
 from openselfsup.values import Range, accepts, annotations, fault
 from tests.engine.test_config import PLM, write
 

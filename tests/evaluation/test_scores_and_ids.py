@@ -14,7 +14,7 @@ from openselfsup.datasets.prepare.annotations import read_coco
 from openselfsup.datasets.prepare.instances import annotations_of, encode
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.errors import UserError
-from openselfsup.evaluation.segmentation import coco_ap, evaluate_instances, truth_map
+from openselfsup.transfer.instance.metrics import coco_ap, evaluate_instances, truth_map
 
 SIDES = ((40, 48), (33, 64), (50, 36))
 

@@ -16,7 +16,7 @@ from openselfsup.datasets.prepare.annotations import read_coco
 from openselfsup.datasets.prepare.instances import annotations_of, decode
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.errors import UserError
-from openselfsup.evaluation.segmentation import evaluate_instances
+from openselfsup.transfer.instance.metrics import evaluate_instances
 
 SUFFIX = '.json'
 _SIZE = (40, 48)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from openselfsup.transfer.weights import read_pickle
+from openselfsup.transfer.instance.weights import read_pickle
 
 SUFFIX = '.pkl'
 

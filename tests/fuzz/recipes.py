@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from openselfsup.errors import UserError
-from openselfsup.transfer.recipe import DEFAULTS, Recipe, read_yaml
-from openselfsup.transfer.semantic_settings import Settings
+from openselfsup.transfer.instance.yaml_config import DEFAULTS, Recipe, read_yaml
+from openselfsup.transfer.semantic.settings import Settings
 
 SUFFIX = '.yaml'
 

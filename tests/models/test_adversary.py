@@ -7,9 +7,9 @@ from torch import nn
 from toy_model import random_batch, train_step
 from toy_parts import ROBUST, toy
 
-from openselfsup.engine.preprocessor import Preprocessor
-from openselfsup.engine.step import TrainStep
 from openselfsup.errors import UserError
+from openselfsup.training.preprocessor import Preprocessor
+from openselfsup.training.step import TrainStep
 
 GOLDEN = Path(__file__).parents[1] / 'data/golden'
 NAMES = {'resnet.': 'encoder_q.backbone.', 'instance_projector.': 'encoder_q.neck.mlp.',

@@ -1,0 +1,1 @@
+"""Instance segmentation: Mask R-CNN on two backends, data, metrics."""

@@ -1,0 +1,236 @@
+"""Mask R-CNN and RetinaNet of torchvision, built as a detectron2 recipe describes them."""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from ...errors import UserError
+from ...models.backbones.resnet import ResNet
+from .yaml_config import Recipe
+
+_C4 = ('build_resnet_backbone', 'Res5ROIHeads', 'Res5ROIHeadsExtraNorm')
+
+
+def build_model(recipe: Recipe, device: torch.device, world_size: int = 1) -> nn.Module:
+    """Build the detector of a recipe, randomly initialised.
+
+    Args:
+        recipe: what to build.
+        device: where it goes. Where batch norm cannot be synchronised it is plain.
+        world_size: number of processes.
+
+    Raises:
+        UserError: torchvision cannot build this model.
+    """
+    refuse_unbuildable(recipe)
+    retina = recipe['MODEL.META_ARCHITECTURE'] == 'RetinaNet'
+    model = _retinanet(recipe) if retina else _rcnn(recipe)
+    model.transform = _Resize(recipe)
+    # Losses are computed in float32 whatever the precision of the layers.
+    for head in ([model.head] if retina else
+                 [model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor]):
+        if head is not None:
+            head.register_forward_hook(_to_float32)
+    for module, key in ((model.backbone.body, 'MODEL.RESNETS.NORM'),
+                        (model.backbone.fpn, 'MODEL.FPN.NORM')):
+        if recipe[key] == 'SyncBN' and synchronises(device, world_size):
+            nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        elif recipe[key] == 'FrozenBN':
+            freeze_norms(module)
+    _freeze_stages(model.backbone.body, recipe['MODEL.BACKBONE.FREEZE_AT'])
+    return model.to(device)
+
+
+def synchronises(device: torch.device, world_size: int) -> bool:
+    """Return whether there is batch norm over processes: on several GPUs only."""
+    return world_size > 1 and device.type == 'cuda'
+
+
+def refuse_unbuildable(recipe: Recipe) -> None:
+    """Raise UserError for a model that torchvision's parts cannot make."""
+    where = recipe.config_file
+    for key in ('MODEL.BACKBONE.NAME', 'MODEL.ROI_HEADS.NAME'):
+        if recipe[key] in _C4 and not (key.endswith('HEADS.NAME') and
+                                       recipe['MODEL.META_ARCHITECTURE'] == 'RetinaNet'):
+            raise UserError(f'this is a C4 model ({key}: {recipe[key]}), which the torchvision '
+                            'backend cannot build', where=where,
+                            expected='--backend detectron2, or the FPN config beside it')
+    if recipe['MODEL.RESNETS.STRIDE_IN_1X1'] and recipe['MODEL.RESNETS.DEPTH'] >= 50:
+        raise UserError('MODEL.RESNETS.STRIDE_IN_1X1 is True: torchvision strides in the 3x3 '
+                        'convolution, and so did pretraining', where=where, expected='False')
+    basic = recipe['MODEL.RESNETS.DEPTH'] < 50
+    if recipe['MODEL.RESNETS.RES2_OUT_CHANNELS'] != (64 if basic else 256):
+        raise UserError(f"MODEL.RESNETS.RES2_OUT_CHANNELS is "
+                        f"{recipe['MODEL.RESNETS.RES2_OUT_CHANNELS']}", where=where,
+                        expected='64 for depths 18 and 34, 256 for deeper ones')
+
+
+class FPNBackbone(nn.Module):
+    """ResNet and feature pyramid, under the names torchvision gives them (body, fpn)."""
+
+    def __init__(self, body: ResNet, fpn: FeaturePyramidNetwork):
+        super().__init__()
+        self.body, self.fpn = body, fpn
+        self.out_channels = fpn.layer_blocks[0][0].out_channels
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Map images [B, 3, H, W] to pyramid levels, finest first."""
+        maps = self.body(x.contiguous(memory_format=torch.channels_last))
+        return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
+
+
+def _backbone(recipe: Recipe, first_layer: int, extra: nn.Module) -> FPNBackbone:
+    norm = recipe['MODEL.RESNETS.NORM']
+    body = ResNet(recipe['MODEL.RESNETS.DEPTH'], dict(type='GN' if norm == 'GN' else 'BN'),
+                  out_indices=tuple(range(first_layer, 5)))
+    norms = {'': None, 'GN': lambda channels: nn.GroupNorm(32, channels)}
+    fpn = FeaturePyramidNetwork(body.out_channels, recipe['MODEL.FPN.OUT_CHANNELS'], extra,
+                                norms.get(recipe['MODEL.FPN.NORM'], nn.BatchNorm2d))
+    return FPNBackbone(body, fpn).to(memory_format=torch.channels_last)
+
+
+def _anchors(recipe: Recipe, levels: int) -> AnchorGenerator:
+    sizes = recipe['MODEL.ANCHOR_GENERATOR.SIZES']
+    ratios = recipe['MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS']
+    if len(sizes) != levels:
+        raise UserError(f'MODEL.ANCHOR_GENERATOR.SIZES has {len(sizes)} entries, the pyramid '
+                        f'{levels} levels', where=recipe.config_file)
+    return AnchorGenerator(sizes, ratios * levels if len(ratios) == 1 else ratios)
+
+
+def _rcnn(recipe: Recipe) -> nn.Module:
+    backbone = _backbone(recipe, 1, LastLevelMaxPool())
+    channels, classes = backbone.out_channels, recipe['MODEL.ROI_HEADS.NUM_CLASSES'] + 1
+
+    def pooler(head: str) -> MultiScaleRoIAlign:
+        return MultiScaleRoIAlign(['0', '1', '2', '3'], recipe[f'MODEL.{head}.POOLER_RESOLUTION'],
+                                  recipe[f'MODEL.{head}.POOLER_SAMPLING_RATIO'])
+
+    fc = recipe['MODEL.ROI_BOX_HEAD.FC_DIM']
+    if recipe['MODEL.ROI_BOX_HEAD.NUM_FC'] != 2:
+        raise UserError(f"MODEL.ROI_BOX_HEAD.NUM_FC is {recipe['MODEL.ROI_BOX_HEAD.NUM_FC']}",
+                        where=recipe.config_file, expected='2, the head torchvision has')
+    pool = recipe['MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION']
+    low, high = recipe['MODEL.RPN.IOU_THRESHOLDS']
+    iou, = recipe['MODEL.ROI_HEADS.IOU_THRESHOLDS']
+    arguments = dict(
+        rpn_anchor_generator=_anchors(recipe, 5), rpn_bg_iou_thresh=low, rpn_fg_iou_thresh=high,
+        rpn_pre_nms_top_n_train=recipe['MODEL.RPN.PRE_NMS_TOPK_TRAIN'],
+        rpn_pre_nms_top_n_test=recipe['MODEL.RPN.PRE_NMS_TOPK_TEST'],
+        rpn_post_nms_top_n_train=recipe['MODEL.RPN.POST_NMS_TOPK_TRAIN'],
+        rpn_post_nms_top_n_test=recipe['MODEL.RPN.POST_NMS_TOPK_TEST'],
+        rpn_nms_thresh=recipe['MODEL.RPN.NMS_THRESH'],
+        rpn_batch_size_per_image=recipe['MODEL.RPN.BATCH_SIZE_PER_IMAGE'],
+        rpn_positive_fraction=recipe['MODEL.RPN.POSITIVE_FRACTION'],
+        box_roi_pool=pooler('ROI_BOX_HEAD'), box_head=TwoMLPHead(channels * pool ** 2, fc),
+        box_predictor=FastRCNNPredictor(fc, classes), box_fg_iou_thresh=iou, box_bg_iou_thresh=iou,
+        box_score_thresh=recipe['MODEL.ROI_HEADS.SCORE_THRESH_TEST'],
+        box_nms_thresh=recipe['MODEL.ROI_HEADS.NMS_THRESH_TEST'],
+        box_detections_per_img=recipe['TEST.DETECTIONS_PER_IMAGE'],
+        box_batch_size_per_image=recipe['MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE'],
+        box_positive_fraction=recipe['MODEL.ROI_HEADS.POSITIVE_FRACTION'])
+    if not recipe['MODEL.MASK_ON']:
+        return FasterRCNN(backbone, **arguments)
+    dim = recipe['MODEL.ROI_MASK_HEAD.CONV_DIM']
+    heads = MaskRCNNHeads(channels, [dim] * recipe['MODEL.ROI_MASK_HEAD.NUM_CONV'], 1)
+    return MaskRCNN(backbone, mask_roi_pool=pooler('ROI_MASK_HEAD'), mask_head=heads,
+                    mask_predictor=MaskRCNNPredictor(dim, dim, classes), **arguments)
+
+
+def _retinanet(recipe: Recipe) -> RetinaNet:
+    channels = recipe['MODEL.FPN.OUT_CHANNELS']
+    backbone = _backbone(recipe, 2, LastLevelP6P7(channels, channels))
+    low, high = recipe['MODEL.RETINANET.IOU_THRESHOLDS']
+    return RetinaNet(
+        backbone, recipe['MODEL.RETINANET.NUM_CLASSES'] + 1, anchor_generator=_anchors(recipe, 5),
+        score_thresh=recipe['MODEL.RETINANET.SCORE_THRESH_TEST'],
+        nms_thresh=recipe['MODEL.RETINANET.NMS_THRESH_TEST'],
+        detections_per_img=recipe['TEST.DETECTIONS_PER_IMAGE'], bg_iou_thresh=low,
+        fg_iou_thresh=high, topk_candidates=recipe['MODEL.RETINANET.TOPK_CANDIDATES_TEST'])
+
+
+class _Resize(GeneralizedRCNNTransform):
+    """torchvision's resizing and normalising, with the short side drawn from a list or a range.
+
+    In training the short side comes from torch's default generator; images are [3, H, W] RGB in
+    [0, 255] and leave in the channel order of the recipe.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.sizes = recipe['INPUT.MIN_SIZE_TRAIN']
+        self.from_range = recipe['INPUT.MIN_SIZE_TRAIN_SAMPLING'] == 'range'
+        mean, std = recipe['MODEL.PIXEL_MEAN'], recipe['MODEL.PIXEL_STD']
+        bgr = recipe['INPUT.FORMAT'] == 'BGR'
+        super().__init__((recipe['INPUT.MIN_SIZE_TEST'],), recipe['INPUT.MAX_SIZE_TEST'],
+                         mean[::-1] if bgr else mean, std[::-1] if bgr else std)
+        self.bgr = bgr
+        self.max_sizes = {True: recipe['INPUT.MAX_SIZE_TRAIN'],
+                          False: recipe['INPUT.MAX_SIZE_TEST']}
+        self.test_sizes = self.min_size
+
+    def resize(self, image: Tensor, target: dict | None = None) -> tuple:
+        """Resize an image and its objects."""
+        self.max_size = self.max_sizes[self.training]
+        self.min_size = self.test_sizes
+        if self.training:
+            self.min_size = (self._drawn(),)
+        if target is None or 'masks' not in target:
+            return super().resize(image, target)
+        # torchvision resizes masks as float32: with hundreds of objects that is half of a step.
+        masks = target['masks'][:, None]
+        image, target = super().resize(image, {k: v for k, v in target.items() if k != 'masks'})
+        return image, dict(target, masks=F.interpolate(masks, image.shape[-2:])[:, 0])
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Normalise an RGB image with the statistics of its channels."""
+        image = super().normalize(image)
+        return image.flip(0) if self.bgr else image
+
+    def _drawn(self) -> int:
+        if self.from_range:
+            low, high = min(self.sizes), max(self.sizes)
+            return int(torch.randint(low, high + 1, (1,)))
+        return self.sizes[int(torch.randint(len(self.sizes), (1,)))]
+
+
+def freeze_norms(module: nn.Module) -> None:
+    """Replace every batch norm below a module by one whose statistics and scale stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
+            frozen.load_state_dict({k: v for k, v in child.state_dict().items()
+                                    if k != 'num_batches_tracked'})
+            setattr(module, name, frozen)
+        else:
+            freeze_norms(child)
+
+
+def _freeze_stages(body: ResNet, freeze_at: int) -> None:
+    """Freeze stem (1), layer1 (2), ... as detectron2's FREEZE_AT counts them."""
+    names = [('conv1', 'bn1')] * (freeze_at >= 1)
+    names += [(f'layer{i}',) for i in range(1, freeze_at)]
+    for name in (n for group in names for n in group):
+        getattr(body, name).requires_grad_(False)
+        if name == 'bn1':
+            frozen = FrozenBatchNorm2d(body.bn1.num_features, eps=body.bn1.eps) if isinstance(
+                body.bn1, nn.BatchNorm2d) else body.bn1
+            body.bn1 = frozen
+        else:
+            freeze_norms(getattr(body, name))
+
+
+def _to_float32(_module: nn.Module, _inputs: object, output: object) -> object:
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return {k: _to_float32(_module, None, v) for k, v in output.items()}
+    return type(output)(_to_float32(_module, None, v) for v in output)

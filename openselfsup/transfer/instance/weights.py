@@ -1,0 +1,79 @@
+"""Weights in detectron2's pickle: written for it, and read back without running code."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...checkpoints import backbone_state_dict, load, refuse_spoilt, to_detectron2
+from ...errors import UserError
+from ...files import atomic_file
+from .pickled_arrays import load_arrays
+
+AUTHOR = 'OpenSelfSup'
+
+
+def convert(source: str | Path, target: str | Path) -> str:
+    """Write the backbone of a checkpoint as the pickle that detectron2 loads.
+
+    Args:
+        source: any checkpoint :func:`openselfsup.checkpoints.backbone_state_dict` knows: our
+            extracted backbone, ours, published PLM and CA2CL, torchvision.
+        target: ``.pkl`` to write.
+
+    Returns:
+        What was converted, in one line.
+
+    Raises:
+        UserError: the checkpoint cannot be read or holds NaN, the target is called otherwise, or
+            is a file that holds something else.
+    """
+    if Path(target).suffix != '.pkl':
+        raise UserError('detectron2 tells the format from the suffix', where=str(target),
+                        expected='a name ending in .pkl')
+    state, kind = backbone_state_dict(load(source))
+    refuse_spoilt(state, str(source))
+    renamed = {name: value.detach().cpu().float().numpy()
+               for name, value in to_detectron2(state).items()
+               if not name.endswith('num_batches_tracked')}
+    if not renamed:
+        raise UserError('no backbone weights were found', where=str(source))
+    # With the heuristics on, detectron2 matches names by their ends, below any prefix.
+    content = pickle.dumps(dict(model=renamed, __author__=AUTHOR, matching_heuristics=True),
+                           protocol=4)
+    if Path(target).is_file() and Path(target).read_bytes() != content:
+        raise UserError('this file holds something else than this backbone', where=str(target),
+                        expected='another name, or this file removed')
+    with atomic_file(target) as file:
+        file.write(content)
+    return f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
+
+
+def read_pickle(path: str | Path) -> dict[str, Tensor]:
+    """Read a pickle of arrays by name, as written by :func:`convert` or MoCo's script.
+
+    Raises:
+        UserError: it cannot be read, or holds anything else: that could run code.
+    """
+    try:
+        arrays = load_arrays(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(error.strerror or str(error), where=str(path)) from None
+    except ValueError as error:
+        raise UserError(f'this pickle is damaged, or holds more than arrays ({error})',
+                        where=str(path), expected='a file of convert-pretrain-to-detectron2.py'
+                        ) from None
+    found = {name: torch.from_numpy(array.astype(array.dtype.newbyteorder('=')))
+             for name, array in arrays.items()}
+    if not found:
+        raise UserError('there are no arrays in this pickle', where=str(path))
+    return found
+
+
+def read_backbone(path: str | Path) -> dict[str, Any]:
+    """Read backbone weights from a pickle of detectron2's or from any checkpoint we know."""
+    if Path(path).suffix == '.pkl':
+        return dict(model=read_pickle(path))
+    return load(path)

@@ -1,0 +1,1 @@
+"""Semantic segmentation: a U-Net on a pretrained encoder."""

@@ -1,0 +1,216 @@
+"""U-Net on tiles with masks: settings, ignored pixels, learning, resuming, the command line."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from openselfsup.checkpoints import load
+from openselfsup.datasets.prepare.mask_codes import CodeTable
+from openselfsup.datasets.prepare.mask_folders import pair_masks
+from openselfsup.datasets.prepare.report import Report
+from openselfsup.datasets.prepare.synthetic import draw_glands
+from openselfsup.errors import UserError
+from openselfsup.models.backbones.resnet import ResNet
+from openselfsup.transfer.semantic.data import MaskDataset, crop_batch
+from openselfsup.transfer.semantic.trainer import SemanticTrainer, Settings, loss_function
+
+SEMANTIC = Path(__file__).resolve().parents[2] / 'segmentation' / 'semantic'
+
+
+@pytest.fixture(scope='module')
+def tiles(tmp_path_factory) -> Path:
+    """Glands (1) on stroma (0) of 96 px, a corner of each tile ignored."""
+    folder = tmp_path_factory.mktemp('tiles')
+    for split, count in (('train', 8), ('test', 3)):
+        for kind in ('images', 'masks'):
+            (folder / split / kind).mkdir(parents=True)
+        for i in range(count):
+            image, ids = draw_glands(96, np.random.default_rng((i, len(split))))
+            mask = (ids > 0).astype(np.uint8)
+            mask[:20, :20] = 255
+            Image.fromarray(image).save(folder / split / 'images' / f'{i}.png')
+            Image.fromarray(mask).save(folder / split / 'masks' / f'{i}.png')
+    (folder / 'classes.json').write_text(json.dumps(dict(classes=['stroma', 'gland'],
+                                                         ignore_index=255)))
+    return folder
+
+
+def settings(tiles: Path, out: Path, **more) -> Settings:
+    return Settings(**{**dict(data=str(tiles), out=str(out), crop=64, batch_size=4, width=16,
+                              iterations=2, amp=False, lr=2e-3), **more})
+
+
+def test_it_learns_and_scores_pooled_pixels(tiles, tmp_path):
+    trainer = SemanticTrainer(settings(tiles, tmp_path, iterations=40), torch.device('cpu'))
+    trainer.fit()
+    seen = []
+    outcome = trainer.evaluate(lambda i, truth, found: seen.append((truth, found)))
+    truth, found = (np.concatenate([p[k].ravel() for p in seen]) for k in (0, 1))
+    counted = truth != 255
+    gland = 2 * ((truth == 1) & (found == 1)).sum() / (
+        (truth == 1).sum() + (found == 1)[counted].sum())
+    assert outcome['scores']['classes']['gland']['dice'] == pytest.approx(gland)
+    assert gland > 0.7
+    assert outcome == json.loads((tmp_path / 'results.json').read_text())
+
+
+def test_a_frozen_backbone_stays_as_it_was(tiles, tmp_path):
+    body = ResNet(18)
+    torch.save(dict(state_dict=body.state_dict()), tmp_path / 'b.pth')
+    trainer = SemanticTrainer(settings(tiles, tmp_path / 'o', freeze=True,
+                                       backbone=str(tmp_path / 'b.pth')), torch.device('cpu'))
+    trainer.fit()
+    for name, value in trainer.model.backbone.state_dict().items():
+        assert torch.equal(value, body.state_dict()[name]), name
+
+
+def test_resumed_equals_uninterrupted(tiles, tmp_path):
+    whole = SemanticTrainer(settings(tiles, tmp_path / 'a', iterations=4), torch.device('cpu'))
+    whole.fit()
+    first = SemanticTrainer(settings(tiles, tmp_path / 'b', iterations=4), torch.device('cpu'))
+    stop = first._batch
+
+    def killed(iteration: int):
+        if iteration == 3:
+            raise KeyboardInterrupt
+        return stop(iteration)
+    first._batch = killed
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    second = SemanticTrainer(settings(tiles, tmp_path / 'b', iterations=4), torch.device('cpu'))
+    second.fit(resume=True)
+    assert second.started_at > 0
+    for (name, a), b in zip(whole.model.state_dict().items(), second.model.state_dict().values()):
+        assert torch.equal(a, b), name
+
+
+def test_a_run_goes_on_with_its_model_and_says_what_else_changed(tiles, tmp_path, caplog):
+    caplog.set_level('INFO', 'openselfsup.transfer')
+    logging.getLogger('openselfsup').propagate = True
+    SemanticTrainer(settings(tiles, tmp_path), torch.device('cpu')).fit()
+    more = SemanticTrainer(settings(tiles, tmp_path, iterations=3, weight_decay=0.5),
+                           torch.device('cpu'))
+    more.fit(resume=True)
+    assert 'weight_decay was 0.01, is now 0.5' in caplog.text and more.started_at == 2
+    saved = load(tmp_path / 'latest.pth')
+    assert saved['optimizer']['param_groups'][0]['weight_decay'] == 0.5
+    other = SemanticTrainer(settings(tiles, tmp_path, width=8), torch.device('cpu'))
+    with pytest.raises(UserError, match='another model or other classes: width was 16, is now 8'):
+        other.fit(resume=True)
+
+
+def test_ignored_pixels_give_no_loss_and_no_gradient():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    masks = torch.randint(0, 3, (2, 4, 4))
+    masks[:, :2] = 255
+    loss_function(logits, masks, 255).backward()
+    assert logits.grad[:, :, :2].abs().max() == 0 and logits.grad[:, :, 2:].abs().min() > 0
+    other = logits.detach().clone()
+    other[:, :, :2] = 9
+    assert loss_function(other, masks, 255) == loss_function(logits, masks, 255)
+    assert loss_function(logits, torch.full((2, 4, 4), 255), 255) == 0
+
+
+def pairs_of(folder: Path, image: np.ndarray, mask: np.ndarray) -> list:
+    """Write a pair; the image may be grey."""
+    for kind, array in (('images', image), ('masks', mask)):
+        (folder / kind).mkdir(exist_ok=True)
+        Image.fromarray(array).save(folder / kind / 'a.png')
+    return pair_masks(folder / 'images', folder / 'masks', Report(''))
+
+
+def test_crops_keep_image_and_mask_together_and_fill_up_with_ignored(tmp_path):
+    image = np.arange(40 * 50, dtype=np.uint8).reshape(40, 50)
+    data = MaskDataset(pairs_of(tmp_path, image, (image > 100).astype(np.uint8)),
+                       CodeTable(['low', 'high']))
+    for size in (32, 64):
+        for seed in range(6):
+            images, masks = crop_batch(data, [0], size, np.random.default_rng(seed))
+            counted = masks[0] != 255
+            assert torch.equal((images[0, 0] > 100)[counted], (masks[0] == 1)[counted])
+            assert counted.sum() == (32 * 32 if size == 32 else 40 * 50)
+
+
+def test_codes_become_classes_and_others_are_refused(tmp_path):
+    codes = np.full((40, 40), 7, np.uint8)
+    codes[:10], codes[10:20] = 1, 20
+    pairs = pairs_of(tmp_path, np.zeros((40, 40, 3), np.uint8), codes)
+    classes = ['stroma', 'tumor']
+    named = CodeTable(classes, 255, {1: 1, 20: 'tumor', 2: 0, 'others': 'ignore'})
+    _, mask = MaskDataset(pairs, named).read(0)
+    assert (mask[:20] == 1).all() and (mask[20:] == 255).all()
+    for table in (CodeTable(classes), CodeTable(classes, 255, {1: 1, 2: 0})):
+        with pytest.raises(UserError, match='a.png: holds values that are no class'):
+            MaskDataset(pairs, table).read(0)
+
+
+def test_mistakes_in_a_config_are_told_at_once():
+    with pytest.raises(UserError) as error:
+        Settings.read(dict(iteration=(3, 'x.yaml'), lr=('fast', 'x.yaml'), depth=(34, 'x.yaml')))
+    assert "did you mean 'iterations'" in str(error.value) and 'lr is' in str(error.value)
+    bad = dict(lr=-1.0, seed=-1, batch_size=0, iterations=2.5, depth=19, classes='gland',
+               codes=[0, 255], data=7, weight_decay=float('nan'), freeze='yes')
+    with pytest.raises(UserError) as error:
+        Settings.read({name: (value, 'x.yaml') for name, value in bad.items()})
+    assert all(f'x.yaml: {name} is {value!r}, expected ' in str(error.value)
+               for name, value in bad.items())
+    read = Settings.read(dict(lr=('3e-4', 'x.yaml'), codes=({0: 0}, 'x.yaml')))
+    assert read.lr == 3e-4 and read.codes == {0: 0}
+
+
+def test_the_command_line(tiles, tmp_path):
+    done = subprocess.run(
+        [sys.executable, 'train.py', 'configs/bcss_r18_unet_frozen.yaml', '--cpu', 'data',
+         str(tiles), 'out', str(tmp_path), 'crop', '64', 'batch_size', '2', 'iterations', '2',
+         'width', '8'], cwd=SEMANTIC, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'gland' in done.stdout and (tmp_path / 'index.html').read_text().count('<img') == 4
+    settings_read = json.loads((tmp_path / 'results.json').read_text())['run']['settings']
+    assert settings_read['freeze'] is True and settings_read['depth'] == 18
+    again = subprocess.run([sys.executable, 'train.py', 'configs/bcss_r18_unet.yaml', 'data',
+                            str(tiles), 'out', str(tmp_path)], cwd=SEMANTIC, capture_output=True,
+                           text=True)
+    assert again.returncode == 2 and 'an earlier run left results.json' in again.stderr
+
+
+@pytest.mark.parametrize('form, told', [
+    ('0 and 255', 'codes: {0: stroma, 255: gland}'),
+    ('colours', "codes: {'#000000': stroma, '#00ff00': gland}")])
+def test_masks_of_other_codes_are_refused_before_training_and_learned_as_told(
+        tiles, tmp_path, form, told):
+    """The whole way of a user: refused, the config mended as the message says, learned."""
+    for split in ('train', 'test'):
+        shutil.copytree(tiles / split / 'images', tmp_path / split / 'images')
+        (tmp_path / split / 'masks').mkdir()
+        for path in (tiles / split / 'masks').iterdir():
+            gland = (np.asarray(Image.open(path)) == 1).astype(np.uint8) * 255
+            mask = gland if form == '0 and 255' else np.stack([gland * 0, gland, gland * 0], -1)
+            Image.fromarray(mask).save(tmp_path / split / 'masks' / path.name)
+    own = dict(data=None, classes=['stroma', 'gland'], **{
+        f'{split}_{kind}': str(tmp_path / split / kind) for split in ('train', 'test')
+        for kind in ('images', 'masks')})
+    out = tmp_path / 'out'
+    with pytest.raises(UserError) as error:
+        SemanticTrainer(settings(tiles, out, **own, codes={0: 0, 1: 1}), torch.device('cpu'))
+    assert told in str(error.value) and not out.exists()
+    codes = yaml.safe_load(told)['codes']
+    trainer = SemanticTrainer(settings(tiles, out, **own, codes=codes, iterations=40),
+                              torch.device('cpu'))
+    assert (trainer.test_set.read(0)[1] == (np.asarray(Image.open(tiles / 'test/masks/0.png')) == 1)
+            ).all()
+    if form == '0 and 255':  # the same masks from here on
+        return
+    trainer.fit()
+    outcome = trainer.evaluate()
+    assert outcome['scores']['classes']['gland']['dice'] > 0.7
+    assert 'gland' in outcome['data']['facts']['train'] and not outcome['data']['notes']
