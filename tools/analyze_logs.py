@@ -10,7 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.engine.cli import checked, run
+from openselfsup.cli.arguments import checked
+from openselfsup.cli.run import run
 from openselfsup.errors import UserError
 from openselfsup.values import Fraction
 from openselfsup.visualization import plot_curves, read_metrics

@@ -14,7 +14,8 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openselfsup.checkpoints import load, training_state_from_published, weights_of
-from openselfsup.engine.cli import add_overrides, run
+from openselfsup.cli.arguments import add_overrides
+from openselfsup.cli.run import run
 from openselfsup.errors import UserError, nearest
 
 BACKBONES = {'resnet18': ('ResNet', 18), 'resnet34': ('ResNet', 34), 'resnet50': ('ResNet', 50),

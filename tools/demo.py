@@ -20,7 +20,8 @@ sys.path.insert(0, str(REPO))
 
 from openselfsup import claims  # noqa: E402
 from openselfsup.claims import claimed  # noqa: E402
-from openselfsup.engine.cli import add_overrides, run  # noqa: E402
+from openselfsup.cli.arguments import add_overrides  # noqa: E402
+from openselfsup.cli.run import run  # noqa: E402
 from openselfsup.errors import UserError  # noqa: E402
 from openselfsup.files import write_text  # noqa: E402
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.engine.cli import add_config_arguments, checked, run
+from openselfsup.cli.arguments import add_config_arguments, checked
+from openselfsup.cli.run import run
 from openselfsup.errors import UserError
 from openselfsup.files import check_folder
 from openselfsup.values import Count

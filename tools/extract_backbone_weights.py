@@ -22,7 +22,7 @@ from openselfsup.checkpoints import (
     save,
 )
 from openselfsup.checkpoints.names import OPENSELFSUP, OURS, PLM, shorten, summary
-from openselfsup.engine.cli import run
+from openselfsup.cli.run import run
 from openselfsup.errors import UserError
 
 

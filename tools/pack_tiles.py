@@ -18,10 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from openselfsup.cli.arguments import checked
+from openselfsup.cli.run import run
 from openselfsup.datasets import ImageFolder, PackedTiles, Source, build_source, pack
 from openselfsup.datasets.packed import INDEX
 from openselfsup.datasets.scan import listed
-from openselfsup.engine.cli import checked, run
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
 from openselfsup.values import Count

@@ -19,11 +19,12 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openselfsup.claims import claimed
+from openselfsup.cli.arguments import checked
+from openselfsup.cli.run import run
 from openselfsup.datasets.prepare import bcss, check, glands, nuclei, slides, synthetic, tiles
 from openselfsup.datasets.prepare.files import ARCHIVES, unpack
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.datasets.sources import stamp_of
-from openselfsup.engine.cli import checked, run
 from openselfsup.errors import UserError
 from openselfsup.values import BelowOne, Count, Fraction, Positive, Seed
 

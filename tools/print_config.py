@@ -6,7 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.engine.cli import add_config_arguments, run
+from openselfsup.cli.arguments import add_config_arguments
+from openselfsup.cli.run import run
 from openselfsup.engine.config import load_config
 from openselfsup.engine.config_text import config_text
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from openselfsup.engine.cli import run
+from openselfsup.cli.run import run
 from openselfsup.errors import UserError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from openselfsup.cli.run import run
 from openselfsup.datasets.sources import ImageFolder, Source, build_source
 from openselfsup.datasets.verify import verify
-from openselfsup.engine.cli import run
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
 

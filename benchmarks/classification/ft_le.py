@@ -18,7 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from openselfsup.engine.cli import checked, run  # noqa: E402
+from openselfsup.cli.arguments import checked  # noqa: E402
+from openselfsup.cli.run import run  # noqa: E402
 from openselfsup.files import check_folder  # noqa: E402
 from openselfsup.values import BelowOne, Count, NotNegative, Part, Positive, Seed, Share, Whole  # noqa: E402
 

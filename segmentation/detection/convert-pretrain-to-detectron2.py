@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from openselfsup.engine.cli import run
+from openselfsup.cli.run import run
 from openselfsup.transfer.instance.weights import convert
 
 

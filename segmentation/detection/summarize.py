@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from openselfsup.engine.cli import run
+from openselfsup.cli.run import run
 from openselfsup.files import write_json
 from openselfsup.transfer.instance.scoring import mean_and_sd, read_outcomes, spread_table
 

@@ -24,7 +24,7 @@ import torch.multiprocessing
 
 from openselfsup import distributed
 from openselfsup.claims import claimed
-from openselfsup.engine.cli import run
+from openselfsup.cli.run import run
 from openselfsup.errors import UserError
 from openselfsup.training import launch
 from openselfsup.transfer.instance import job as jobs

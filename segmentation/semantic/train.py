@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from openselfsup.claims import claimed
-from openselfsup.engine.cli import run
+from openselfsup.cli.run import run
 from openselfsup.files import write_text
 from openselfsup.transfer.instance.job import refuse_to_overwrite
 from openselfsup.transfer.instance.yaml_config import literal, parse_overrides, read_yaml

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from small_runs import REPO
 
-from openselfsup.engine.cli import add_config_arguments, run
+from openselfsup.cli.arguments import add_config_arguments
+from openselfsup.cli.run import run
 from openselfsup.errors import UserError, nearest
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 def status_of(main) -> int:
@@ -79,7 +82,7 @@ def test_what_the_system_says_of_a_file_is_one_sentence(tmp_path, capsys):
         run(raising(OSError('a mistake of our own')))
 
 
-RANK = ('import sys; from openselfsup.engine.cli import run; from openselfsup.errors import '
+RANK = ('import sys; from openselfsup.cli.run import run; from openselfsup.errors import '
         'UserError\ndef main():\n    raise UserError(sys.argv[1])\nrun(main)')
 
 

@@ -1,0 +1,45 @@
+"""Arguments that several commands share."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from ..values import accepts, describe
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the positional ``config`` and ``--cfg-options`` to a tool's arguments."""
+    parser.add_argument('config', help='config file, e.g. configs/demo/plm_r18.py')
+    add_overrides(parser, 'override single fields, e.g. optimizer.lr=0.01 epochs=5')
+
+
+def add_overrides(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--cfg-options``: it takes KEY=VALUE only, and may be given several times."""
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], type=_pair,
+                        metavar='KEY=VALUE', help=what)
+
+
+def checked(annotation: Any) -> Callable[[str], int | float]:
+    """Return what argparse takes as the ``type`` of a number, such as ``checked(Count)``.
+
+    Args:
+        annotation: of :mod:`openselfsup.values`: its type and its range.
+    """
+    def parse(text: str) -> int | float:
+        for kind in (int, float):
+            try:
+                value = kind(text)
+            except ValueError:
+                continue
+            if accepts(value, annotation):
+                return value
+            break
+        raise argparse.ArgumentTypeError(f'must be {describe(annotation)}, not {text}')
+    return parse
+
+
+def _pair(word: str) -> str:
+    if '=' not in word:  # an option that takes several words takes a CONFIG behind them too
+        raise argparse.ArgumentTypeError(f"'{word}' is not of the form KEY=VALUE; CONFIG comes "
+                                         'before --cfg-options')
+    return word

@@ -1,0 +1,55 @@
+"""Pretrain a backbone.
+
+Example:
+    openselfsup train PLM_SSL/r18_bs256_ep200_1gpu                     # CPU or one GPU
+    torchrun --nproc_per_node=4 -m openselfsup train CONFIG            # four GPUs
+    srun openselfsup train CONFIG --launcher slurm                     # many nodes
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from ..values import Seed
+from .arguments import add_config_arguments, checked
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``openselfsup train``."""
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', '--work_dir', metavar='DIR',
+                        help='where everything is written (default work_dirs/<config name>)')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CKPT',
+                        help='go on from CKPT, or from latest.pth of the work directory')
+    parser.add_argument('--pretrained', metavar='CKPT',
+                        help='weights for the backbone: torchvision, timm, ours or published')
+    parser.add_argument('--amp', choices=('auto', 'bf16', 'fp16', 'off'), help='precision')
+    parser.add_argument('--seed', type=checked(Seed))
+    parser.add_argument('--deterministic', action='store_true', default=None,
+                        help='deterministic kernels only')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'),
+                        help='how processes were started (default: found out)')
+    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
+    parser.add_argument('--dry-run', action='store_true',
+                        help='build everything, run one batch, print what would run, and stop')
+
+
+def main(args: argparse.Namespace) -> int:
+    """Train, or try one batch; return the exit status."""
+    from ..engine.config import load_config
+    cfg = load_config(args.config, args.cfg_options)
+    for name in ('pretrained', 'amp', 'seed', 'deterministic', 'work_dir'):
+        if getattr(args, name) is not None:
+            cfg[name] = getattr(args, name)
+    cfg.work_dir = cfg.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    from ..engine.train import dry_run, train
+    from ..training import launch
+    try:
+        where = launch.start(args.launcher)
+        if args.dry_run:
+            with tempfile.TemporaryDirectory() as scratch:
+                dry_run(cfg, where, scratch)
+            return 0
+        return train(cfg, where, args.resume)
+    finally:
+        launch.stop()

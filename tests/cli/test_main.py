@@ -1,0 +1,33 @@
+"""The command `openselfsup`: its commands, their help, and what is said of a typo."""
+
+import subprocess
+import sys
+
+import pytest
+
+from openselfsup import __version__
+from openselfsup.cli.main import COMMANDS, dispatch
+from openselfsup.errors import UserError
+
+
+def test_the_overview_lists_every_command(capsys):
+    assert dispatch(['--help']) == 0
+    said = capsys.readouterr().out
+    assert all(f'  {name} ' in said and what in said for name, what in COMMANDS.items())
+    assert dispatch([]) == 2 and capsys.readouterr().out == said
+    assert dispatch(['--version']) == 0
+    assert capsys.readouterr().out == f'openselfsup {__version__}\n'
+
+
+def test_an_unknown_command_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="no command 'trian'.*did you mean 'train'"):
+        dispatch(['trian', 'config.py'])
+
+
+def test_help_and_a_typo_wait_for_no_library():
+    code = ('import sys; from openselfsup.cli.main import main; sys.argv = ["openselfsup", '
+            '*sys.argv[1:]]\ntry: main()\nfinally: assert not {"torch", "mmengine", "numpy", '
+            '"matplotlib"} & set(sys.modules)')
+    for words, status in ((['--help'], 0), (['trian'], 2), (['train', '--sead', '1'], 2)):
+        done = subprocess.run([sys.executable, '-c', code, *words], text=True, capture_output=True)
+        assert done.returncode == status and 'Traceback' not in done.stderr, done.stderr
