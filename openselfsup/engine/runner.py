@@ -24,6 +24,7 @@ from ..datasets import TileDataset, ViewLoader
 from ..datasets.identity import identity
 from ..errors import UserError
 from ..files import NotWritten
+from ..models.method import Method, check_method
 from ..registry import ALGORITHMS, BACKBONES, DATASETS, HOOKS, SCHEDULES
 from ..training.environment import describe_environment
 from ..training.launch import Launch
@@ -71,10 +72,11 @@ class PretrainRunner(Runner):
                             render='device' if self.render == 'device' else 'cpu')
         seed_everything(cfg.seed)
         algorithm = ALGORITHMS.build(cfg.model)
+        check_method(algorithm)
         check_geometry(algorithm, dataset)
         self.load_report: checkpoints.LoadReport | None = None
         if cfg.pretrained and pretrained:
-            self.load_report = load_pretrained(algorithm, cfg.pretrained)
+            self.load_report = algorithm.load_backbone(cfg.pretrained)
         self.lr = scaled_learning_rate(cfg)
         self.amp = resolve(cfg.amp, launch.device)
         self.last_checkpoint: str | None = None
@@ -292,19 +294,12 @@ def scaled_learning_rate(cfg: Config) -> float:
     return cfg.optimizer['lr'] * scale
 
 
-def load_pretrained(algorithm: nn.Module, path: str) -> checkpoints.LoadReport:
-    """Start a backbone from weights; a method with two encoders knows how to start both."""
-    if hasattr(algorithm, 'load_backbone'):
-        return algorithm.load_backbone(path)
-    return checkpoints.load_backbone_weights(algorithm.backbone, path)
-
-
-def check_geometry(algorithm: nn.Module, dataset) -> None:
+def check_geometry(algorithm: Method, dataset) -> None:
     """Tell a method what its maps are like; refuse recipes without the maps that it needs."""
     if not algorithm.needs_geometry:
         return
     if dataset.geometry != 'none':
-        algorithm.geometry = dataset.geometry
+        algorithm.set_geometry(dataset.geometry)
         return
     steps = sorted({f'{name} ({type(recipe.named_steps[name]).__name__})'
                     for recipe in dataset.recipes for name in recipe.breaking_steps})

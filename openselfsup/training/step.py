@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
+from ..models.parts import total_loss
 from .precision import DTYPES
 from .preprocessor import Preprocessor
 
@@ -54,11 +55,12 @@ class TrainStep:
         """
         outputs: dict[str, Tensor] = {}
         skips: list[LateFlag] = []
-        if self.scaler.is_enabled():  # for gradients that an algorithm takes in its forward
-            self.algorithm.loss_scale = self.scaler.scale(torch.ones((), device=self.device))
+        scale: Tensor | float = 1.0
+        if self.scaler.is_enabled():
+            scale = self.scaler.scale(torch.ones((), device=self.device))
         for i in range(count):
             views, view_to_tile = self.preprocessor(next(batches))
-            self.algorithm.update_keys = i == 0  # a moving average moves once a step
+            self.algorithm.begin_pass(first=i == 0, loss_scale=scale)
             with self._no_sync(last=i == count - 1):
                 out = self.forward(views, view_to_tile)
                 if 'skip_step' in out:  # read while a GPU is at the backward pass
@@ -110,11 +112,6 @@ class TrainStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-
-
-def total_loss(outputs: dict[str, Tensor]) -> Tensor:
-    """Sum the terms whose names start with 'loss'."""
-    return sum(value for key, value in outputs.items() if key.startswith('loss'))
 
 
 class LateFlag:

@@ -8,24 +8,26 @@ from torch import nn
 
 from openselfsup.engine.hooks.metrics import what_limits
 from openselfsup.errors import UserError
+from openselfsup.models.method import BaseMethod
+from openselfsup.models.parts import total_loss
 from openselfsup.training.preprocessor import Preprocessor, choose_render
-from openselfsup.training.step import LateFlag, TrainStep, total_loss
+from openselfsup.training.step import LateFlag, TrainStep
 from openselfsup.views import ViewRecipe, render_cpu, unbind
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 
 
-class Regression(nn.Module):
+class Regression(BaseMethod):
     """Two loss terms, one monitor; remembers what it was given."""
 
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
-        self.update_keys, self.moved, self.dtypes = True, [], []
+        self.moved, self.dtypes = [], []
 
-    def forward(self, views, view_to_tile=None, mode='loss'):
+    def forward(self, views, view_to_tile=None):
         a, b = (self.conv(view).mean((2, 3)) for view in views)
-        self.moved.append(self.update_keys)
+        self.moved.append(self.first_pass)
         self.dtypes.append(a.dtype)
         return dict(loss_fit=(a.float() - b.float().detach() - 1).square().mean(),
                     loss_size=0.1 * a.float().square().mean(), size=a.detach().abs().mean())

@@ -71,7 +71,7 @@ def test_the_golden_step_of_ca2cl():
 def test_gradients_are_finite_differences_whatever_is_attacked(name, target):
     parts = dict(cluster={}) if name == 'CA2CL' else {}
     algorithm = toy(name, adversary=dict(target=target), **parts).double()
-    algorithm.update_keys = False
+    algorithm.begin_pass(first=False)
     views, maps = random_batch(8, dtype=torch.float64)
     memory = {key: value.clone() for key, value in algorithm.named_buffers()}
 

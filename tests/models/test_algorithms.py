@@ -52,12 +52,6 @@ def test_monitors_are_plain_numbers_and_losses_are_not(name):
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_mode_tensor_gives_the_query_backbones_maps(name):
-    algorithm, (views, _) = toy_algorithm(name), random_batch(2)
-    torch.testing.assert_close(algorithm(views[0], mode='tensor'), algorithm.backbone(views[0]))
-
-
-@pytest.mark.parametrize('name', METHODS)
 def test_any_batch_size_and_a_queue_shorter_than_the_batch(name):
     algorithm = toy_algorithm(name, queue_len=5)
     for rows in (3, 7, 1, 11):

@@ -46,7 +46,7 @@ def test_accumulation_can_hold_the_key_encoder():
     with torch.no_grad():
         algorithm.backbone.conv1.weight.add_(1)
     before = algorithm.encoder_k['backbone'].conv1.weight.clone()
-    algorithm.update_keys = False
+    algorithm.begin_pass(first=False)
     algorithm(views)
     assert torch.equal(algorithm.encoder_k['backbone'].conv1.weight, before)
     assert algorithm.queue.filled == 4

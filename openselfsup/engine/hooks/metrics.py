@@ -89,7 +89,7 @@ class MetricsHook(Hook):
     def _write(self, runner, step: int) -> dict:
         runner.loop.check_finite()
         means = {k: self.sums[k] / self.counts[k] for k in sorted(self.sums)}
-        features = getattr(runner.algorithm, 'features', None)
+        features = runner.algorithm.features
         if features is not None:  # a decomposition, so at logging steps only
             means['effective_rank'] = effective_rank(features)
         keys, means = list(means), torch.stack(list(means.values()))

@@ -44,7 +44,7 @@ class ClusterPictures(PictureHook):
         indices = np.random.default_rng(0).permutation(indices)
         images = plain_views(runner, indices[distributed.rank() * share:][:share])
         with _Evaluating(algorithm):
-            maps = algorithm(runner.preprocessor.normalize(images.to(runner.device)), mode='tensor')
+            maps = algorithm.backbone(runner.preprocessor.normalize(images.to(runner.device)))
             group = algorithm.encoder_q['group_neck'](maps)
             found = head.find_clusters(group)
         fit = (group.float() * found.centroids[found.labels]).sum(1)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ...registry import ALGORITHMS, HEADS, NECKS
 from ...values import Positive
-from .momentum import built, normalize
+from ..parts import built, normalize
 from .simclr import SimCLR
 
 

@@ -9,7 +9,8 @@ from ...values import Count, Fraction, Positive
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from .momentum import MomentumContrast, cells, check_projection, normalize, zero_loss
+from ..parts import cells, check_projection, normalize, zero_loss
+from .momentum import MomentumContrast
 
 
 @ALGORITHMS.register_module()
@@ -46,17 +47,14 @@ class DenseCL(MomentumContrast):
         maps = encoder['backbone'](images)
         return *encoder['neck'](maps), maps[-1]
 
-    def forward(self, views: list[Tensor] | Tensor, view_to_tile: Tensor | None = None,
-                mode: str = 'loss') -> dict[str, Tensor] | list[Tensor]:
-        """Return losses and monitors, or feature maps.
+    def forward(self, views: list[Tensor],
+                view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
+        """Return losses and monitors.
 
         Args:
-            views: two tensors of shape (B, 3, S, S), queries and keys; one for mode 'tensor'.
+            views: two tensors of shape (B, 3, S, S), queries and keys.
             view_to_tile: not used: cells find each other by their features.
-            mode: 'loss', or 'tensor' for the backbone's feature maps.
         """
-        if mode == 'tensor':
-            return self.backbone(views)
         # Keys first, while nothing is kept for backward.
         k, k_grid, k_pooled, k_map = self.encode_keys(views[1])
         q, q_grid, q_pooled, q_map = self.encode(self.encoder_q, views[0])

@@ -8,7 +8,8 @@ from ...values import Count, Fraction, Positive
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from .momentum import MomentumContrast, built, check_projection, normalize
+from ..parts import built, check_projection, normalize
+from .momentum import MomentumContrast
 
 
 @ALGORITHMS.register_module(name=['MoCo', 'MOCO'])
@@ -47,17 +48,14 @@ class MoCo(MomentumContrast):
         maps = encoder['backbone'](images)
         return normalize(encoder['neck'](maps)), *self.group(encoder, maps)
 
-    def forward(self, views: list[Tensor] | Tensor, view_to_tile: Tensor | None = None,
-                mode: str = 'loss') -> dict[str, Tensor] | list[Tensor]:
-        """Return losses and monitors, or feature maps.
+    def forward(self, views: list[Tensor],
+                view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
+        """Return losses and monitors.
 
         Args:
-            views: two tensors of shape (B, 3, S, S), queries and keys; one for mode 'tensor'.
+            views: two tensors of shape (B, 3, S, S), queries and keys.
             view_to_tile: not used.
-            mode: 'loss', or 'tensor' for the backbone's feature maps.
         """
-        if mode == 'tensor':
-            return self.backbone(views)
         key, *group_k = self.encode_keys(views[1])  # first, while nothing is kept for backward
         query, *group_q = self.encode(self.encoder_q, views[0])
 

@@ -4,17 +4,18 @@ import copy
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import distributed
-from ...checkpoints import LoadReport, load_backbone_weights
+from ...checkpoints import LoadReport
 from ...errors import UserError
-from ...registry import BACKBONES, HEADS, NECKS, Registry
+from ...registry import BACKBONES, HEADS, NECKS
+from ..method import BaseMethod
 from ..norm import has_partial_statistics
+from ..parts import built, check_channels
 
 
-class MomentumContrast(nn.Module):
+class MomentumContrast(BaseMethod):
     """A query encoder, a key encoder that is its moving average, and shuffled keys.
 
     Momentum contrast, arXiv 1911.05722. A subclass defines :meth:`encode` and ``forward``.
@@ -37,14 +38,9 @@ class MomentumContrast(nn.Module):
 
     Attributes:
         momentum: may be changed between steps.
-        update_keys: whether the next training forward updates the key encoder first. Gradient
-            accumulation switches it off for all but the first forward of an optimiser step.
         features: what the last training forward made of its queries, shape (B, D), detached;
             :func:`openselfsup.models.health.effective_rank` wants it.
-        loss_scale: what the losses will be multiplied with before backward; the engine sets it.
     """
-
-    needs_geometry = False
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, momentum: float,
                  shuffle: bool | None, cluster: dict | nn.Module | None = None,
@@ -63,9 +59,6 @@ class MomentumContrast(nn.Module):
         self.encoder_k = copy.deepcopy(self.encoder_q).requires_grad_(False)
         self.momentum = momentum
         self.shuffle = shuffle
-        self.update_keys = True
-        self.features: Tensor | None = None
-        self.loss_scale: Tensor | float = 1.0
         self.cluster = built(cluster, HEADS)
         self.adversary = (HEADS.build(adversary, encoder=self.encoder_q)
                           if adversary is not None else None)
@@ -80,11 +73,8 @@ class MomentumContrast(nn.Module):
         raise NotImplementedError
 
     def load_backbone(self, path: str, allow_partial: bool = False) -> LoadReport:
-        """Start both encoders from the backbone weights in a file.
-
-        Takes and returns what :func:`openselfsup.checkpoints.load_backbone_weights` does.
-        """
-        report = load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
+        """Start both encoders from the backbone weights in a file."""
+        report = super().load_backbone(path, allow_partial)
         self.encoder_k['backbone'].load_state_dict(self.backbone.state_dict())
         if self.adversary is not None:
             self.adversary.copy_norms(self.encoder_q)
@@ -115,10 +105,12 @@ class MomentumContrast(nn.Module):
     def encode_keys(self, images: Tensor) -> tuple[Tensor, ...]:
         """Update the key encoder, then encode ``images`` with it, without gradient.
 
+        It moves in the first pass of an optimiser step only.
+
         Returns:
             What :meth:`encode` returns, in the order of ``images``.
         """
-        if self.training and self.update_keys:
+        if self.training and self.first_pass:
             self._update_key_encoder()
         world, rank = distributed.world_size(), distributed.rank()
         shuffle = self.shuffle
@@ -137,50 +129,3 @@ class MomentumContrast(nn.Module):
         """θ_k ← m θ_k + (1 - m) θ_q (eq. 2); buffers stay the key encoder's own."""
         torch._foreach_lerp_(list(self.encoder_k.parameters()), list(self.encoder_q.parameters()),
                              1 - self.momentum)
-
-
-def built(part: dict | nn.Module | None, registry: Registry) -> nn.Module | None:
-    """Return ``part``, built by ``registry`` if it is a config; None stays None."""
-    return part if part is None or isinstance(part, nn.Module) else registry.build(part)
-
-
-def check_channels(backbone: nn.Module, neck: nn.Module) -> None:
-    """Raise a UserError if ``neck`` does not take the channels that ``backbone`` gives."""
-    offered = getattr(backbone, 'out_channels', [None])[-1]
-    wanted = getattr(neck, 'in_channels', None)
-    if offered and wanted and offered != wanted:
-        raise UserError(f'the neck takes {wanted} channels, the backbone gives {offered}',
-                        where='model.neck.in_channels', expected=str(offered))
-
-
-def check_projection(neck: nn.Module, dim: int) -> None:
-    """Raise a UserError if ``neck`` does not project to the queue's ``dim``."""
-    size = getattr(neck, 'out_channels', dim)
-    if size != dim:
-        raise UserError(f'the queue holds vectors of size {dim}, the neck projects to {size}',
-                        where='model.feat_dim', expected=str(size))
-
-
-def normalize(x: Tensor) -> Tensor:
-    """L2-normalise the last dimension, in float32 at least."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
-
-
-def cells(grid: Tensor) -> Tensor:
-    """List a grid (B, D, h, w) as cells (B, h·w, D), row by row."""
-    return grid.flatten(2).transpose(1, 2)
-
-
-def total_loss(outputs: dict[str, Tensor]) -> Tensor:
-    """Sum the terms whose names start with 'loss'."""
-    return sum(value for key, value in outputs.items() if key.startswith('loss'))
-
-
-def zero_loss(grid: Tensor, *modules: nn.Module) -> Tensor:
-    """Return a loss of 0 that reaches ``grid`` and all parameters of ``modules``.
-
-    For a term of weight 0: DistributedDataParallel finds no parameter unused.
-    """
-    terms = [(grid.float() * 0).sum()]
-    terms += [(parameter * 0).sum() for module in modules for parameter in module.parameters()]
-    return torch.stack(terms).sum()

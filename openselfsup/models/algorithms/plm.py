@@ -13,15 +13,8 @@ from ...views.overlap import Matching, match_cells
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from .momentum import (
-    MomentumContrast,
-    built,
-    cells,
-    check_projection,
-    normalize,
-    total_loss,
-    zero_loss,
-)
+from ..parts import built, cells, check_projection, normalize, total_loss, zero_loss
+from .momentum import MomentumContrast
 
 DENSE_REDUCTIONS = ('mean', 'weighted_mean')
 
@@ -43,7 +36,8 @@ class PLM(MomentumContrast):
             λ = 1 the global one, which costs little, is computed and multiplied by 0.
         dense_reduction: 'mean' over all cells of both views (published) or 'weighted_mean',
             by the coverage weights, which keeps λ's meaning where views overlap little.
-        geometry: 'axis_aligned' or 'affine', what ``view_to_tile`` may be; a dataset knows.
+        geometry: 'axis_aligned' or 'affine', what ``view_to_tile`` may be; a run sets it to what
+            its recipes are.
         group_neck: config of a neck for the cluster head, which takes the backbone's maps
             beside the global branch, or a module.
         shuffle, cluster, adversary: see :class:`MomentumContrast`.
@@ -88,17 +82,14 @@ class PLM(MomentumContrast):
         maps = encoder['backbone'](images)
         return *encoder['neck'](maps), *self.group(encoder, maps)
 
-    def forward(self, views: list[Tensor] | Tensor, view_to_tile: Tensor | None = None,
-                mode: str = 'loss') -> dict[str, Tensor] | list[Tensor]:
-        """Return losses and monitors, or feature maps.
+    def forward(self, views: list[Tensor],
+                view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
+        """Return losses and monitors.
 
         Args:
-            views: two tensors of shape (B, 3, S, S), queries and keys; one for mode 'tensor'.
+            views: two tensors of shape (B, 3, S, S), queries and keys.
             view_to_tile: float32 tensor of shape (B, V, 2, 3), maps from view to tile fractions.
-            mode: 'loss', or 'tensor' for the backbone's feature maps.
         """
-        if mode == 'tensor':
-            return self.backbone(views)
         if view_to_tile is None:
             raise UserError('PLM needs to know where each view lies on its tile, but the batch '
                             'has no view_to_tile', expected='a recipe of tracked geometry')

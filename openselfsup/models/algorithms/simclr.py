@@ -3,16 +3,17 @@
 from torch import Tensor, nn
 
 from ... import distributed
-from ...checkpoints import LoadReport, load_backbone_weights
+from ...checkpoints import LoadReport
 from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Positive
 from .. import health
 from ..losses import nt_xent
-from .momentum import built, check_channels, normalize
+from ..method import BaseMethod
+from ..parts import built, check_channels, normalize
 
 
 @ALGORITHMS.register_module()
-class SimCLR(nn.Module):
+class SimCLR(BaseMethod):
     """Two views of a tile agree, against all views of all other tiles of the batch.
 
     Args:
@@ -24,10 +25,7 @@ class SimCLR(nn.Module):
     Attributes:
         encoder_q: the encoder, named as in the methods that have a second one.
         features: what the last forward made of the first view, shape (B, D), detached.
-        loss_scale: what the losses will be multiplied with before backward; the engine sets it.
     """
-
-    needs_geometry = False
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
                  temperature: Positive = 0.2, adversary: dict | None = None, **parts: nn.Module):
@@ -38,8 +36,6 @@ class SimCLR(nn.Module):
         self.temperature = temperature
         self.adversary = (HEADS.build(adversary, encoder=self.encoder_q)
                           if adversary is not None else None)
-        self.features: Tensor | None = None
-        self.loss_scale: Tensor | float = 1.0
 
     @property
     def backbone(self) -> nn.Module:
@@ -47,11 +43,8 @@ class SimCLR(nn.Module):
         return self.encoder_q['backbone']
 
     def load_backbone(self, path: str, allow_partial: bool = False) -> LoadReport:
-        """Start from the backbone weights in a file.
-
-        Takes and returns what :func:`openselfsup.checkpoints.load_backbone_weights` does.
-        """
-        report = load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
+        """Start from the backbone weights in a file."""
+        report = super().load_backbone(path, allow_partial)
         if self.adversary is not None:
             self.adversary.copy_norms(self.encoder_q)
         return report
@@ -60,18 +53,14 @@ class SimCLR(nn.Module):
         """Return the normalised projection (B, D) of images (B, 3, S, S), as a tuple of one."""
         return normalize(encoder['neck'](encoder['backbone'](images))),
 
-    def forward(self, views: list[Tensor] | Tensor, view_to_tile: Tensor | None = None,
-                mode: str = 'loss') -> dict[str, Tensor] | list[Tensor]:
-        """Return losses and monitors, or feature maps.
+    def forward(self, views: list[Tensor],
+                view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
+        """Return losses and monitors.
 
         Args:
-            views: two tensors of shape (B, 3, S, S); one for mode 'tensor'. An adversary
-                attacks the first.
+            views: two tensors of shape (B, 3, S, S); an adversary attacks the first.
             view_to_tile: not used.
-            mode: 'loss', or 'tensor' for the backbone's feature maps.
         """
-        if mode == 'tensor':
-            return self.backbone(views)
         first, second = (self.encode(self.encoder_q, view) for view in views)
         outputs = self.contrast(first, second)
         if self.adversary is not None and self.training:

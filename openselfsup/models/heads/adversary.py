@@ -12,6 +12,7 @@ from ... import distributed
 from ...errors import UserError, nearest
 from ...registry import HEADS
 from ...values import NotNegative, Positive
+from ..parts import total_loss
 
 NORMS = ('l2', 'linf')
 BN = ('shared', 'frozen', 'auxiliary')
@@ -108,7 +109,7 @@ class WeightAdversary(nn.Module):
             finite, else 0.
         """
         weight = encoder.get_parameter(self.target)
-        clean = sum(value for key, value in outputs.items() if key.startswith('loss'))
+        clean = total_loss(outputs)
         offset, finite = self.offset(weight, clean, loss_scale)
         self.last_offset = offset
         # w + r is no leaf, so autocast never takes the cast of w that it remembers for it.

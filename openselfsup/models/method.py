@@ -1,0 +1,108 @@
+"""What training asks of a method: :class:`Method` says it, :class:`BaseMethod` answers most of it.
+
+A method of your own needs a ``backbone`` and a ``forward``; see docs/new_method.md.
+"""
+
+from typing import Any, Literal, Protocol
+
+from torch import Tensor, nn
+
+from ..checkpoints import LoadReport, load_backbone_weights
+from ..errors import UserError
+
+Geometry = Literal['axis_aligned', 'affine']
+
+
+class Method(Protocol):
+    """A pretraining method, an ``nn.Module`` of which training knows no more than this.
+
+    It is built from the config's ``model``. In a run, training calls :meth:`load_backbone` (if
+    the config has ``pretrained``) and :meth:`set_geometry` (if ``needs_geometry``) once, then for
+    each batch :meth:`begin_pass`, the method itself, and ``backward`` of the sum of its losses.
+
+    Attributes:
+        backbone: what pretraining is for: maps images (B, 3, S, S) to a list of feature maps
+            (B, C, h, w), with ``out_channels``, the C of each. One module of the method, whose
+            place among the method's modules is written into every checkpoint.
+        needs_geometry: whether ``view_to_tile`` is needed; recipes that lose it are then refused.
+        features: what the last forward made of the views, detached, of shape (B, D), or None;
+            their effective rank is logged.
+    """
+
+    backbone: nn.Module
+    needs_geometry: bool
+    features: Tensor | None
+
+    def __call__(self, views: list[Tensor],
+                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
+        """Return losses and monitors of a batch.
+
+        Args:
+            views: V normalised tensors of shape (B, 3, S, S), whose sizes S may differ.
+            view_to_tile: float32 tensor of shape (B, V, 2, 3): affine maps from view to tile
+                coordinates, both in [0, 1], x to the right and y down; None if the recipe does
+                not keep track of them.
+
+        Returns:
+            Scalar tensors. Those whose names start with ``loss`` are summed and trained, the
+            others are logged. ``skip_step``, equal on all ranks, leaves the step out if it is 1.
+        """
+
+    def begin_pass(self, first: bool = True, loss_scale: Tensor | float = 1.0) -> None:
+        """Hear what the next forward pass belongs to.
+
+        Args:
+            first: whether it is the first pass of its optimiser step; moving averages move in
+                that one only.
+            loss_scale: what the losses will be multiplied with before backward (fp16):
+                gradients that the method itself takes in its forward vanish without it.
+        """
+
+    def set_geometry(self, geometry: Geometry) -> None:
+        """Hear of what kind the maps in ``view_to_tile`` are in this run."""
+
+    def load_backbone(self, path: str, allow_partial: bool = False) -> LoadReport:
+        """Start from the backbone weights in a file, in all encoders that start equal.
+
+        Takes and returns what :func:`openselfsup.checkpoints.load_backbone_weights` does.
+        """
+
+
+class BaseMethod(nn.Module):
+    """A :class:`Method` but for ``backbone`` and ``forward``, which remembers what it hears.
+
+    Attributes:
+        first_pass: whether the next forward is the first of its optimiser step.
+        loss_scale: what the losses will be multiplied with before backward.
+        geometry: of what kind the maps in ``view_to_tile`` are.
+    """
+
+    backbone: nn.Module
+    needs_geometry: bool = False
+    features: Tensor | None = None
+    first_pass: bool = True
+    loss_scale: Tensor | float = 1.0
+    geometry: Geometry = 'axis_aligned'
+
+    def begin_pass(self, first: bool = True, loss_scale: Tensor | float = 1.0) -> None:
+        """See :meth:`Method.begin_pass`."""
+        self.first_pass, self.loss_scale = first, loss_scale
+
+    def set_geometry(self, geometry: Geometry) -> None:
+        """See :meth:`Method.set_geometry`."""
+        self.geometry = geometry
+
+    def load_backbone(self, path: str, allow_partial: bool = False) -> LoadReport:
+        """See :meth:`Method.load_backbone`; a method with several encoders overrides it."""
+        return load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
+
+
+def check_method(algorithm: Any) -> None:
+    """Raise a UserError that names what a class lacks of a :class:`Method`."""
+    asked = [*Method.__annotations__, *(name for name in vars(Method) if name[0] != '_')]
+    lacking = [name for name in asked if not hasattr(algorithm, name)]
+    if lacking:
+        raise UserError(
+            f"{type(algorithm).__name__} lacks {', '.join(lacking)}", where='model.type',
+            expected='a method that sets self.backbone and inherits from '
+                     'openselfsup.models.method.BaseMethod')

@@ -1,0 +1,55 @@
+"""Small parts that methods share: building, checking, and the tensors between backbone and loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..registry import Registry
+
+
+def built(part: dict | nn.Module | None, registry: Registry) -> nn.Module | None:
+    """Return ``part``, built by ``registry`` if it is a config; None stays None."""
+    return part if part is None or isinstance(part, nn.Module) else registry.build(part)
+
+
+def check_channels(backbone: nn.Module, neck: nn.Module) -> None:
+    """Raise a UserError if ``neck`` does not take the channels that ``backbone`` gives."""
+    offered = getattr(backbone, 'out_channels', [None])[-1]
+    wanted = getattr(neck, 'in_channels', None)
+    if offered and wanted and offered != wanted:
+        raise UserError(f'the neck takes {wanted} channels, the backbone gives {offered}',
+                        where='model.neck.in_channels', expected=str(offered))
+
+
+def check_projection(neck: nn.Module, dim: int) -> None:
+    """Raise a UserError if ``neck`` does not project to the queue's ``dim``."""
+    size = getattr(neck, 'out_channels', dim)
+    if size != dim:
+        raise UserError(f'the queue holds vectors of size {dim}, the neck projects to {size}',
+                        where='model.feat_dim', expected=str(size))
+
+
+def normalize(x: Tensor) -> Tensor:
+    """L2-normalise the last dimension, in float32 at least."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+
+
+def cells(grid: Tensor) -> Tensor:
+    """List a grid (B, D, h, w) as cells (B, h·w, D), row by row."""
+    return grid.flatten(2).transpose(1, 2)
+
+
+def total_loss(outputs: dict[str, Tensor]) -> Tensor:
+    """Sum the terms whose names start with 'loss'."""
+    return sum(value for key, value in outputs.items() if key.startswith('loss'))
+
+
+def zero_loss(grid: Tensor, *modules: nn.Module) -> Tensor:
+    """Return a loss of 0 that reaches ``grid`` and all parameters of ``modules``.
+
+    For a term of weight 0: DistributedDataParallel finds no parameter unused.
+    """
+    terms = [(grid.float() * 0).sum()]
+    terms += [(parameter * 0).sum() for module in modules for parameter in module.parameters()]
+    return torch.stack(terms).sum()

@@ -1,0 +1,44 @@
+"""What training asks of a method, and what happens to a class that does not have it."""
+
+import pytest
+import torch
+from torch import nn
+from toy_model import ToyBackbone, toy_algorithm
+
+from openselfsup.errors import UserError
+from openselfsup.models.method import BaseMethod, check_method
+
+
+class Smallest(BaseMethod):
+    def __init__(self):
+        super().__init__()
+        self.backbone = ToyBackbone()
+
+
+def test_a_base_method_with_a_backbone_is_a_method():
+    check_method(Smallest())
+    check_method(toy_algorithm('MoCo'))
+
+
+def test_what_a_class_lacks_is_named():
+    with pytest.raises(UserError, match='BaseMethod lacks backbone; expected .*self.backbone'):
+        check_method(BaseMethod())
+    with pytest.raises(UserError, match='Linear lacks backbone, needs_geometry, features, '
+                                        'begin_pass, set_geometry, load_backbone'):
+        check_method(nn.Linear(1, 1))
+
+
+def test_a_base_method_remembers_what_it_hears():
+    method, other = Smallest(), Smallest()
+    assert method.first_pass and method.loss_scale == 1 and not method.needs_geometry
+    method.begin_pass(first=False, loss_scale=torch.tensor(8.))
+    method.set_geometry('affine')
+    assert not method.first_pass and method.loss_scale == 8 and method.geometry == 'affine'
+    assert other.first_pass and other.loss_scale == 1 and other.geometry == 'axis_aligned'
+
+
+def test_a_base_method_starts_from_weights(tmp_path):
+    weights = {f'backbone.{name}': value + 1 for name, value in ToyBackbone().state_dict().items()}
+    torch.save(weights, tmp_path / 'weights.pth')
+    with pytest.raises(UserError, match='no ResNet weights'):  # which no file of others says
+        Smallest().load_backbone(str(tmp_path / 'weights.pth'))
