@@ -1,89 +1,11 @@
-"""Extract the backbone of a training checkpoint of ours or of published PLM.
+"""The published path of `openselfsup extract-backbone`."""
 
-The result holds the query encoder's backbone under 'state_dict', without any prefix: what
-torchvision's ResNets load strictly once their fc is left out.
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-from torch import Tensor
-
-from openselfsup.checkpoints import (
-    Architecture,
-    architecture_of,
-    backbone_state_dict,
-    load,
-    refuse_spoilt,
-    save,
-)
-from openselfsup.checkpoints.names import OPENSELFSUP, OURS, PLM, shorten, summary
-from openselfsup.cli.run import run
-from openselfsup.errors import UserError
-
-
-def torchvision_names(network: Architecture | None) -> set[str]:
-    """Return the tensors of the same network in torchvision, fc aside; none if it has none."""
-    if network is None or network.torchvision_name is None:
-        return set()
-    import torchvision
-    with torch.device('meta'):
-        model = torchvision.models.get_model(network.torchvision_name)
-    return {name for name in model.state_dict() if not name.startswith('fc.')}
-
-
-def holds(path: Path, state: dict[str, Tensor]) -> bool:
-    """Return whether a file holds exactly these weights, and so may be written again."""
-    try:
-        found = load(path)
-    except UserError:
-        return False
-    there = found.get('state_dict')
-    return (found.keys() == {'state_dict'} and isinstance(there, dict)
-            and there.keys() == state.keys()
-            and all(torch.equal(there[name], value) for name, value in state.items()))
-
-
-def main() -> None:
-    """Read, refuse or extract, write, and say what was done."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('checkpoint', help='e.g. work_dirs/demo/latest.pth')
-    parser.add_argument('out', help='file to write, e.g. work_dirs/demo/backbone.pth; '
-                                    'one that holds something else is refused')
-    args = parser.parse_args()
-    source, out = Path(args.checkpoint), Path(args.out)
-    checkpoint = load(source)
-    expected = 'a training checkpoint of ours, or of published PLM'
-    try:
-        state, kind = backbone_state_dict(checkpoint)
-    except UserError as error:
-        raise UserError(error.what, where=str(source), expected=expected) from None
-    if kind not in (OURS, PLM, OPENSELFSUP):
-        raise UserError(f'these are weights of another kind ({kind}); found '
-                        f'{summary(checkpoint)}', where=str(source), expected=expected)
-    refuse_spoilt(state, str(source))
-    if out.exists() and out.samefile(source):
-        raise UserError('this would replace the checkpoint by its own backbone', where=args.out)
-    there = out.exists()
-    if there and not holds(out, state):
-        raise UserError('this file holds something else than this backbone', where=args.out,
-                        expected='another name, or this file removed')
-    save(dict(state_dict=state), out)
-
-    network = architecture_of(state)
-    names = torchvision_names(network)
-    print(f'{source}: {"our" if kind == OURS else kind} checkpoint, {network or "no ResNet"}')
-    if names:
-        print(f'{len(names & state.keys())}/{len(names)} tensors of torchvision\'s '
-              f'{network.torchvision_name} (without fc) matched')
-        if missing := sorted(names - state.keys()):
-            print(f'missing: {shorten(missing)}')
-    print(f'{"had already" if there else "wrote"} {out}: {len(state)} tensors')
-
+from openselfsup.cli.main import command
 
 if __name__ == '__main__':
-    run(main)
+    command('extract-backbone')

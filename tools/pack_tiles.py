@@ -1,89 +1,11 @@
-"""Pack tiles into one memory-mapped file, from which a GPU can be fed.
+"""The published path of `openselfsup pack`."""
 
-    python tools/pack_tiles.py data/NCT-CRC-HE/NCT-CRC-HE-100K-NONORM packed/nct
-    python tools/pack_tiles.py configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py packed/nct
-    python tools/pack_tiles.py --verify packed/nct
-
-A killed run goes on where it stopped when it is started again. Train from the result with
-dataset.source=dict(_delete_=True, type='PackedTiles', root='packed/nct').
-"""
-
-import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from openselfsup.cli.arguments import checked
-from openselfsup.cli.run import run
-from openselfsup.datasets import ImageFolder, PackedTiles, Source, build_source, pack
-from openselfsup.datasets.packed import INDEX
-from openselfsup.datasets.scan import listed
-from openselfsup.engine.config import load_config
-from openselfsup.errors import UserError
-from openselfsup.values import Count
-
-
-def source_of(target: str, labels: bool) -> Source:
-    if Path(target).suffix != '.py':
-        return ImageFolder(target, labels=labels)
-    return build_source(load_config(target).to_dict()['dataset']['source'])
-
-
-def with_progress(what: str, total: int, work: Callable[[Callable[[int], None]], object]) -> object:
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        result = work(lambda done: progress.update(task, completed=done))
-        progress.update(task, completed=total)
-    return result
-
-
-def verify(root: str) -> int:
-    store = PackedTiles(root)
-    damaged = with_progress('checking', len(store), store.damaged)
-    if damaged:
-        raise UserError(listed(f'{len(damaged)} of {len(store)} tiles have changed since they '
-                               'were packed', damaged), where=root, expected='tiles packed anew')
-    height, width = store.tile_size
-    print(f'{root}: {len(store)} tiles of {width} x {height} px, all as they were packed')
-    return 0
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('target', metavar='CONFIG_OR_FOLDER',
-                        help='the tiles: a folder, or the dataset.source of a config')
-    parser.add_argument('out', metavar='OUT', nargs='?', help='folder of the store')
-    parser.add_argument('--verify', action='store_true',
-                        help='compare every tile of a store with its checksum, after packing it '
-                             'or, without OUT, of the store CONFIG_OR_FOLDER')
-    parser.add_argument('--size', type=checked(Count), metavar='PX',
-                        help='resize the short side to this and crop the centre')
-    parser.add_argument('--skip-corrupt', action='store_true',
-                        help='leave unreadable tiles out')
-    parser.add_argument('--no-labels', action='store_true',
-                        help='take no labels from the names of the folders')
-    args = parser.parse_args()
-    if args.out is None:
-        if not args.verify:
-            parser.error('OUT is missing')
-        return verify(args.target)
-    source = source_of(args.target, labels=not args.no_labels)
-    store = with_progress('packing', len(source), lambda report: pack(
-        source, args.out, args.size, args.skip_corrupt, report))
-    height, width = store.tile_size
-    print(f'{args.out}: {len(store)} tiles of {width} x {height} px')
-    if left_out := len(source) - len(store):
-        print(f"{left_out} unreadable tiles were left out; {Path(args.out) / INDEX} lists them "
-              "as 'skipped'")
-    return verify(args.out) if args.verify else 0
-
+from openselfsup.cli.main import command
 
 if __name__ == '__main__':
-    run(main)
+    command('pack')

@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..values import accepts, describe
 
 
@@ -36,6 +38,29 @@ def checked(annotation: Any) -> Callable[[str], int | float]:
             break
         raise argparse.ArgumentTypeError(f'must be {describe(annotation)}, not {text}')
     return parse
+
+
+def name_runs(runs: list[str]) -> dict[str, Path]:
+    """Name each run: as given before '=', else after its folder.
+
+    Args:
+        runs: ``RUN`` or ``NAME=RUN``, where RUN is a folder or its ``metrics.jsonl``.
+
+    Raises:
+        UserError: two runs have the same name.
+    """
+    named: dict[str, Path] = {}
+    for text in runs:
+        name, equals, path = text.partition('=')
+        if not equals or Path(text).exists():
+            path = text
+            folder = Path(path).parent if Path(path).suffix == '.jsonl' else Path(path)
+            name = folder.resolve().name
+        if name in named:
+            raise UserError(f"two runs are called '{name}'", where=text,
+                            expected=f'a name for each: first={named[name]} second={path}')
+        named[name] = Path(path)
+    return named
 
 
 def _pair(word: str) -> str:

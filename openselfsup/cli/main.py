@@ -3,7 +3,7 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
@@ -12,7 +12,23 @@ from .run import run
 
 # Read before any module of a command is imported.
 COMMANDS = {
+    'demo': 'pretrain on the bundled tiles, evaluate, show what happened',
+    'prepare': 'official archives and folders of public datasets to what we train on',
+    'verify': 'check tiles before training',
+    'pack': 'pack tiles into one memory-mapped file, for fast reading',
+    'browse': 'draw what a config shows the model',
+    'print-config': 'print a config as it will run',
+    'count-parameters': 'count the parameters of a model, part by part',
     'train': 'pretrain a backbone',
+    'analyze': 'plot the curves of one run or several',
+    'extract-backbone': 'extract the backbone of a checkpoint',
+    'extract': 'write the features of tiles into one file',
+    'evaluate': 'linear probe, nearest neighbours, fine-tuning',
+    'report': 'write the report of an evaluation, or compare several',
+    'convert': 'convert a backbone for detectron2',
+    'segment instance': 'fine-tune Mask R-CNN and score it',
+    'segment semantic': 'train a U-Net and score it',
+    'summarize': 'mean and deviation of several fine-tunes',
 }
 
 
@@ -65,24 +81,19 @@ def execute(name: str, words: Sequence[str], prog: str | None = None) -> int | N
     Returns:
         The exit status.
     """
-    module = module_of(name)
-    parser = parser_of(module, prog)
-    # A command whose options may stand between its words says how to read them.
-    parse: Callable = getattr(module, 'parse', argparse.ArgumentParser.parse_args)
-    return module.main(parse(parser, words))
+    module = importlib.import_module(
+        f".{name.replace(' ', '_').replace('-', '_')}", __package__)
+    return module.main(parse(module, words, prog))
 
 
-def module_of(name: str) -> ModuleType:
-    """Import the module of a command."""
-    return importlib.import_module(f".{name.replace(' ', '_').replace('-', '_')}", __package__)
-
-
-def parser_of(module: ModuleType, prog: str | None = None) -> argparse.ArgumentParser:
-    """Return what reads the arguments of a command."""
+def parse(module: ModuleType, words: Sequence[str], prog: str | None = None) -> argparse.Namespace:
+    """Read the arguments of a command from its words."""
     parser = argparse.ArgumentParser(prog=prog, description=module.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
-    return parser
+    if getattr(module, 'INTERMIXED', False):  # options may stand between the other words
+        return parser.parse_intermixed_args(words)
+    return parser.parse_args(words)
 
 
 def overview(group: str = '') -> str:

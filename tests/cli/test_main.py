@@ -1,12 +1,14 @@
 """The command `openselfsup`: its commands, their help, and what is said of a typo."""
 
+import importlib
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from openselfsup import __version__
-from openselfsup.cli.main import COMMANDS, dispatch
+from openselfsup.cli.main import COMMANDS, dispatch, parse
 from openselfsup.errors import UserError
 
 
@@ -31,3 +33,19 @@ def test_help_and_a_typo_wait_for_no_library():
     for words, status in ((['--help'], 0), (['trian'], 2), (['train', '--sead', '1'], 2)):
         done = subprocess.run([sys.executable, '-c', code, *words], text=True, capture_output=True)
         assert done.returncode == status and 'Traceback' not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_the_help_of_a_command_shows_examples_that_can_be_run(name, capsys):
+    with pytest.raises(SystemExit):
+        dispatch([*name.split(), '--help'])
+    said = capsys.readouterr().out
+    assert said.startswith(f'usage: openselfsup {name} ')
+    text = said.split('Example:\n')[1].split('\n\n')[0].replace('\\\n', ' ')
+    module = importlib.import_module(
+        'openselfsup.cli.' + name.replace(' ', '_').replace('-', '_'))
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        words = words[words.index('openselfsup') + 1:]
+        assert ' '.join(words[:len(name.split())]) == name
+        parse(module, words[len(name.split()):])

@@ -1,13 +1,13 @@
 """Results of other weights, tiles or settings are never overwritten."""
 
 import os
-import runpy
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from openselfsup.cli.evaluate import default_folder
 from openselfsup.errors import UserError
 from openselfsup.evaluation import evaluate
 from openselfsup.evaluation.data import find_data
@@ -85,8 +85,7 @@ def test_a_default_folder_gives_way(split, weights, other, tmp_path):
 
 def test_the_name_of_the_folder_tells_checkpoints_of_one_name_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = runpy.run_path(str(ROOT / 'benchmarks/classification/ft_le.py'))['default_folder']
-    assert name('A/epoch_200.pth') == Path('work_dirs/evaluation/A_epoch_200')
-    assert name('B/epoch_200.pth') == Path('work_dirs/evaluation/B_epoch_200')
-    assert name('epoch_200.pth').name == f'{tmp_path.name}_epoch_200'
-    assert name('').name == 'baselines'
+    assert default_folder('A/epoch_200.pth') == Path('work_dirs/evaluation/A_epoch_200')
+    assert default_folder('B/epoch_200.pth') == Path('work_dirs/evaluation/B_epoch_200')
+    assert default_folder('epoch_200.pth').name == f'{tmp_path.name}_epoch_200'
+    assert default_folder('').name == 'baselines'

@@ -1,6 +1,5 @@
 """The command line of fine-tuning: its words, its folder, and the data sets it refuses."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import torch
 from short_recipe import DETECTION, SHORT, TINY
 
 from openselfsup.claims import claimed
+from openselfsup.cli.main import execute
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
 from openselfsup.transfer.instance.data_sets import Wanted, open_data_sets
@@ -35,15 +35,10 @@ def test_the_command_line_in_two_processes(datasets, tmp_path):
 
 
 @pytest.fixture
-def run_train_net(monkeypatch):
-    """Calls train_net.py's main with a config and further words."""
-    spec = importlib.util.spec_from_file_location('train_net', DETECTION / 'train_net.py')
-    train_net = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train_net)
-
+def run_train_net():
+    """Runs the command behind train_net.py with a config and further words."""
     def run(config: Path, *words: str) -> int:
-        monkeypatch.setattr(sys, 'argv', ['train_net.py', '--config-file', str(config), *words])
-        return train_net.main()
+        return execute('segment instance', ['--config-file', str(config), *words])
     return run
 
 

@@ -1,15 +1,10 @@
 """The demo empties its own folder and no other."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tools'))
-
-import demo
-
 from openselfsup.claims import claimed
+from openselfsup.cli import demo
+from openselfsup.cli.main import execute
 from openselfsup.errors import UserError
 
 
@@ -35,17 +30,15 @@ def test_a_folder_in_which_a_demo_or_one_of_its_tools_runs_is_left_alone(
         tmp_path, monkeypatch, name):
     demo.empty(tmp_path)
     (tmp_path / 'results').touch()
-    monkeypatch.setattr(sys, 'argv', ['demo.py', '--work-dir', str(tmp_path)])
     with claimed(tmp_path, 'pretraining', name=name), \
             pytest.raises(UserError, match='writes into this folder'):
-        demo.main()
+        execute('demo', ['--work-dir', str(tmp_path)])
     assert (tmp_path / 'results').exists()
 
 
 def test_claims_survive_the_emptying(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['demo.py', '--work-dir', str(tmp_path)])
     held = []
     monkeypatch.setattr(demo, 'demonstrate', lambda folder, options: held.extend(
         path.name for path in folder.iterdir()))
-    demo.main()
+    execute('demo', ['--work-dir', str(tmp_path)])
     assert sorted(held) == ['.demo', '.demo_in_use']
