@@ -12,8 +12,7 @@ from openselfsup.training.optimizers import build_optimizer
 from openselfsup.training.precision import resolve
 from openselfsup.training.preprocessor import Preprocessor
 from openselfsup.training.step import TrainStep
-from openselfsup.views import ViewRecipe, render_cpu, render_pil
-from openselfsup.views.recipe import unbind
+from openselfsup.views import ViewRecipe, render_opencv, render_pil, unbind
 
 from .timing import Case
 
@@ -35,10 +34,10 @@ def strong_view_cases() -> Iterator[Case]:
 
     def render(renderer) -> None:
         for tile, drawn in zip(tiles, parameters):
-            renderer.render(tile, recipe, drawn, out)
+            renderer(tile, recipe, drawn, out)
 
     yield Case('strong_view', f'the strong view of CA2CL, {len(tiles)} tiles of 224 px',
-               lambda: render(render_cpu), lambda: render(render_pil), items=len(tiles),
+               lambda: render(render_opencv), lambda: render(render_pil), items=len(tiles),
                unit='tiles/s', calls=1)
 
 

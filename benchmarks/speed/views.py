@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from openselfsup.views import ViewRecipe, render_cpu, unbind
+from openselfsup.views import ViewRecipe, render_opencv, unbind
 
 from . import published
 from .tiles import MOCO, demo_tiles
@@ -24,7 +24,7 @@ def render_batch(tiles: list[np.ndarray], recipe: ViewRecipe, generator: torch.G
         buffer = np.empty((len(tiles), *recipe.size, 3), np.uint8)
         drawn = unbind(recipe.draw(sizes, generator))
         for tile, parameters, slot in zip(tiles, drawn, buffer):
-            render_cpu.render(tile, recipe, parameters, slot)
+            render_opencv(tile, recipe, parameters, slot)
         out.append(buffer)
     return out
 

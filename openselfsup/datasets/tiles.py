@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..registry import DATASETS
 from ..values import Count
-from ..views import TorchvisionPipeline, render_cpu, unbind
+from ..views import TorchvisionPipeline, render_opencv, unbind
 from .headers import TileError
 from .memory import Allocate, recycled
 from .packed import PackedTiles
@@ -188,7 +188,7 @@ def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor]
     work = zip(tiles, unbind(draw), memory.numpy())
     if not isinstance(recipe, TorchvisionPipeline):
         for tile, parameters, slot in work:
-            render_cpu.render(tile, recipe, parameters, slot)
+            render_opencv(tile, recipe, parameters, slot)
         return out, draw['view_to_tile']
     try:  # here the maps are known after rendering only
         maps = [recipe.render(tile, parameters, slot) for tile, parameters, slot in work]

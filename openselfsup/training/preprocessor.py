@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from ..datasets import TileDataset
 from ..errors import UserError
-from ..views import ViewRecipe
-from ..views.render_torch import TorchRenderer, missing_steps
+from ..views import TorchRenderer, ViewRecipe, missing_steps
 
 
 class Preprocessor(nn.Module):

@@ -2,117 +2,14 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ..values import Fraction, Side
-from .distortion_steps import ElasticDistortion, GridDistortion
-from .geometric_steps import (
-    HorizontalFlip,
-    QuarterTurn,
-    RandomResizedCrop,
-    ShiftScaleRotate,
-    Transpose,
-    VerticalFlip,
-)
+from ..values import Side
 from .geometry import compose
-from .photometric_steps import ColorJitter, GaussianBlur, Grayscale, HEDJitter, Solarize
-from .steps import GEOMETRIES, GeometricStep, ImageStep, Scope, Step
-from .strong_steps import (
-    CLAHE,
-    Brightness,
-    Contrast,
-    Cutout,
-    GaussianNoise,
-    HueSaturationValue,
-    MedianBlur,
-    MotionBlur,
-    OpticalDistortion,
-)
-
-STEPS: dict[str, type[Step]] = {cls.__name__: cls for cls in (
-    RandomResizedCrop, HorizontalFlip, VerticalFlip, QuarterTurn, Transpose, ShiftScaleRotate,
-    ColorJitter, Grayscale, GaussianBlur, Solarize, HEDJitter, ElasticDistortion,
-    GridDistortion, OpticalDistortion, Brightness, Contrast, HueSaturationValue, MotionBlur,
-    MedianBlur, GaussianNoise, CLAHE, Cutout)}
-
-
-def build_step(step: Mapping[str, Any] | Step) -> Step:
-    """Return a step from a dict of its class name, under 'type', and its arguments.
-
-    Raises:
-        ValueError: no step has that name, or the arguments do not suit it.
-    """
-    if isinstance(step, Step):
-        return step
-    arguments = dict(step)
-    name = arguments.pop('type', None)
-    if name not in STEPS:
-        raise ValueError(f'no step is called {name!r}; there are {", ".join(STEPS)}')
-    try:
-        return STEPS[name](**arguments)
-    except TypeError as error:
-        raise ValueError(f'{name}: {error}') from None
-
-
-def _named(steps: Sequence | Mapping) -> dict[str, Step]:
-    if isinstance(steps, Mapping):
-        return {name: build_step(step) for name, step in steps.items() if step is not None}
-    named: dict[str, Step] = {}
-    for step in map(build_step, steps):
-        name = type(step).__name__
-        again = sum(isinstance(other, type(step)) for other in named.values())
-        named[name if not again else f'{name}{again + 1}'] = step
-    return named
-
-
-@dataclass(kw_only=True)
-class OneOf(ImageStep):
-    """Apply one of several steps that change pixels.
-
-    Args:
-        steps: the steps, as for :class:`ViewRecipe`. Each is chosen in proportion to its ``p``.
-        p: probability with which a view undergoes one of them.
-    """
-
-    p: Fraction = 0.5
-    steps: Sequence | Mapping
-    after_resize: ClassVar[bool] = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.named_steps = _named(self.steps)
-        if not any(step.p > 0 for step in self.named_steps.values()):
-            raise ValueError('OneOf needs a step with p > 0')
-        if wrong := [name for name, step in self.named_steps.items()
-                     if not isinstance(step, ImageStep)]:
-            raise ValueError(f'OneOf takes steps that change pixels, not {", ".join(wrong)}')
-
-    @property
-    def geometry(self) -> str:
-        """The most that any of the steps may do to the map from view to tile."""
-        return max((step.geometry for step in self.named_steps.values()), key=GEOMETRIES.index)
-
-    def draw(self, batch: int, size: tuple[int, int], generator: Generator
-             ) -> dict[str, Tensor]:
-        weights = torch.tensor([step.p for step in self.named_steps.values()])
-        drawn = {'choice': torch.multinomial(weights, batch, True, generator=generator)}
-        for name, step in self.named_steps.items():
-            for key, value in step.draw(batch, size, generator).items():
-                drawn[f'{name}.{key}'] = value
-        return drawn
-
-    def chosen(self, drawn: Scope) -> tuple[ImageStep, Scope]:
-        """Return the step that one view undergoes, and its parameters."""
-        name, step = list(self.named_steps.items())[int(drawn['choice'])]
-        return step, Scope(drawn.parameters, f'{drawn.prefix}{name}.')
-
-
-STEPS['OneOf'] = OneOf
+from .steps import GEOMETRIES, GeometricStep, ImageStep, Step, named_steps
 
 
 class ViewRecipe:
@@ -143,7 +40,7 @@ class ViewRecipe:
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f'size must be a positive integer or (height, width), not {size!r}')
-        self.named_steps = _named(steps)
+        self.named_steps = named_steps(steps)
         self.geometry = max((step.geometry for step in self.steps), key=GEOMETRIES.index,
                             default='axis_aligned')
         images = [(name, step) for name, step in self.named_steps.items()

@@ -11,7 +11,7 @@ from PIL import Image
 from openselfsup.datasets import TileDataset, TileError, build_recipe
 from openselfsup.errors import UserError
 from openselfsup.registry import DATASETS
-from openselfsup.views import ViewRecipe, render_cpu
+from openselfsup.views import ViewRecipe, render_opencv
 
 DEMO = Path(__file__).parents[2] / 'data/demo'
 KATHER = dict(type='ImageFolder', root=str(DEMO / 'kather2016'))
@@ -50,7 +50,7 @@ def test_views_are_what_the_renderer_makes_of_the_draws():
         for b, index in enumerate((3, 60)):
             out = np.empty((64, 64, 3), np.uint8)
             one = {name: values[b] for name, values in draw.items()}
-            render_cpu.render(dataset.source.read(index), dataset.recipes[v], one, out)
+            render_opencv(dataset.source.read(index), dataset.recipes[v], one, out)
             assert np.array_equal(batch['views'][v][b].permute(1, 2, 0).numpy(), out)
     assert 'label' not in batch
 

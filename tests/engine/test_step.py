@@ -12,7 +12,7 @@ from openselfsup.models.method import BaseMethod
 from openselfsup.models.parts import total_loss
 from openselfsup.training.preprocessor import Preprocessor, choose_render
 from openselfsup.training.step import LateFlag, TrainStep
-from openselfsup.views import ViewRecipe, render_cpu, unbind
+from openselfsup.views import ViewRecipe, render_opencv, unbind
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 
@@ -129,7 +129,7 @@ def test_raw_tiles_become_the_views_that_workers_render():
     for view, recipe, drawn in zip(views, recipes, data['draw']):
         rendered = torch.zeros(4, *recipe.size, 3, dtype=torch.uint8)
         for tile, parameters, slot in zip(data['tiles'], unbind(drawn), rendered.numpy()):
-            render_cpu.render(tile.permute(1, 2, 0).contiguous().numpy(), recipe, parameters, slot)
+            render_opencv(tile.permute(1, 2, 0).contiguous().numpy(), recipe, parameters, slot)
         expected = Preprocessor(MEAN, STD).normalize(rendered.permute(0, 3, 1, 2))
         assert (view - expected).abs().max() <= 3 / 255 / min(STD)
         assert view.is_contiguous(memory_format=torch.channels_last)

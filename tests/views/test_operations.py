@@ -1,15 +1,22 @@
 """Each operation means what torchvision, PIL or its paper says."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional as published
 
-from openselfsup.views import ElasticDistortion, GridDistortion, ViewRecipe, render_cpu, render_pil
-from openselfsup.views.render_cpu import gaussian_kernel
-from openselfsup.views.stains import ABSORPTION, concentrations, density_map, intensities
-from openselfsup.views.steps import Scope
+from openselfsup.views import (
+    ElasticDistortion,
+    GridDistortion,
+    Scope,
+    ViewRecipe,
+    render_opencv,
+    render_pil,
+)
+from openselfsup.views.steps.blur import gaussian_kernel
+from openselfsup.views.steps.stain import ABSORPTION, concentrations, density_map, intensities
 
 ADJUST = [('brightness', published.adjust_brightness, 1.3),
           ('contrast', published.adjust_contrast, 0.7),
@@ -24,7 +31,7 @@ def render(renderer, tile, step, **drawn):
     parameters = {'crop': np.array([0, 0, *tile.shape[:2]]), 'orientation': 0, 'step.apply': True}
     parameters |= {f'step.{key}': value for key, value in drawn.items()}
     out = np.empty_like(tile)
-    renderer.render(tile, recipe, parameters, out)
+    renderer(tile, recipe, parameters, out)
     return out
 
 
@@ -42,7 +49,7 @@ def test_jitter_is_torchvisions_on_pil_images(tiles, name, adjust, factor):
     for tile in tiles[::6]:
         expected = np.asarray(adjust(Image.fromarray(tile), factor))
         assert np.array_equal(jitter(render_pil, tile, **{name: factor}), expected)
-        off = distance(jitter(render_cpu, tile, **{name: factor}), expected)
+        off = distance(jitter(render_opencv, tile, **{name: factor}), expected)
         if name == 'hue':
             assert off.mean() <= 1.5
         else:
@@ -58,22 +65,22 @@ def test_jitter_follows_the_order(tiles):
             name = list(factors)[which]
             image = getattr(published, f'adjust_{name}')(image, factors[name])
         assert np.array_equal(jitter(render_pil, tiles[-1], order, **factors), image)
-        results.append(jitter(render_cpu, tiles[-1], order, **factors))
+        results.append(jitter(render_opencv, tiles[-1], order, **factors))
         assert distance(results[-1], np.asarray(image)).mean() < 1
     assert distance(results[0], results[1]).mean() > 2
 
 
 def test_hue_comes_back_after_a_full_circle():
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    turned = jitter(render_cpu, jitter(render_cpu, image, hue=0.5), hue=-0.5)
+    turned = jitter(render_opencv, jitter(render_opencv, image, hue=0.5), hue=-0.5)
     assert distance(turned, image).mean() < 4
     # Hue in HSV keeps the largest and the smallest value of a pixel.
-    turned = jitter(render_cpu, image, hue=0.3)
+    turned = jitter(render_opencv, image, hue=0.3)
     assert distance(turned.max(-1), image.max(-1)).max() <= 1
     assert distance(turned.min(-1), image.min(-1)).max() <= 2
 
 
-@pytest.mark.parametrize('renderer', [render_cpu, render_pil])
+@pytest.mark.parametrize('renderer', [render_opencv, render_pil])
 def test_grayscale_and_solarize(tiles, renderer):
     image = Image.fromarray(tiles[3])
     gray = np.asarray(published.to_grayscale(image, 3))
@@ -88,7 +95,7 @@ def test_grayscale_and_solarize(tiles, renderer):
 def test_blur_is_pils(tiles, sigma):
     for tile in tiles[::8]:
         expected = np.asarray(Image.fromarray(tile).filter(ImageFilter.GaussianBlur(sigma)))
-        blurred = render(render_cpu, tile, dict(type='GaussianBlur'), sigma=sigma)
+        blurred = render(render_opencv, tile, dict(type='GaussianBlur'), sigma=sigma)
         off, edge = distance(blurred, expected), int(np.ceil(3 * sigma))
         assert off.mean() < 0.8 and off[edge:-edge, edge:-edge].max() <= 3
         assert abs(blurred.mean() - tile.mean()) < 0.6  # it neither darkens nor brightens
@@ -109,9 +116,9 @@ def test_a_crop_is_blurred_by_the_sigma_of_the_view():
     recipe = ViewRecipe(224, dict(blur=dict(type='GaussianBlur')))
     for crop, orientation in (([20, 30, 160, 90], 0), ([20, 30, 90, 160], 5)):
         views = []
-        for renderer in (render_cpu, render_pil):
+        for renderer in (render_opencv, render_pil):
             views.append(np.empty((224, 224, 3), np.uint8))
-            renderer.render(tile, recipe, {'crop': np.array(crop), 'orientation': orientation,
+            renderer(tile, recipe, {'crop': np.array(crop), 'orientation': orientation,
                                            'blur.apply': True, 'blur.sigma': 2.}, views[-1])
         assert distance(*views).mean() < 0.8
 
@@ -133,7 +140,7 @@ def test_absorption_is_ruifroks():
     np.testing.assert_allclose((ABSORPTION ** 2).sum(1), 1)
 
 
-@pytest.mark.parametrize('renderer', [render_cpu, render_pil])
+@pytest.mark.parametrize('renderer', [render_opencv, render_pil])
 def test_stains_are_scaled_and_shifted(tiles, renderer):
     tile, step = tiles[7], dict(type='HEDJitter')
     same = render(renderer, tile, step, scale=np.ones(3), shift=np.zeros(3))
@@ -180,7 +187,7 @@ def test_elastic_fields_have_their_strength_and_smoothness(alpha, sigma):
 def test_elastic_fields_are_simards():
     # The definition: uniform noise at every pixel, smoothed.
     noise = np.random.default_rng(0).uniform(-1, 1, (300, 300))
-    smooth = np.asarray(render_cpu.cv2.GaussianBlur(noise, (0, 0), 5.)) * 100
+    smooth = np.asarray(cv2.GaussianBlur(noise, (0, 0), 5.)) * 100
     fields = np.array([field(ElasticDistortion(alpha=100., sigma=5.), (300, 300), s)[0]
                        for s in range(3)])
     assert abs(fields.std() / smooth.std() - 1) < 0.15
@@ -201,6 +208,6 @@ def test_distortions_move_pixels_and_no_colours(tiles):
         recipe = ViewRecipe(224, [dict(type=name, p=1.)])
         drawn = recipe.draw(torch.tensor([[224, 224]]), torch.Generator().manual_seed(0))
         out = np.empty((224, 224, 3), np.uint8)
-        render_cpu.render(tiles[1], recipe, {k: v[0].numpy() for k, v in drawn.items()}, out)
+        render_opencv(tiles[1], recipe, {k: v[0].numpy() for k, v in drawn.items()}, out)
         assert distance(out, tiles[1]).mean() > 2
         assert abs(out.mean() - tiles[1].mean()) < 6

@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_recipe import ALL, MOCO
 
-from openselfsup.views import ViewRecipe, render_cpu, render_pil, unbind
+from openselfsup.views import ViewRecipe, render_opencv, render_pil, unbind
 
 CROP = MOCO['crop']
 TURNS = dict(turn=dict(type='QuarterTurn'), transpose=dict(type='Transpose'))
@@ -19,14 +19,14 @@ def draw(recipe, tiles, seed=0):
 def render_all(renderer, recipe, tiles, seed=0):
     out = np.empty((len(tiles), *recipe.size, 3), np.uint8)
     for tile, parameters, slot in zip(tiles, draw(recipe, tiles, seed), out):
-        renderer.render(tile, recipe, parameters, slot)
+        renderer(tile, recipe, parameters, slot)
     return out
 
 
 def difference(recipe, tiles):
     """Mean and 99th percentile of |Δ| between the two renderers, of 255."""
     fast, reference = (render_all(renderer, recipe, tiles).astype(int)
-                       for renderer in (render_cpu, render_pil))
+                       for renderer in (render_opencv, render_pil))
     delta = np.abs(fast - reference)
     return delta.mean(), np.percentile(delta, 99)
 
@@ -79,7 +79,7 @@ def test_whatever_follows_a_grey_view(tiles, size):
     for name in ('RandomResizedCrop', 'GaussianBlur', 'ColorJitter', 'Grayscale', 'Solarize',
                  'HEDJitter', 'GridDistortion'):
         recipe = ViewRecipe(size, [CROP, gray, dict(type=name, p=1.)])
-        views = render_all(render_cpu, recipe, tiles[-2:])
+        views = render_all(render_opencv, recipe, tiles[-2:])
         assert views.std() > 5
         if name != 'HEDJitter':
             assert (views[..., :1] == views).all()
@@ -88,18 +88,18 @@ def test_whatever_follows_a_grey_view(tiles, size):
 
 
 def test_without_steps_a_view_is_its_tile(tiles):
-    for renderer in (render_cpu, render_pil):
+    for renderer in (render_opencv, render_pil):
         assert np.array_equal(render_all(renderer, ViewRecipe(224, []), tiles[:2]), tiles[:2])
 
 
-@pytest.mark.parametrize('renderer', [render_cpu, render_pil])
+@pytest.mark.parametrize('renderer', [render_opencv, render_pil])
 def test_tiles_are_not_changed_and_neighbours_not_touched(tiles, renderer):
     together = ViewRecipe(56, [dict(type=name, p=1.) for name in ALL])
     for recipe in (together, *(ViewRecipe(224, [dict(type=name, p=1.)]) for name in ALL)):
         tile = tiles[0].copy()
         tile.flags.writeable = False
         buffer = np.full((3, *recipe.size, 3), 77, np.uint8)
-        renderer.render(tile, recipe, draw(recipe, [tile])[0], buffer[1])
+        renderer(tile, recipe, draw(recipe, [tile])[0], buffer[1])
         assert np.array_equal(tile, tiles[0])
         assert (buffer[0] == 77).all() and (buffer[2] == 77).all() and (buffer[1] != 77).any()
 
@@ -107,38 +107,38 @@ def test_tiles_are_not_changed_and_neighbours_not_touched(tiles, renderer):
 def test_parts_of_larger_arrays_are_tiles_too(tiles):
     recipe = ViewRecipe(96, MOCO)
     part = tiles[0][10:150, 20:180]
-    (a,), (b,) = (render_all(render_cpu, recipe, [tile]) for tile in (part, part.copy()))
+    (a,), (b,) = (render_all(render_opencv, recipe, [tile]) for tile in (part, part.copy()))
     assert np.array_equal(a, b)
 
 
 def test_tensors_serve_as_parameters(tiles):
     recipe = ViewRecipe(64, [dict(type=name, p=1.) for name in ALL])
     drawn = recipe.draw(torch.tensor([[224, 224]]), torch.Generator().manual_seed(3))
-    for renderer in (render_cpu, render_pil):
+    for renderer in (render_opencv, render_pil):
         a, b = np.empty((2, 64, 64, 3), np.uint8)
-        renderer.render(tiles[0], recipe, {key: value[0] for key, value in drawn.items()}, a)
-        renderer.render(tiles[0], recipe, unbind(drawn)[0], b)
+        renderer(tiles[0], recipe, {key: value[0] for key, value in drawn.items()}, a)
+        renderer(tiles[0], recipe, unbind(drawn)[0], b)
         assert np.array_equal(a, b)
 
 
 def test_threads_do_not_disturb_each_other(tiles):
     recipe = ViewRecipe(96, MOCO | TURNS)
-    expected = render_all(render_cpu, recipe, tiles)
+    expected = render_all(render_opencv, recipe, tiles)
     out = np.empty_like(expected)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(render_cpu.render, tiles, [recipe] * len(tiles), draw(recipe, tiles), out))
+        list(pool.map(render_opencv, tiles, [recipe] * len(tiles), draw(recipe, tiles), out))
     assert np.array_equal(out, expected)
 
 
-@pytest.mark.parametrize('renderer', [render_cpu, render_pil])
+@pytest.mark.parametrize('renderer', [render_opencv, render_pil])
 def test_wrong_arrays_are_refused(tiles, renderer):
     recipe = ViewRecipe(64, [])
     parameters = draw(recipe, tiles[:1])[0]
     good = np.empty((64, 64, 3), np.uint8)
     for tile in (tiles[0][..., 0], tiles[0] / 255, np.dstack([tiles[0], tiles[0][..., :1]])):
         with pytest.raises(ValueError, match='tile'):
-            renderer.render(tile, recipe, parameters, good)
+            renderer(tile, recipe, parameters, good)
     for out in (np.empty((32, 64, 3), np.uint8), np.empty((64, 64, 3), np.float32),
                 np.empty((3, 64, 64), np.uint8).transpose(1, 2, 0)):
         with pytest.raises(ValueError, match='out'):
-            renderer.render(tiles[0], recipe, parameters, out)
+            renderer(tiles[0], recipe, parameters, out)

@@ -5,10 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from openselfsup.views import ViewRecipe, render_pil, unbind
-from openselfsup.views.render_cpu import gaussian_kernel
-from openselfsup.views.render_torch import TorchRenderer, missing_steps
-from openselfsup.views.torch_operations import blur_kernels
+from openselfsup.views import Scope, TorchRenderer, ViewRecipe, missing_steps, render_pil, unbind
+from openselfsup.views.steps.blur import gaussian_kernel
 
 CROP = dict(type='RandomResizedCrop', scale=(0.2, 1.0))
 JITTER = dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
@@ -36,7 +34,7 @@ def draw(recipe, tiles, seed=0):
 def by_pil(recipe, tiles, parameters) -> np.ndarray:
     out = np.zeros((len(tiles), *recipe.size, 3), np.uint8)
     for tile, drawn, slot in zip(tiles, unbind(parameters), out):
-        render_pil.render(tile, recipe, drawn, slot)
+        render_pil(tile, recipe, drawn, slot)
     return out
 
 
@@ -104,7 +102,7 @@ def test_affine_maps_of_any_tile(shape):
 def test_blur_kernels_are_those_of_the_cpu_renderer():
     recipe = ViewRecipe(8, [dict(BLUR, p=0.5, sigma=(0., 5.))])
     parameters = draw(recipe, np.zeros((30, 8, 8, 3), np.uint8))
-    kernels = blur_kernels(parameters, 'GaussianBlur.', recipe.steps[0]).numpy()
+    kernels = recipe.steps[0].prepare_torch(Scope(parameters, 'GaussianBlur.')).numpy()
     for kernel, sigma, apply in zip(kernels, parameters['GaussianBlur.sigma'],
                                     parameters['GaussianBlur.apply']):
         expected = gaussian_kernel(float(sigma)) if apply else np.ones(1)

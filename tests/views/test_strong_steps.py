@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from openselfsup.views import STEPS, ViewRecipe, render_cpu, render_pil
-from openselfsup.views.recipe import unbind
-from openselfsup.views.strong_steps import motion_kernel
+from openselfsup.views import STEPS, ViewRecipe, render_opencv, render_pil, unbind
+from openselfsup.views.steps.blur import motion_kernel
 
 TILES = sorted((Path(__file__).parents[2] / 'data/demo/kather2016').glob('*/*.png'))[::6]
 STRONG = [
@@ -32,9 +31,9 @@ def draw(recipe, count, size=224, seed=0):
     return unbind(recipe.draw(torch.full((count, 2), size), torch.Generator().manual_seed(seed)))
 
 
-def render(recipe, tile, parameters, renderer=render_cpu):
+def render(recipe, tile, parameters, renderer=render_opencv):
     out = np.empty((*recipe.size, 3), np.uint8)
-    renderer.render(tile, recipe, parameters, out)
+    renderer(tile, recipe, parameters, out)
     return out
 
 
@@ -51,7 +50,7 @@ def test_renderers_agree(step):
     images = tiles()
     fast, plain = (np.stack([render(recipe, tile, parameters, renderer) for tile, parameters
                              in zip(images, draw(recipe, len(images)))]).astype(int)
-                   for renderer in (render_cpu, render_pil))
+                   for renderer in (render_opencv, render_pil))
     difference = np.abs(fast - plain)
     assert difference.mean() <= 1.5 and np.percentile(difference, 99) <= 6
     assert np.abs(fast - np.stack(images)).max() > 8  # it did something
@@ -161,7 +160,7 @@ def test_steps_keep_their_order_from_the_first_that_needs_the_finished_view():
     parameters = draw(recipe, 1, 40)[0]
     parameters.update({'bright.apply': False, 'cut.apply': True, 'hsv.apply': True,
                        'hsv.shift': np.array([0, 0, 50], np.float32)})
-    for renderer in (render_cpu, render_pil):
+    for renderer in (render_opencv, render_pil):
         assert render(recipe, GREY, parameters, renderer).min() == 50  # the hole was shifted, too
 
 

@@ -5,10 +5,9 @@ import pytest
 import torch
 from test_render_torch import as_batch, by_pil, differences, draw
 
-from openselfsup.views import ViewRecipe, unbind
-from openselfsup.views.render_torch import TorchRenderer
-from openselfsup.views.strong_steps import motion_kernel
-from openselfsup.views.torch_strong_operations import _hash, _median, motion_kernels
+from openselfsup.views import Scope, TorchRenderer, ViewRecipe, unbind
+from openselfsup.views.steps.blur import _median, motion_kernel
+from openselfsup.views.steps.noise import _hash
 
 HSV = dict(type='HueSaturationValue', hue=10, saturation=20, value=10)
 BLURS = dict(motion=dict(type='MotionBlur', p=1.), median=dict(type='MedianBlur', p=1.),
@@ -74,7 +73,7 @@ def test_one_of_applies_the_chosen_step_even_of_a_nested_choice(some):
 def test_motion_kernels_are_those_of_the_cpu_renderer():
     recipe = ViewRecipe(8, [dict(type='MotionBlur', limit=5, p=0.7)])
     parameters = draw(recipe, np.zeros((40, 8, 8, 3), np.uint8))
-    kernels = motion_kernels(parameters, 'MotionBlur.', recipe.steps[0])
+    kernels = recipe.steps[0].prepare_torch(Scope(parameters, 'MotionBlur.'))
     for kernel, drawn in zip(kernels.view(-1, 5, 5).numpy(), unbind(parameters)):
         expected = (motion_kernel(int(drawn['MotionBlur.length']), float(drawn['MotionBlur.angle']))
                     if drawn['MotionBlur.apply'] else np.ones((1, 1)))

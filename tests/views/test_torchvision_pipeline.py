@@ -7,7 +7,7 @@ from test_rendered_geometry import ramp, sampled_at
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from openselfsup.views import TorchvisionPipeline, ViewRecipe, render_cpu, unbind
+from openselfsup.views import TorchvisionPipeline, ViewRecipe, render_opencv, unbind
 
 SIZE = (48, 64)
 RESIZE = dict(type='Resize', size=SIZE)
@@ -47,7 +47,7 @@ def test_the_map_of_a_flip_is_a_recipes():
     recipe = ViewRecipe(64, [dict(type='HorizontalFlip', p=1.)])
     drawn = recipe.draw(torch.tensor([[64, 64]]), torch.Generator())
     expected = np.empty_like(tile)
-    render_cpu.render(tile, recipe, unbind(drawn)[0], expected)
+    render_opencv(tile, recipe, unbind(drawn)[0], expected)
     pipeline = TorchvisionPipeline(64, [dict(type='RandomHorizontalFlip', p=1.)])
     for view, to_tile in views(pipeline, tile, 1):
         assert np.array_equal(view, expected)

@@ -10,8 +10,7 @@ from ... import distributed
 from ...errors import UserError
 from ...registry import HOOKS
 from ...values import Count
-from ...views import ViewRecipe, render_cpu
-from ...views.recipe import unbind
+from ...views import ViewRecipe, render_opencv, unbind
 from .pictures import PictureHook
 
 
@@ -133,7 +132,7 @@ def plain_views(runner, indices: np.ndarray) -> Tensor:
     for slot, index in zip(out, indices.tolist()):
         tile, _ = dataset.read(index)
         sizes = torch.tensor([tile.shape[:2]])
-        render_cpu.render(tile, recipe, unbind(recipe.draw(sizes, torch.Generator()))[0], slot)
+        render_opencv(tile, recipe, unbind(recipe.draw(sizes, torch.Generator()))[0], slot)
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 

@@ -15,14 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometric_steps import QuarterTurn, Transpose
-from .photometric_steps import GaussianBlur
-from .recipe import OneOf, ViewRecipe
-from .steps import Step
-from .torch_operations import COLOURS, blur_kernels
-from .torch_strong_operations import STRONG
-
-OPERATIONS = {**COLOURS, **STRONG}
+from ..recipe import ViewRecipe
+from ..steps import GeometricStep, ImageStep, OneOf, Scope
+from ..steps.pixels import matrix_dtype
 
 
 def missing_steps(recipe: object) -> list[str]:
@@ -30,18 +25,18 @@ def missing_steps(recipe: object) -> list[str]:
     if not isinstance(recipe, ViewRecipe):
         return [type(recipe).__name__]
     return [name for name, step in _single_steps(_image_steps(recipe))
-            if not isinstance(step, GaussianBlur) and type(step).__name__ not in OPERATIONS]
+            if not step.has_rendering('torch')]
 
 
-def _image_steps(recipe: ViewRecipe) -> list[tuple[str, Step]]:
+def _image_steps(recipe: ViewRecipe) -> list[tuple[str, ImageStep]]:
     return [*recipe.before_resize, *recipe.after_resize]
 
 
-def _children(name: str, step: OneOf) -> list[tuple[str, Step]]:
+def _children(name: str, step: OneOf) -> list[tuple[str, ImageStep]]:
     return [(f'{name}.{child}', step) for child, step in step.named_steps.items()]
 
 
-def _single_steps(steps: Iterable[tuple[str, Step]]) -> list[tuple[str, Step]]:
+def _single_steps(steps: Iterable[tuple[str, ImageStep]]) -> list[tuple[str, ImageStep]]:
     """Put the steps that a :class:`OneOf` chooses from in its place, one after the other."""
     single = []
     for name, step in steps:
@@ -50,7 +45,7 @@ def _single_steps(steps: Iterable[tuple[str, Step]]) -> list[tuple[str, Step]]:
     return single
 
 
-def _single_draws(steps: Iterable[tuple[str, Step]], parameters: Mapping[str, Tensor]
+def _single_draws(steps: Iterable[tuple[str, ImageStep]], parameters: Mapping[str, Tensor]
                   ) -> Mapping[str, Tensor]:
     """Add which views undergo each of the steps that a :class:`OneOf` chooses from."""
     for name, step in steps:
@@ -80,10 +75,11 @@ class TorchRenderer:
             raise ValueError(f"{', '.join(missing)} cannot be rendered by torch, only by the CPU "
                              'renderer')
         self.recipe = recipe
-        self._turns = any(isinstance(s, (QuarterTurn, Transpose)) for s in recipe.steps)
-        self._stages = [self._stage(is_blur, list(steps), compile) for is_blur, steps in
+        self._turns = any(isinstance(step, GeometricStep) and step.turns
+                          for step in recipe.steps)
+        self._stages = [_Stage(list(steps), compile and fuses) for fuses, steps in
                         itertools.groupby(_single_steps(_image_steps(recipe)),
-                                          key=lambda entry: isinstance(entry[1], GaussianBlur))]
+                                          key=lambda entry: entry[1].fuses)]
         self._resize_matrix = (torch.compile(resize_matrix, dynamic=False) if compile
                                else resize_matrix)
 
@@ -107,33 +103,17 @@ class TorchRenderer:
         parameters = _single_draws(_image_steps(self.recipe), parameters)
         prepared = [_geometry(parameters, self.recipe)]
         for stage in self._stages:
-            prepared += [prepare(parameters) for prepare in stage.prepare]
+            prepared += stage.prepare(parameters)
         numbers = iter(_to_device(prepared, tiles.device))
         with torch.autocast(tiles.device.type, enabled=False):
             view = self._place(tiles, next(numbers))
             for stage in self._stages:
-                view = stage.apply(view, [next(numbers) for _ in stage.prepare])
+                view = stage.render(view, list(itertools.islice(numbers, len(stage.steps))))
         return view
-
-    def _stage(self, is_blur: bool, steps: list[tuple[str, Step]], compile: bool) -> '_Stage':
-        if is_blur:
-            prepare = [lambda p, name=name, step=step: blur_kernels(p, f'{name}.', step)
-                       for name, step in steps]
-            return _Stage(prepare, _blurred)
-        operations = [(OPERATIONS[type(step).__name__], name, step) for name, step in steps]
-        prepare = [lambda p, o=operation, name=name, step=step: o.prepare(p, f'{name}.', step)
-                   for operation, name, step in operations]
-
-        def chain(view: Tensor, numbers: list[Tensor]) -> Tensor:
-            for (operation, _, step), drawn in zip(operations, numbers):
-                view = operation.apply(view, drawn, step)
-            return view
-
-        return _Stage(prepare, torch.compile(chain, dynamic=False) if compile else chain)
 
     def _place(self, tiles: Tensor, geometry: Tensor) -> Tensor:
         """Cut, orient and resize: PIL's bilinear filter, antialiased where it shrinks."""
-        pixels = tiles.permute(0, 2, 3, 1).to(_matrix_dtype(tiles.device))  # B H W 3
+        pixels = tiles.permute(0, 2, 3, 1).to(matrix_dtype(tiles.device))  # B H W 3
         rows, columns = self.recipe.size
         if self.recipe.is_warped:
             pixels = _warp(pixels, geometry[:, :6].view(-1, 2, 3))
@@ -160,15 +140,21 @@ class TorchRenderer:
 
 
 class _Stage:
-    """Steps that are rendered together: a blur, or a run of steps pixel by pixel."""
+    """A run of steps that torch.compile may fuse, or of such that it may not."""
 
-    def __init__(self, prepare: list[Callable], apply: Callable[[Tensor, list[Tensor]], Tensor]):
-        self.prepare, self.apply = prepare, apply
+    def __init__(self, steps: list[tuple[str, ImageStep]], compile: bool):
+        self.steps = steps
+        self.render: Callable[[Tensor, list[Tensor]], Tensor] = (
+            torch.compile(self._chain, dynamic=False) if compile else self._chain)
 
+    def prepare(self, parameters: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the numbers of each step, (B, n), on the CPU."""
+        return [step.prepare_torch(Scope(parameters, f'{name}.')) for name, step in self.steps]
 
-def _matrix_dtype(device: torch.device) -> torch.dtype:
-    """Return what bytes are multiplied in: 11 bits hold them and weights good to 1/2000."""
-    return torch.float16 if device.type == 'cuda' else torch.float32
+    def _chain(self, view: Tensor, numbers: list[Tensor]) -> Tensor:
+        for (_, step), drawn in zip(self.steps, numbers):
+            view = step.render_torch(view, drawn)
+        return view
 
 
 def _geometry(parameters: Mapping[str, Tensor], recipe: ViewRecipe) -> Tensor:
@@ -237,25 +223,3 @@ def _warp(pixels: Tensor, frame_to_tile: Tensor) -> Tensor:
     frames = F.grid_sample(pixels.permute(0, 3, 1, 2).float(), fractions * 2 - 1,
                            padding_mode='reflection', align_corners=False)
     return frames.round().permute(0, 2, 3, 1).to(pixels.dtype)
-
-
-def _blurred(view: Tensor, kernels: list[Tensor]) -> Tensor:
-    """Convolve rows and columns with each view's kernel, edges repeated."""
-    batch, _, height, width = view.shape
-    for kernel in kernels:
-        by_row, by_column = (
-            (kernel @ _shifts(n, kernel.shape[1], view.device)).view(batch, n, n)
-            .to(_matrix_dtype(view.device)) for n in (height, width))
-        rows = view.to(by_row.dtype).flatten(1, 2) @ by_column.mT  # B 3H W
-        rows = rows.view(batch, 3, height, width).transpose(1, 2).flatten(2)  # B H 3W
-        view = (by_row @ rows).view(batch, height, 3, width).transpose(1, 2)
-        view = view.float().round()
-    return view
-
-
-def _shifts(length: int, taps: int, device: torch.device) -> Tensor:
-    """Return for each tap the matrix that it stands for, (taps, length²), flattened."""
-    offsets = torch.arange(taps, device=device) - taps // 2
-    places = torch.arange(length, device=device)
-    source = (places + offsets[:, None]).clamp(0, length - 1)  # taps length
-    return (source[..., None] == places).float().flatten(1)

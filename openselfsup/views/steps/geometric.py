@@ -11,8 +11,11 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Generator, Tensor
 
-from ..values import BelowOne, Fraction, NotNegative, Positive, Rising
-from .steps import GeometricStep, check_range, uniform
+from ...values import BelowOne, Fraction, NotNegative, Positive, Rising
+from .base import GeometricStep, check_range, registered, uniform
+
+__all__ = ['HorizontalFlip', 'QuarterTurn', 'RandomResizedCrop', 'ShiftScaleRotate', 'Transpose',
+           'VerticalFlip']
 
 
 def _maps(batch: int, linear: list[list[float]]) -> Tensor:
@@ -22,6 +25,7 @@ def _maps(batch: int, linear: list[list[float]]) -> Tensor:
     return maps
 
 
+@registered
 @dataclass(kw_only=True)
 class RandomResizedCrop(GeometricStep):
     """Crop a random part, as torchvision's transform of that name.
@@ -70,6 +74,7 @@ class RandomResizedCrop(GeometricStep):
                             torch.minimum(width, (height * high).round())], dim=-1)
 
 
+@registered
 @dataclass(kw_only=True)
 class HorizontalFlip(GeometricStep):
     """Exchange left and right.
@@ -86,6 +91,7 @@ class HorizontalFlip(GeometricStep):
         return maps, size
 
 
+@registered
 @dataclass(kw_only=True)
 class VerticalFlip(GeometricStep):
     """Exchange top and bottom.
@@ -102,6 +108,7 @@ class VerticalFlip(GeometricStep):
         return maps, size
 
 
+@registered
 @dataclass(kw_only=True)
 class Transpose(GeometricStep):
     """Exchange rows and columns.
@@ -111,11 +118,13 @@ class Transpose(GeometricStep):
     """
 
     p: Fraction = 0.5
+    turns: ClassVar[bool] = True
 
     def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         return _maps(len(size), [[0, 1], [1, 0]]), size.flip(-1)
 
 
+@registered
 @dataclass(kw_only=True)
 class QuarterTurn(GeometricStep):
     """Turn by 0, 90, 180 or 270 degrees, each equally likely.
@@ -123,6 +132,8 @@ class QuarterTurn(GeometricStep):
     Args:
         p: probability with which a view undergoes the step (and may still turn by 0).
     """
+
+    turns: ClassVar[bool] = True
 
     def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         turns = torch.randint(4, (len(size),), generator=generator)
@@ -139,6 +150,7 @@ class QuarterTurn(GeometricStep):
         return maps, new_size
 
 
+@registered
 @dataclass(kw_only=True)
 class ShiftScaleRotate(GeometricStep):
     """Shift, zoom and rotate about the middle; the frame keeps its size in pixels.

@@ -1,0 +1,97 @@
+"""What the renderings of several steps share: resizing, grey, HSV, neighbours of a pixel."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from .base import Scope
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2
+TRUNCATE = -0.5  # PIL cuts to whole numbers where OpenCV rounds
+
+
+# OpenCV
+
+def resize(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None
+           ) -> np.ndarray:
+    """Resize bilinearly to RGB, with antialiasing where the image shrinks, as PIL does."""
+    if out is None:
+        out = np.empty((*size, 3), np.uint8)
+    grows = image.shape[0] <= size[0] and image.shape[1] <= size[1]
+    if image.ndim == 2:
+        image = cv2.resize(image, size[::-1]) if grows else image
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if image.shape[:2] == size:
+        np.copyto(out, image)
+    elif grows:
+        cv2.resize(image, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+    else:
+        # OpenCV has no such resize; torch's, for bytes, is PIL's algorithm with SIMD.
+        if not image.flags.writeable:
+            image = image.copy()
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        small = F.interpolate(pixels, size=size, mode='bilinear', antialias=True)
+        np.copyto(out, small[0].permute(1, 2, 0).numpy())
+    return out
+
+
+# PIL
+
+def on_floats(change: Callable[[Any, np.ndarray, Scope], np.ndarray]) -> Callable:
+    """Turn a step's method on values 0..255, float64 (H, W, 3), into one on PIL images."""
+    def render_pil(step: Any, view: Image.Image, drawn: Scope) -> Image.Image:
+        changed = change(step, np.asarray(view).astype(np.float64), drawn)
+        return Image.fromarray(changed.round().clip(0, 255).astype(np.uint8))
+    return render_pil
+
+
+# Torch
+
+def matrix_dtype(device: torch.device) -> torch.dtype:
+    """Return what bytes are multiplied in: 11 bits hold them and weights good to 1/2000."""
+    return torch.float16 if device.type == 'cuda' else torch.float32
+
+
+def column(numbers: Tensor, which: int) -> Tensor:
+    """Return one number of each view as (B, 1, 1, 1)."""
+    return numbers[:, which, None, None, None]
+
+
+def luma(view: Tensor) -> Tensor:
+    """Return the grey (B, 1, H, W) of views (B, 3, H, W), ITU-R 601-2, in whole numbers."""
+    red, green, blue = view.split(1, 1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue + 0.5).floor()
+
+
+def to_hsv(view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hue, saturation and value (B, 1, H, W), whole numbers in [0, 255] as PIL's."""
+    red, green, blue = view.split(1, 1)
+    value, least = view.amax(1, keepdim=True), view.amin(1, keepdim=True)
+    chroma = value - least
+    some = chroma.clamp(min=1)  # where chroma is 0, so is the saturation
+    sector = torch.where(red == value, (green - blue) / some, torch.where(
+        green == value, 2 + (blue - red) / some, 4 + (red - green) / some))
+    hue = ((sector / 6 + 1).remainder(1) * 255).floor()
+    return hue, (chroma / value.clamp(min=1) * 255).floor(), value
+
+
+def from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
+    """Return views (B, 3, H, W) of whole numbers; see :func:`to_hsv`."""
+    # A channel is the value less chroma times a trapezoid of the hue, shifted for each.
+    shift = torch.tensor([5., 3., 1.], device=hue.device)[:, None, None]
+    along = (hue * (6 / 255) + shift).remainder(6)
+    trapezoid = torch.minimum(along, 4 - along).clamp(0, 1)
+    return (value * (1 - saturation / 255 * trapezoid)).round()
+
+
+def neighbours(view: Tensor, side: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Return the side² neighbours of each pixel, row by row, with edges repeated."""
+    reach, (height, width) = side // 2, view.shape[2:]
+    padded = F.pad(view, (reach,) * 4, mode='replicate').to(dtype)
+    return [padded[:, :, y:y + height, x:x + width] for y in range(side) for x in range(side)]
