@@ -11,7 +11,7 @@ from ..values import accepts, describe
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the positional ``config`` and ``--cfg-options`` to a tool's arguments."""
-    parser.add_argument('config', help='config file, e.g. configs/demo/plm_r18.py')
+    parser.add_argument('config', help='config file, or the name of one of ours: demo/plm_r18')
     add_overrides(parser, 'override single fields, e.g. optimizer.lr=0.01 epochs=5')
 
 

@@ -21,13 +21,14 @@ from ..datasets.packed import INDEX
 from ..datasets.scan import listed
 from ..engine.config import load_config
 from ..errors import UserError
+from ..shipped import is_config
 from ..values import Count
 from .arguments import checked
 
 
 def source_of(target: str, labels: bool) -> Source:
     """Return the tiles of a folder, or of the ``dataset.source`` of a config."""
-    if Path(target).suffix != '.py':
+    if not is_config(target):
         return ImageFolder(target, labels=labels)
     return build_source(load_config(target).to_dict()['dataset']['source'])
 

@@ -24,13 +24,17 @@ import torch.multiprocessing
 from .. import distributed
 from ..claims import claimed
 from ..errors import UserError
+from ..shipped import find_config
 from ..training import launch
 from ..transfer.instance import job as jobs
+
+CONFIGS = 'segmentation/detection/configs'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``openselfsup segment instance``."""
-    parser.add_argument('--config-file', required=True, metavar='YAML')
+    parser.add_argument('--config-file', required=True, metavar='YAML',
+                        help='config file, or the name of one of ours: GlaS/GlaS_R_18_FPN_1x_moco')
     parser.add_argument('--num-gpus', type=int, default=None,
                         help='GPUs of this machine; 0 runs on the CPU (default: 1 if there is one)')
     parser.add_argument('--cpu-processes', type=int, default=1,
@@ -59,8 +63,9 @@ def work(rank: int, processes: int, port: int, backend_name: str,
     where = launch.start('pytorch' if processes > 1 else 'none')
     try:
         compare = read_outcomes(args.compare)
-        job = jobs.Job(args.config_file, args.opts, args.datasets_folder, where.device,
-                           args.resume, args.eval_only)
+        config = str(find_config(args.config_file, CONFIGS, '.yaml'))
+        job = jobs.Job(config, args.opts, args.datasets_folder, where.device, args.resume,
+                       args.eval_only)
         backend = jobs.build(backend_name, job)
         # Held by rank 0; the others wait, and are ended with it where another process writes there.
         with (claimed(backend.output_dir, 'fine-tuning a detector') if rank == 0

@@ -17,6 +17,7 @@ import torch
 
 from ..claims import claimed
 from ..files import write_text
+from ..shipped import find_config
 from ..transfer.instance.job import refuse_to_overwrite
 from ..transfer.instance.yaml_config import literal, parse_overrides, read_yaml
 from ..transfer.semantic.trainer import SemanticTrainer, Settings, result_lines
@@ -72,12 +73,13 @@ def train(settings: Settings, resume: bool, cpu: bool) -> None:
     logging.info('%s\n%s', settings.out, result_lines(outcome))
 
 
+CONFIGS = 'segmentation/semantic/configs'
 INTERMIXED = True  # NAME VALUE pairs may stand between the options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``openselfsup segment semantic``."""
-    parser.add_argument('config', help='YAML of settings')
+    parser.add_argument('config', help='YAML of settings, or the name of one of ours')
     parser.add_argument('--resume', action='store_true', help='go on from OUT/latest.pth')
     parser.add_argument('--cpu', action='store_true', help='do not use a GPU')
     parser.add_argument('opts', nargs='*', metavar='NAME VALUE')
@@ -85,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Train, score and show."""
-    values = read_yaml(args.config, nested=False)
+    values = read_yaml(find_config(args.config, CONFIGS, '.yaml'), nested=False)
     for name, value in parse_overrides(args.opts).items():
         values[name] = (literal(value), 'command line')
     settings = Settings.read(values)

@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     for name in ('pretrained', 'amp', 'seed', 'deterministic', 'work_dir'):
         if getattr(args, name) is not None:
             cfg[name] = getattr(args, name)
-    cfg.work_dir = cfg.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    cfg.work_dir = cfg.work_dir or str(Path('work_dirs') / Path(cfg.filename).stem)
     from ..engine.train import dry_run, train
     from ..training import launch
     try:

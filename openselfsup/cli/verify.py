@@ -7,10 +7,10 @@ Example:
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..shipped import is_config
 
 if TYPE_CHECKING:
     from ..datasets.sources import Source
@@ -20,7 +20,7 @@ def sources(target: str, labels: bool) -> Iterator[tuple[str, 'Source']]:
     """Yield (name, source) of a folder, or of every ``source`` that a config describes."""
     from ..datasets.sources import ImageFolder, build_source
     from ..engine.config import load_config
-    if Path(target).suffix != '.py':
+    if not is_config(target):
         yield target, ImageFolder(target, labels=labels)
         return
     found = list(_described(load_config(target).to_dict(), ''))

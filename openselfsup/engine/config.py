@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal
 
 from mmengine.config import Config, ConfigDict
 
-from ..errors import UserError, located, nearest
+from ..errors import UserError
+from ..shipped import find_config
 from ..training.precision import AMP
 from ..values import Count, Positive, Range, Seed, Whole, accepts
-from .config_check import Problem, config_files, find_problems, locate, own_names
+from .config_check import Problem, base_path, config_files, find_problems, locate, own_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
     """Read a config with its bases, apply ``KEY=VALUE`` overrides and check every field.
 
     Args:
-        path: the config file.
+        path: the config file, or the name of one of ours: ``PLM_SSL/r18_bs256_ep200``.
         options: overrides such as ``'optimizer.lr=0.01'``; list items by position,
             ``'hooks.0.interval=5'``. Values are Python literals or ``dict(key=value)``, else
             strings. A dict replaces the one that stands there, as if it had ``_delete_=True``.
@@ -140,7 +141,8 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
         UserError: no such file, not Python, or any number of mistakes in the fields: all
             of them are listed with file, line, key path and the nearest valid name.
     """
-    cfg = _read(Path(path))
+    path = find_config(path)
+    cfg = _read(path)
     for name in own_names(cfg, config_files(path)) - set(Settings.__annotations__):
         cfg._cfg_dict.pop(name)
     for field in dataclasses.fields(Settings):
@@ -153,15 +155,20 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
     _import_modules(cfg)
     problems += find_problems(cfg, Settings)
     if problems:
-        raise _report(problems, Path(path), options)
+        raise _report(problems, path, options)
     return cfg
 
 
+def _get_base(base: str, file: str) -> tuple[str, str | None]:
+    """Find a base as mmengine does, and one of ours by its name."""
+    return _mmengine_get_base(base, file) if '::' in base else (str(base_path(base, file)), None)
+
+
+_mmengine_get_base = Config._get_cfg_path
+Config._get_cfg_path = staticmethod(_get_base)
+
+
 def _read(path: Path) -> Config:
-    if not path.is_file():
-        siblings = path.parent.glob('*.py') if path.parent.is_dir() else ()
-        raise UserError('no such config file', where=located(path),
-                        nearest=nearest(path.name, (p.name for p in siblings)))
     try:
         # Not lazily: what a config imports it may call, and its bases are named by _base_.
         return Config.fromfile(str(path), import_custom_modules=False, format_python_code=False,

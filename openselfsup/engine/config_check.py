@@ -16,6 +16,7 @@ from mmengine.config import Config
 
 from .. import registry
 from ..errors import UserError, nearest
+from ..shipped import shipped_config
 from ..values import accepts, annotations, choices, fault
 
 # Which registry describes the dict that stands under an argument of this name.
@@ -128,8 +129,14 @@ def config_files(path: str | Path) -> list[Path]:
                     and node.targets[0].id == '_base_'):
                 bases = ast.literal_eval(node.value)
                 bases = [bases] if isinstance(bases, str) else bases
-                waiting += [(current.parent / base).resolve() for base in bases]
+                waiting += [base_path(base, current) for base in bases]
     return files
+
+
+def base_path(base: str, file: str | Path) -> Path:
+    """Return where a ``_base_`` of a config lies: beside the config, else among our own."""
+    beside = (Path(file).parent / base).resolve()
+    return beside if beside.is_file() else shipped_config(base) or beside
 
 
 def own_names(names: Iterable[str], files: Iterable[Path]) -> set[str]:

@@ -1,0 +1,65 @@
+"""Counting the parameters of a model or of a checkpoint, part by part."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from .published import training_state_from_published
+
+# What a checkpoint's names tell about tensors that are no parameters.
+BUFFERS = re.compile(r'(running_mean|running_var|num_batches_tracked)$|^queue')
+
+
+class Entry(NamedTuple):
+    """One tensor: its name, its number of elements, and what it is."""
+
+    name: str
+    size: int
+    is_parameter: bool
+    trainable: bool
+
+
+def tensors_of(module: nn.Module) -> list[Entry]:
+    """Return the parameters and buffers of a module."""
+    return [*(Entry(name, p.numel(), True, p.requires_grad)
+              for name, p in module.named_parameters()),
+            *(Entry(name, b.numel(), False, False) for name, b in module.named_buffers())]
+
+
+def tensors_of_state(state: Mapping[str, Tensor]) -> list[Entry]:
+    """Return the tensors of a state, each told to be a parameter or not by its name."""
+    if any(name.startswith('encoder_q.0.') for name in state):  # has its backbone twice
+        state = training_state_from_published(state)
+    return [Entry(name, value.numel(), not BUFFERS.search(name),
+                  not BUFFERS.search(name) and not name.startswith('encoder_k.'))
+            for name, value in state.items()]
+
+
+def part_of(name: str) -> str:
+    """Return the part a tensor belongs to: two levels below an encoder, else one."""
+    levels = name.split('.')
+    return '.'.join(levels[:2] if levels[0].startswith('encoder') else levels[:1])
+
+
+def table(entries: Iterable[Entry]) -> str:
+    """Return the counts of every part, and their sums, as aligned text."""
+    parts: dict[str, list[int]] = {}
+    for entry in entries:
+        counts = parts.setdefault(part_of(entry.name), [0, 0, 0])
+        counts[0] += entry.size * entry.is_parameter
+        counts[1] += entry.size * entry.trainable
+        counts[2] += entry.size * (not entry.is_parameter)
+    rows = [(name, *counts) for name, counts in parts.items()]
+    for title, prefix in (('query encoder', 'encoder_q.'), ('key encoder', 'encoder_k.')):
+        if chosen := [row for row in rows if row[0].startswith(prefix)]:
+            rows.append((title, *(sum(row[i] for row in chosen) for i in (1, 2, 3))))
+    rows.append(('total', *(sum(counts[i] for counts in parts.values()) for i in (0, 1, 2))))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{'part':<{width}} {'parameters':>14} {'trainable':>14} {'buffers':>14}"]
+    for i, (name, *counts) in enumerate(rows):
+        if i == len(parts):
+            lines.append('-' * len(lines[0]))
+        lines.append(f'{name:<{width}} ' + ' '.join(f'{count:>14,}' for count in counts))
+    return '\n'.join(lines)
