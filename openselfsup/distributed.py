@@ -98,6 +98,15 @@ def all_reduce_mean(x: Tensor) -> Tensor:
     return all_reduce_sum(x) / world_size()
 
 
+def all_reduce_max(x: Tensor) -> Tensor:
+    """Return the largest ``x`` over ranks, without gradient; ``x`` is left as it is."""
+    x = x.detach()
+    if is_distributed():
+        x = x.clone()
+        dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
 def broadcast(x: Tensor, source: int = 0) -> Tensor:
     """Return rank ``source``'s ``x``, without gradient; ``x`` is left as it is."""
     x = x.detach()

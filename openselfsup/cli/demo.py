@@ -109,8 +109,9 @@ def nearest_neighbours(weights: Path) -> dict:
 
     from .. import load_backbone
     from ..datasets import ImageFolder, LabeledTileDataset
-    from ..evaluation.knn import extract_features, leave_one_out_accuracy
+    from ..evaluation.knn import leave_one_out_accuracy
     from ..models.backbones import ResNet
+    from ..training.features import extract_features
 
     tiles = LabeledTileDataset(ImageFolder(LABELED), size=EVALUATION_SIZE)
     labels = tiles.labels

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import distributed
 from ..errors import UserError
 from ..training.seeding import seed_step
-from ..training.step import LateFlag
+from ..training.finite import LateFlag
 
 
 class PretrainLoop(BaseLoop):

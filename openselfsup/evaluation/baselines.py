@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .knn import IMAGENET_MEAN, IMAGENET_STD
+from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 COLOUR_STATISTICS, COLOUR_HISTOGRAM = 'colour mean / sd', 'colour histogram'
 RANDOM_INIT, IMAGENET_INIT = 'random init', 'ImageNet init'
@@ -65,7 +65,7 @@ class Renormalised(nn.Module):
 class FeatureBank(nn.Module):
     """Several feature extractors behind one forward pass, so that a tile is decoded once.
 
-    It looks like a backbone to :func:`~openselfsup.evaluation.knn.extract_features`.
+    It looks like a backbone to :func:`~openselfsup.training.features.extract_features`.
 
     Args:
         backbones: networks by name; each maps normalised images to a list of feature maps.

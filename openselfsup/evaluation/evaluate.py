@@ -16,7 +16,6 @@ from .. import __version__
 from ..claims import claimed
 from ..datasets.labeled import LabeledTileDataset
 from ..files import atomic_file
-from ..training.features import Features, extract_all
 from . import networks
 from .baselines import (
     COLOUR_HISTOGRAM,
@@ -26,6 +25,7 @@ from .baselines import (
     Renormalised,
     imagenet_weights,
 )
+from .cached_features import Features, extract_all
 from .data import EvaluationData, Part
 from .finetune import predict, train_as_published, train_honestly
 from .frozen import TOLERANCE, Fitted, fit_knn, fit_linear

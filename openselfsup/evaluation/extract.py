@@ -15,8 +15,8 @@ from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
 from ..errors import UserError
 from ..files import atomic_file
-from ..training.precision import DTYPES
-from .knn import IMAGENET_MEAN, IMAGENET_STD, extract_features
+from ..training.features import extract_features
+from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from .neighbours import refuse_not_finite
 from .networks import weights_hash
 from .ownership import digest
@@ -54,7 +54,7 @@ def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: i
     """
     source.check()
     tiles = LabeledTileDataset(_Unlabelled(source), size, check=False)
-    features = extract_features(backbone, tiles, batch_size, mean, std, autocast=DTYPES[amp])
+    features = extract_features(backbone, tiles, batch_size, mean, std, amp)
     refuse_not_finite(features)
     return features
 

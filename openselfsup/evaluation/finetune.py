@@ -19,9 +19,13 @@ from ..datasets.labeled import LabeledTileDataset
 from ..datasets.loader import ViewLoader
 from ..datasets.sources import Source
 from ..datasets.tiles import TileDataset
-from ..training.precision import DTYPES
+from ..training.features import extract_features
+from ..training.finite import FiniteCheck, NotFinite
+from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from ..training.optimizer_step import OptimizerStep
+from ..training.schedules import cosine_with_restarts
+from ..training.seeding import seed_step
 from .data import Part
-from .knn import IMAGENET_MEAN, IMAGENET_STD, extract_features
 from .sampling import validation_split, with_replacement
 
 ETA_MIN, RESTART_EPOCHS = 4e-8, 5
@@ -198,8 +202,7 @@ def train_as_published(backbone: nn.Module, width: int, train: Source, test: Sou
 def predict(model: nn.Module, tiles: LabeledTileDataset, settings: TrainSettings,
             normalise: tuple[Sequence[float], Sequence[float]]) -> Tensor:
     """Return class probabilities (N, C) of un-augmented tiles, on the CPU."""
-    logits = extract_features(model, tiles, settings.batch_size, *normalise,
-                              autocast=DTYPES[settings.amp])
+    logits = extract_features(model, tiles, settings.batch_size, *normalise, settings.amp)
     return logits.double().softmax(1)
 
 
@@ -217,19 +220,22 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
     model.backbone.requires_grad_(not frozen)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], settings.lr,
                                 settings.momentum, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, RESTART_EPOCHS,
-                                                                    eta_min=ETA_MIN)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == 'fp16')
+    epochs = 1 if settings.debug else settings.epochs
+    rates = cosine_with_restarts(settings.lr, epochs, RESTART_EPOCHS, ETA_MIN)
+    epoch_of = _Epoch(model, loader, OptimizerStep(optimizer, device, settings.amp),
+                      Normalize(*normalise).to(device), seed)
     best, best_state, since, history = (-1.0, 0.0), None, 0, []
     chosen, diverged = {}, None
-    for epoch in range(1 if settings.debug else settings.epochs):
+    for epoch in range(epochs):
         model.train()
         model.backbone.train(not frozen or moving_statistics)
-        loader.set_position(epoch)
-        loss = _epoch(model, loader, optimizer, scaler, settings.amp, normalise)
-        schedule.step()
-        probabilities = predict(model, watched, settings, normalise)
-        if not (math.isfinite(loss) and probabilities.isfinite().all()):
+        try:
+            loss = epoch_of(epoch, rates[epoch])
+            probabilities = predict(model, watched, settings, normalise)
+            finite = bool(probabilities.isfinite().all())
+        except NotFinite:
+            loss, finite = math.nan, False
+        if not finite:
             diverged = epoch + 1
             history.append(dict(epoch=epoch + 1, loss=loss, accuracy=None, cross_entropy=None))
             break
@@ -263,22 +269,40 @@ def _exploded(history: list[dict], chosen: int, classes: int) -> int | None:
     return epochs[0] if chosen in epochs else None
 
 
-def _epoch(model: nn.Module, loader: ViewLoader, optimizer: torch.optim.Optimizer,
-           scaler: torch.amp.GradScaler, amp: str,
-           normalise: tuple[Sequence[float], Sequence[float]]) -> float:
-    """Train one epoch and return its mean loss."""
-    device = next(model.parameters()).device
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) * 255 for v in normalise)
-    total = torch.zeros((), device=device)
-    for batch in loader:
-        images = (batch['views'][0].to(device).float() - mean) / std
-        with torch.autocast(device.type, DTYPES[amp], enabled=amp != 'off'):
-            logits = model(images.contiguous(memory_format=torch.channels_last))[0].flatten(1)
-        loss = F.cross_entropy(logits.float(), batch['label'].to(device))
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        total += loss.detach() * len(images)
-    return float(total) / len(loader.dataset)
+class _Epoch:
+    """Trains a classifier for one epoch.
 
+    Args:
+        model: logits of normalised images.
+        loader: of tiles with labels.
+        step: updates the model.
+        normalize: of the input.
+        seed: of what the model draws itself.
+    """
+
+    def __init__(self, model: nn.Module, loader: ViewLoader, step: OptimizerStep,
+                 normalize: Normalize, seed: int):
+        self.model, self.loader, self.step = model, loader, step
+        self.normalize, self.seed = normalize, seed
+        self.finite = FiniteCheck(lambda: 'a smaller --lr')
+
+    def __call__(self, epoch: int, lr: float) -> float:
+        """Take every step of an epoch (from 0) at a learning rate; return the mean loss.
+
+        Raises:
+            NotFinite: a loss was NaN or infinite.
+        """
+        self.loader.set_position(epoch)
+        total = torch.zeros((), device=self.step.device)
+        for i, batch in enumerate(self.loader):
+            seed_step(self.seed, 0, epoch * len(self.loader) + i)
+            labels = batch['label'].to(self.step.device)
+            with self.step.autocast():
+                logits = self.model(self.normalize(batch['views'][0]))[0].flatten(1)
+            loss = F.cross_entropy(logits.float(), labels)
+            self.step.backward(loss)
+            self.step.update(lr)
+            self.finite.watch(dict(loss=loss), f'epoch {epoch + 1}, step {i + 1}')
+            total += loss.detach() * len(labels)
+        self.finite.check()
+        return float(total) / len(self.loader.dataset)

@@ -4,80 +4,14 @@ Nothing is trained. Similarities and votes are summed in float64, so that a resu
 neither on the batch size nor on the order of the sums.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..datasets.labeled import LabeledTileDataset
-from ..datasets.scan import default_workers
 from ..errors import UserError
 from .neighbours import refuse_not_finite
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ROWS = 1024  # queries compared at a time: bounds the memory of the similarity matrix
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode; afterwards each submodule has its former mode again."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
-@torch.no_grad()
-def extract_features(backbone: nn.Module, tiles: LabeledTileDataset | Tensor,
-                     batch_size: int = 64, mean: Sequence[float] = IMAGENET_MEAN,
-                     std: Sequence[float] = IMAGENET_STD,
-                     autocast: torch.dtype | None = None) -> Tensor:
-    """Return globally averaged features of the last feature map.
-
-    Args:
-        backbone: maps images (B, 3, H, W) to a list of feature maps (B, C, h, w). It runs
-            in eval mode where its parameters are, and keeps its mode.
-        tiles: N tiles, as a dataset or as uint8 tensor of shape (N, 3, H, W).
-        batch_size: tiles of one forward pass.
-        mean: mean of each channel, for values in [0, 1].
-        std: standard deviation of each channel, for values in [0, 1].
-        autocast: lower precision of the forward pass, None for float32.
-
-    Returns:
-        float32 tensor of shape (N, C) on the CPU.
-    """
-    device = next(backbone.parameters()).device
-    centre = torch.tensor(mean, device=device).view(3, 1, 1) * 255
-    scale = torch.tensor(std, device=device).view(3, 1, 1) * 255
-    features = []
-    with evaluating(backbone):
-        for batch in _batches(tiles, batch_size):
-            images = (batch.to(device).float() - centre) / scale
-            with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                maps = backbone(images.contiguous(memory_format=torch.channels_last))
-            features.append(maps[-1].float().mean((2, 3)).cpu())
-    return torch.cat(features)
-
-
-def _batches(tiles: LabeledTileDataset | Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Yield uint8 batches; threads read the next batch while this one is used."""
-    if isinstance(tiles, Tensor):
-        yield from tiles.split(batch_size)
-        return
-    with ThreadPoolExecutor(default_workers(), 'tiles') as pool:
-        following: list = []
-        for start in range(0, len(tiles) + batch_size, batch_size):
-            current = following
-            stop = min(start + batch_size, len(tiles))
-            following = [pool.submit(tiles.__getitem__, i) for i in range(start, stop)]
-            if current:
-                yield torch.stack([future.result()[0] for future in current])
 
 
 def knn_predict(train_features: Tensor, train_labels: Tensor, test_features: Tensor, k: int,

@@ -15,7 +15,7 @@ from ..checkpoints import detect, load, load_backbone_weights, weights_of
 from ..checkpoints.names import OURS
 from ..errors import UserError, nearest
 from ..registry import BACKBONES
-from .knn import IMAGENET_MEAN, IMAGENET_STD
+from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 MODELS = {'resnet18': dict(type='ResNet', depth=18), 'resnet34': dict(type='ResNet', depth=34),
           'resnet50': dict(type='ResNet', depth=50), 'resnet101': dict(type='ResNet', depth=101),

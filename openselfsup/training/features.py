@@ -1,150 +1,69 @@
-"""Cached features: every tile is decoded once and seen once by every network."""
+"""Features of tiles by a backbone, whatever they are for."""
 
-import hashlib
-import json
-import zipfile
-from collections.abc import Sequence
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..datasets.labeled import LabeledTileDataset
-from ..datasets.sources import Source
-from ..evaluation.baselines import RANDOM_INIT, FeatureBank
-from ..evaluation.copies import pixel_number
-from ..evaluation.data import Part
-from ..evaluation.finetune import TrainSettings
-from ..evaluation.knn import extract_features
-from ..evaluation.neighbours import refuse_not_finite
-from ..evaluation.networks import weights_hash
-from ..files import atomic_file
-from .precision import DTYPES
-
-CACHE = 'features.npz'
-PARTS = 'train', 'test'
+from ..datasets.scan import default_workers
+from .normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from .precision import autocast
 
 
-class Features:
-    """Features of some training tiles and of all test tiles, by the name of what made them.
-
-    Args:
-        tiles: int64 array, the training tiles that have features, sorted.
-        train_features: by name, float32 of shape (len(tiles), D).
-        test: by name, float32 of shape (M, D).
-        train_pixels, test_pixels: int64 of shapes (len(tiles),) and (M,), the same number for tiles
-            of the same pixels as the networks see them.
-        cached: whether they came from the disk.
-    """
-
-    def __init__(self, tiles: np.ndarray, train_features: dict[str, Tensor],
-                 test: dict[str, Tensor], train_pixels: np.ndarray, test_pixels: np.ndarray,
-                 cached: bool = False):
-        self.tiles, self._train, self.test, self.cached = tiles, train_features, test, cached
-        self._train_pixels, self.test_pixels = train_pixels, test_pixels
-
-    def shared(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the test tiles whose pixels a training tile has, and one such tile for each."""
-        test = np.flatnonzero(np.isin(self.test_pixels, self._train_pixels))
-        order = np.argsort(self._train_pixels)
-        found = np.searchsorted(self._train_pixels[order], self.test_pixels[test])
-        return test, self.tiles[order[found]]
-
-    def copies(self, indices: np.ndarray) -> np.ndarray:
-        """Return the numbers of the pixels of training tiles by their index."""
-        return self._train_pixels[np.searchsorted(self.tiles, indices)]
-
-    def train(self, name: str, indices: np.ndarray) -> Tensor:
-        """Return the features of training tiles by their index in the training part."""
-        return self._train[name][torch.from_numpy(np.searchsorted(self.tiles, indices))]
-
-    def names_for(self, seed_position: int) -> list[str]:
-        """Return what to classify for one seed: everything, and one of the random inits."""
-        inits = [name for name in self.test if name.startswith(RANDOM_INIT)]
-        others = [name for name in self.test if name not in inits]
-        return others + inits[seed_position % len(inits):][:1] if inits else others
-
-
-def extract_all(backbones: dict[str, nn.Module], train: Source, needed: np.ndarray, test: Source,
-                settings: TrainSettings, normalise: tuple[Sequence[float], Sequence[float]],
-                folder: Path, colours: bool = True) -> Features:
-    """Extract the features of training tiles ``needed`` and of the test, or read them.
-
-    What ``folder`` holds is used only if weights, tiles (path, size, time), image size,
-    precision and normalisation are the same.
-
-    Args:
-        backbones: networks by name.
-        train: training tiles.
-        needed: indices of those that are labelled, sorted.
-        test: test tiles.
-        settings: image size, batch size and precision are used.
-        normalise: mean and std of the input.
-        folder: where ``features.npz`` is kept.
-        colours: add the colour baselines.
-
-    Raises:
-        UserError: a tile cannot be read, or features are not finite.
-    """
-    parts = Part(train, needed), test
-    key = _key(backbones, parts, settings, normalise, colours)
-    found = _read(folder / CACHE, key)
-    if found is not None:
-        return Features(needed, *found, cached=True)
-    bank = FeatureBank(backbones, *normalise, colours=colours)
-    bank.to(next(bank.parameters()).device)
-    split, pixels = [], []
-    for part in parts:
-        tiles = _Numbered(LabeledTileDataset(part, settings.image_size, check=False))
-        split.append(bank.split(extract_features(bank, tiles, settings.batch_size, *normalise,
-                                                 autocast=DTYPES[settings.amp])))
-        pixels.append(tiles.numbers)
-        for name, values in split[-1].items():
-            refuse_not_finite(values, of=name)
-    arrays = {f'{part}/{name}': value.numpy() for part, values in zip(PARTS, split)
-              for name, value in values.items()}
-    arrays |= {f'{part}_pixels': numbers for part, numbers in zip(PARTS, pixels)}
-    with atomic_file(folder / CACHE) as file:
-        np.savez(file, key=np.array(key), **arrays)
-    return Features(needed, *split, *pixels)
-
-
-class _Numbered:
-    """Tiles whose pixels are numbered when they are read, see :func:`.copies.pixel_number`."""
-
-    def __init__(self, tiles: LabeledTileDataset):
-        self.tiles, self.numbers = tiles, np.zeros(len(tiles), np.int64)
-
-    def __len__(self) -> int:
-        return len(self.tiles)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        tile, label = self.tiles[index]
-        self.numbers[index] = pixel_number(tile.numpy())
-        return tile, label
-
-
-def _key(backbones: dict[str, nn.Module], parts: tuple[Source, ...], settings: TrainSettings,
-         normalise: tuple, colours: bool) -> str:
-    tiles = [[[part.path(i), part.stamp(i)] for i in range(len(part))] for part in parts]
-    text = json.dumps([list(backbones), tiles, settings.image_size, settings.amp,
-                       [list(map(float, v)) for v in normalise], colours, 'pixels'])
-    return hashlib.sha256((text + weights_hash(*backbones.values())).encode()).hexdigest()
-
-
-def _read(path: Path, key: str) -> tuple | None:
-    """Return what a cache of this key holds, as Features wants it; None if there is none."""
-    if not path.is_file():
-        return None
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode; afterwards each submodule has its former mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
     try:
-        with np.load(path) as saved:
-            arrays = {name: saved[name] for name in saved.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # a damaged cache is none
-        return None
-    if str(arrays.get('key')) != key:
-        return None
-    features = [{name.removeprefix(f'{part}/'): torch.from_numpy(values)
-                 for name, values in arrays.items() if name.startswith(f'{part}/')}
-                for part in PARTS]
-    return *features, *(arrays[f'{part}_pixels'] for part in PARTS)
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@torch.no_grad()
+def extract_features(backbone: nn.Module, tiles: LabeledTileDataset | Tensor,
+                     batch_size: int = 64, mean: Sequence[float] = IMAGENET_MEAN,
+                     std: Sequence[float] = IMAGENET_STD, amp: str = 'off') -> Tensor:
+    """Return globally averaged features of the last feature map.
+
+    Args:
+        backbone: maps images (B, 3, H, W) to a list of feature maps (B, C, h, w). It runs
+            in eval mode where its parameters are, and keeps its mode.
+        tiles: N tiles, as a dataset or as uint8 tensor of shape (N, 3, H, W).
+        batch_size: tiles of one forward pass.
+        mean: mean of each channel, for values in [0, 1].
+        std: standard deviation of each channel, for values in [0, 1].
+        amp: precision of the forward pass, 'off', 'bf16' or 'fp16'.
+
+    Returns:
+        float32 tensor of shape (N, C) on the CPU.
+    """
+    device = next(backbone.parameters()).device
+    normalize = Normalize(mean, std).to(device)
+    features = []
+    with evaluating(backbone):
+        for batch in _batches(tiles, batch_size):
+            with autocast(device, amp):
+                maps = backbone(normalize(batch))
+            features.append(maps[-1].float().mean((2, 3)).cpu())
+    return torch.cat(features)
+
+
+def _batches(tiles: LabeledTileDataset | Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Yield uint8 batches; threads read the next batch while this one is used."""
+    if isinstance(tiles, Tensor):
+        yield from tiles.split(batch_size)
+        return
+    with ThreadPoolExecutor(default_workers(), 'tiles') as pool:
+        following: list = []
+        for start in range(0, len(tiles) + batch_size, batch_size):
+            current = following
+            stop = min(start + batch_size, len(tiles))
+            following = [pool.submit(tiles.__getitem__, i) for i in range(start, stop)]
+            if current:
+                yield torch.stack([future.result()[0] for future in current])

@@ -38,6 +38,11 @@ def resolve(amp: str, device: torch.device, where: str = 'amp') -> str:
     return amp
 
 
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """Return the context of a forward pass in a precision of :func:`resolve`."""
+    return torch.autocast(device.type, DTYPES[amp], enabled=amp != 'off')
+
+
 def computes_in_bf16(device: torch.device) -> bool:
     """Return whether a device has bf16 instructions; else it is slower in bf16 than in float32."""
     if device.type == 'cuda':

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..datasets import TileDataset
 from ..errors import UserError
 from ..views import TorchRenderer, ViewRecipe, missing_steps
+from .normalization import Normalize
 
 
 class Preprocessor(nn.Module):
@@ -27,13 +28,14 @@ class Preprocessor(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float], channels_last: bool = True,
                  recipes: Sequence[ViewRecipe] = (), compile: bool = False):
         super().__init__()
-        scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
-        shift = -torch.tensor(mean, dtype=torch.float32) / torch.tensor(std, dtype=torch.float32)
-        self.register_buffer('scale', scale.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer('shift', shift.view(1, 3, 1, 1), persistent=False)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.normalize = Normalize(mean, std, channels_last)
         renderers = {id(recipe): TorchRenderer(recipe, compile) for recipe in recipes}
         self.renderers = [renderers[id(recipe)] for recipe in recipes]
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches go."""
+        return self.normalize.scale.device
 
     def forward(self, batch: dict) -> tuple[list[Tensor], Tensor | None]:
         """Return the views, V float tensors [B, 3, S, S], and view_to_tile [B, V, 2, 3] or None.
@@ -42,22 +44,16 @@ class Preprocessor(nn.Module):
             batch: ``views`` (V uint8 tensors [B, 3, S, S]) and ``view_to_tile``, or ``tiles``
                 (uint8 [B, 3, H, W]) and ``draw`` (V dicts of parameters on the CPU).
         """
-        device = self.scale.device
+        device = self.device
         if 'tiles' in batch:
             tiles = batch['tiles'].to(device, non_blocking=True)
             views = [self.normalize(render(tiles, draw))
                      for render, draw in zip(self.renderers, batch['draw'], strict=True)]
             maps = torch.stack([draw['view_to_tile'] for draw in batch['draw']], 1)
         else:
-            views = [self.normalize(view.to(device, non_blocking=True))
-                     for view in batch['views']]
+            views = [self.normalize(view) for view in batch['views']]
             maps = batch.get('view_to_tile')
         return views, None if maps is None else maps.to(device, non_blocking=True)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Normalise images [B, 3, H, W] of values in [0, 255] that are on the device already."""
-        images = images.to(torch.float32, memory_format=self.memory_format)
-        return torch.addcmul(self.shift, images, self.scale)
 
 
 def choose_render(wanted: str, dataset: TileDataset, device: torch.device) -> str:

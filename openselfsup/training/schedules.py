@@ -16,6 +16,21 @@ from ..values import NotNegative, Positive
 By = Literal['iteration', 'epoch']
 
 
+def half_cosine(time: np.ndarray) -> np.ndarray:
+    """Fall from 1 to 0 like half a cosine while ``time`` goes from 0 to 1."""
+    return 0.5 * (1 + np.cos(math.pi * time))
+
+
+def cosine_with_restarts(base_lr: float, steps: int, period: int, min_lr: float = 0.0
+                         ) -> np.ndarray:
+    """Half a cosine from ``base_lr`` towards ``min_lr``, begun anew every ``period`` steps.
+
+    SGDR of Loshchilov & Hutter 2017 (arXiv:1608.03983) with periods of one length; shape (steps,).
+    """
+    time = np.arange(steps) % period / period
+    return min_lr + (base_lr - min_lr) * half_cosine(time)
+
+
 def _warm_up(rates: np.ndarray, base_lr: float, warmup_steps: int, start: float) -> np.ndarray:
     """Replace the first ``warmup_steps`` rates by a line from start * base_lr upwards."""
     if warmup_steps > 0:
@@ -55,7 +70,7 @@ def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: NotNegativ
     warmup_steps = round(warmup_epochs * steps_per_epoch)
     total = max(epochs * steps_per_epoch - warmup_steps, 1)
     time = np.clip(_positions(by, epochs, steps_per_epoch) - warmup_steps, 0, total) / total
-    rates = min_lr + (base_lr - min_lr) * 0.5 * (1 + np.cos(math.pi * time))
+    rates = min_lr + (base_lr - min_lr) * half_cosine(time)
     return _warm_up(rates, base_lr, warmup_steps, warmup_start)
 
 

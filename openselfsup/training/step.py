@@ -1,8 +1,8 @@
 """One optimiser step: forward and backward in the chosen precision, accumulation, update."""
 
 import contextlib
-import time
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
 from ..models.parts import total_loss
-from .precision import DTYPES
+from .finite import LateFlag
+from .optimizer_step import OptimizerStep
 from .preprocessor import Preprocessor
 
 
@@ -36,10 +37,10 @@ class TrainStep:
                  optimizer: torch.optim.Optimizer, amp: str = 'bf16',
                  clip_grad: float | None = None):
         self.model, self.preprocessor, self.optimizer = model, preprocessor, optimizer
-        self.device = preprocessor.scale.device
-        self.dtype, self.clip_grad = DTYPES[amp], clip_grad
         self.algorithm = getattr(model, 'module', model)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == 'fp16')
+        clip = None if clip_grad is None else partial(nn.utils.clip_grad_norm_, max_norm=clip_grad)
+        self.optimizer_step = OptimizerStep(optimizer, preprocessor.device, amp, clip)
+        self.scaler = self.optimizer_step.scaler
 
     def __call__(self, batches: Iterable[dict], count: int, lr: float) -> dict[str, Tensor]:
         """Take a step.
@@ -55,9 +56,7 @@ class TrainStep:
         """
         outputs: dict[str, Tensor] = {}
         skips: list[LateFlag] = []
-        scale: Tensor | float = 1.0
-        if self.scaler.is_enabled():
-            scale = self.scaler.scale(torch.ones((), device=self.device))
+        scale = self.optimizer_step.loss_scale()
         for i in range(count):
             views, view_to_tile = self.preprocessor(next(batches))
             self.algorithm.begin_pass(first=i == 0, loss_scale=scale)
@@ -67,21 +66,21 @@ class TrainStep:
                     skips.append(LateFlag())
                     skips[-1].put(out['skip_step'])
                 loss = total_loss(out)
-                self.scaler.scale(loss / count if count > 1 else loss).backward()
+                self.optimizer_step.backward(loss, count)
             out['loss'] = loss
             for key, value in out.items():
                 value = value.detach().float() / count
                 outputs[key] = outputs[key] + value if i else value
         if any(skip.take() > 0 for skip in skips):  # the same on all ranks
-            self._leave_out()
+            self.optimizer_step.leave_out()
         else:
-            self._update(lr)
+            self.optimizer_step.update(lr)
         return outputs
 
     def forward(self, views: list[Tensor], view_to_tile: Tensor | None) -> dict[str, Tensor]:
         """Return the losses and monitors of one batch in the chosen precision."""
         try:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            with self.optimizer_step.autocast():
                 return self.model(views, view_to_tile)
         except ValueError as error:
             if not str(error).startswith('Expected more than 1 value per channel'):
@@ -95,52 +94,3 @@ class TrainStep:
         """Let ranks exchange gradients in the last backward pass of a step only."""
         wrapped = isinstance(self.model, DistributedDataParallel)
         return contextlib.nullcontext() if last or not wrapped else self.model.no_sync()
-
-    def _leave_out(self) -> None:
-        """Drop the gradients of a step that an algorithm asked to skip; lower the loss scale."""
-        if self.scaler.is_enabled():
-            self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _update(self, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group['lr'] = float(lr)  # a numpy number would end up in checkpoints
-        if self.clip_grad is not None:
-            self.scaler.unscale_(self.optimizer)
-            parameters = [p for g in self.optimizer.param_groups for p in g['params']]
-            nn.utils.clip_grad_norm_(parameters, self.clip_grad)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-class LateFlag:
-    """A few numbers, read some work after they are known so that a GPU never waits for the host.
-
-    Attributes:
-        waited: seconds that the host waited for a GPU. Where it hardly waits, it is the host
-            that limits the run.
-    """
-
-    def __init__(self):
-        self.waited = 0.0
-        self._host: Tensor | None = None
-        self._event: torch.cuda.Event | None = None
-
-    def put(self, flags: Tensor) -> None:
-        """Start copying ``flags`` (any small tensor) to the host."""
-        self._host = flags.to('cpu', non_blocking=True)
-        if flags.is_cuda:
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def take(self) -> list | float | None:
-        """Return the numbers put last, once, as a list or a scalar; None if there are none."""
-        if self._host is None:
-            return None
-        if self._event is not None:
-            start = time.perf_counter()
-            self._event.synchronize()
-            self.waited += time.perf_counter() - start
-        host, self._host = self._host, None
-        return host.tolist()

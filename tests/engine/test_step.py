@@ -11,7 +11,7 @@ from openselfsup.errors import UserError
 from openselfsup.models.method import BaseMethod
 from openselfsup.models.parts import total_loss
 from openselfsup.training.preprocessor import Preprocessor, choose_render
-from openselfsup.training.step import LateFlag, TrainStep
+from openselfsup.training.step import TrainStep
 from openselfsup.views import ViewRecipe, render_opencv, unbind
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -92,13 +92,6 @@ def test_gradients_are_gone_after_a_step():
     model, step = make()
     step(iter([batch(4)]), 1, lr=0.1)
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_late_flag_is_read_once():
-    flag = LateFlag()
-    assert flag.take() is None
-    flag.put(torch.tensor([1.0, 0.0]))
-    assert flag.take() == [1.0, 0.0] and flag.take() is None
 
 
 def test_total_loss_sums_terms_only():

@@ -2,9 +2,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from openselfsup.errors import UserError
 from openselfsup.registry import SCHEDULES
+from openselfsup.training.schedules import cosine_with_restarts
 
 
 def build(**cfg):
@@ -41,3 +43,14 @@ def test_min_lr_is_where_the_cosine_ends():
 def test_unknown_unit_is_refused():
     with pytest.raises(UserError, match="'iteration' or 'epoch'"):
         build(type='Cosine', by='steps')
+
+
+def test_restarts_are_those_of_torch():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.3)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 5, eta_min=4e-8)
+    rates = []
+    for _ in range(13):
+        rates.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    np.testing.assert_allclose(cosine_with_restarts(0.3, 13, 5, 4e-8), rates, rtol=1e-12)

@@ -17,10 +17,10 @@ from ... import distributed
 from ...datasets.labeled import LabeledTileDataset
 from ...errors import UserError
 from ...evaluation.frozen import fit_linear
-from ...evaluation.knn import extract_features, leave_one_out_accuracy
+from ...evaluation.knn import leave_one_out_accuracy
 from ...evaluation.sampling import hold_out
 from ...registry import HOOKS
-from ...training.precision import DTYPES
+from ...training.features import extract_features
 from ...values import Count, Positive, Seed, Share
 from .metrics import METRICS, MetricsHook
 
@@ -84,7 +84,7 @@ class ProbeHook(Hook):
         normalize = runner.cfg.normalize
         features = extract_features(runner.algorithm.backbone, self.tiles, self.batch_size,
                                     normalize['mean'], normalize['std'],
-                                    DTYPES[runner.amp])
+                                    runner.amp)
         found = self.scores(features)
         self._write(runner, step, epoch, found)
         said = '  '.join(f'{name} {value:.3f}' for name, value in found.items())

@@ -1,0 +1,106 @@
+"""Whether the losses of a step were finite, learnt without making a GPU wait for the host."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import distributed
+from ..errors import UserError
+
+
+class NotFinite(UserError):
+    """A loss was NaN or infinite."""
+
+
+class LateFlag:
+    """A few numbers, read some work after they are known so that a GPU never waits for the host.
+
+    Attributes:
+        waited: seconds that the host waited for a GPU. Where it hardly waits, it is the host
+            that limits the run.
+    """
+
+    def __init__(self):
+        self.waited = 0.0
+        self._host: Tensor | None = None
+        self._event: torch.cuda.Event | None = None
+
+    def put(self, flags: Tensor) -> None:
+        """Start copying ``flags`` (any small tensor) to the host."""
+        self._host = flags.to('cpu', non_blocking=True)
+        if flags.is_cuda:
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def take(self) -> list | float | None:
+        """Return the numbers put last, once, as a list or a scalar; None if there are none."""
+        if self._host is None:
+            return None
+        if self._event is not None:
+            start = time.perf_counter()
+            self._event.synchronize()
+            self.waited += time.perf_counter() - start
+        host, self._host = self._host, None
+        return host.tolist()
+
+
+class FiniteCheck:
+    """Learns one step late whether all loss terms were finite, and who wants to stop.
+
+    Ranks share what they learn in one collective a step, so that all of them leave together.
+    Call :meth:`check` before anything that must not hold spoilt weights is written.
+
+    Args:
+        advice: returns what an error tells the user to expect; called when there is one.
+
+    Attributes:
+        flag: what is read late; ``flag.waited`` tells how long the host waited for a GPU.
+        stopped: whether a rank asked to stop.
+    """
+
+    def __init__(self, advice: Callable[[], str]):
+        self.advice, self.flag, self.stopped = advice, LateFlag(), False
+        self._terms: dict[str, Tensor] = {}
+        self._where = ''
+
+    def watch(self, losses: dict[str, Tensor], where: str, stop: bool = False) -> None:
+        """Check the step before, and begin to learn of this one.
+
+        Args:
+            losses: scalar terms by name, on all ranks the same names.
+            where: the step, as an error names it.
+            stop: whether this rank wants to stop; alone it is heard at once.
+
+        Raises:
+            NotFinite: see :meth:`check`.
+        """
+        self.check()
+        self._terms, self._where = {k: v.detach() for k, v in losses.items()}, where
+        flags = (~torch.isfinite(torch.stack(list(self._terms.values())))).float()
+        if distributed.is_distributed():
+            flags = torch.cat([flags, flags.new_full((1,), float(stop))])
+            flags = distributed.all_reduce_max(flags)
+        else:
+            self.stopped = self.stopped or stop
+        self.flag.put(flags)
+
+    def check(self) -> None:
+        """Look at the step that was watched last, if that has not been done.
+
+        Raises:
+            NotFinite: a term of it was NaN or infinite; names the term and the step.
+        """
+        flags = self.flag.take()
+        if flags is None:
+            return
+        self.stopped = self.stopped or any(flags[len(self._terms):])
+        spoilt = [name for name, flag in zip(self._terms, flags) if flag]
+        if spoilt:
+            values = {name: self._terms[name].item() for name in spoilt}
+            told = [f'{name} on another rank' if math.isfinite(value) else f'{name} = {value}'
+                    for name, value in values.items()]
+            raise NotFinite(f"{', '.join(told)} is not finite", where=self._where,
+                            expected=self.advice())

@@ -1,0 +1,67 @@
+"""From a loss to changed weights: what all training loops do alike."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .precision import autocast
+
+Clip = Callable[[list[nn.Parameter]], object]
+
+
+class OptimizerStep:
+    """Precision, loss scaling, clipping and update of one optimiser.
+
+    ::
+
+        with step.autocast():
+            loss = ...
+        step.backward(loss)
+        step.update(lr)
+
+    Args:
+        optimizer: over the parameters to train.
+        device: where they are.
+        amp: 'off', 'bf16' or 'fp16' (with loss scaling), see :func:`.precision.resolve`.
+        clip: bounds the gradients of a list of parameters in place, or None.
+
+    Attributes:
+        scaler: of the loss; its state belongs into checkpoints. It does nothing but for fp16.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, amp: str = 'off',
+                 clip: Clip | None = None):
+        self.optimizer, self.device, self.amp, self.clip = optimizer, device, amp, clip
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == 'fp16')
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of forward passes; losses are computed in float32."""
+        return autocast(self.device, self.amp)
+
+    def loss_scale(self) -> Tensor | float:
+        """Return what losses are multiplied by before they are propagated."""
+        if not self.scaler.is_enabled():
+            return 1.0
+        return self.scaler.scale(torch.ones((), device=self.device))
+
+    def backward(self, loss: Tensor, batches: int = 1) -> None:
+        """Add the gradients of a loss that is one of ``batches`` of this step."""
+        self.scaler.scale(loss / batches if batches > 1 else loss).backward()
+
+    def update(self, lr: float) -> None:
+        """Move the weights at a learning rate and forget the gradients."""
+        for group in self.optimizer.param_groups:
+            group['lr'] = float(lr)  # a numpy number would end up in checkpoints
+        if self.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            self.clip([p for g in self.optimizer.param_groups for p in g['params']])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def leave_out(self) -> None:
+        """Forget the gradients without an update, and lower the loss scale."""
+        if self.scaler.is_enabled():
+            self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
+        self.optimizer.zero_grad(set_to_none=True)
