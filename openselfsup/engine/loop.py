@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .. import distributed
 from ..errors import UserError
-from ..training.seeding import seed_step
 from ..training.finite import LateFlag
+from ..training.seeding import seed_step
 
 
 class PretrainLoop(BaseLoop):
