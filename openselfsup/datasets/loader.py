@@ -6,9 +6,7 @@ the system allows it. Raw tiles are gathered by threads: reading releases Python
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -16,6 +14,7 @@ import torch
 
 from ..errors import UserError
 from .memory import Allocate, pinned, recycled
+from .prefetch import prefetch
 from .processes import ViewProcesses, can_fork
 from .scan import default_workers
 from .tiles import TileDataset
@@ -137,7 +136,10 @@ class ViewLoader:
 
     def _in_place(self, epoch: int, todo: range) -> Iterator[dict]:
         for iteration in todo:
-            yield self._wait_for(partial(self.make_batch, epoch, iteration))
+            start = time.perf_counter()
+            batch = self.make_batch(epoch, iteration)
+            self._count_wait(time.perf_counter() - start)
+            yield batch
 
     def _ahead(self, epoch: int, todo: range) -> Iterator[dict]:
         """Yield batches that threads make, or let processes make, before they are asked for."""
@@ -145,17 +147,8 @@ class ViewLoader:
             self._started = ViewProcesses(self.make_batch, self.dataset, self.workers,
                                           self.workers + PREFETCH + HELD, self.batch_size)
         make = self._from_process if self.processes else self.make_batch
-        pool = ThreadPoolExecutor(self.workers, 'views', self._enter_thread())
-        waiting: deque[Future] = deque()
-        try:
-            for iteration in todo:
-                waiting.append(pool.submit(make, epoch, iteration))
-                if len(waiting) == self.workers + PREFETCH:
-                    yield self._wait_for(waiting.popleft().result)
-            while waiting:
-                yield self._wait_for(waiting.popleft().result)
-        finally:  # also when the iterator is dropped or the consumer is interrupted
-            pool.shutdown(wait=True, cancel_futures=True)
+        yield from prefetch(partial(make, epoch), todo, self.workers, self.workers + PREFETCH,
+                            'views', self._enter_thread(), self._count_wait)
 
     def _from_process(self, epoch: int, iteration: int) -> dict:
         batch = self._started.make_batch(epoch, iteration)
@@ -172,11 +165,8 @@ class ViewLoader:
         device = torch.cuda.current_device()
         return lambda: torch.cuda.set_device(device)
 
-    def _wait_for(self, result: Callable[[], dict]) -> dict:
-        start = time.perf_counter()
-        batch = result()
-        self.data_wait += time.perf_counter() - start
-        return batch
+    def _count_wait(self, seconds: float) -> None:
+        self.data_wait += seconds
 
 
 def _pinned_copy(view: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,14 @@
 """Features of tiles by a backbone, whatever they are for."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 
 from ..datasets.labeled import LabeledTileDataset
+from ..datasets.prefetch import prefetch
 from ..datasets.scan import default_workers
 from .normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from .precision import autocast
@@ -55,15 +56,11 @@ def extract_features(backbone: nn.Module, tiles: LabeledTileDataset | Tensor,
 
 
 def _batches(tiles: LabeledTileDataset | Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Yield uint8 batches; threads read the next batch while this one is used."""
+    """Yield uint8 batches; threads read the next one while this one is used."""
     if isinstance(tiles, Tensor):
         yield from tiles.split(batch_size)
         return
-    with ThreadPoolExecutor(default_workers(), 'tiles') as pool:
-        following: list = []
-        for start in range(0, len(tiles) + batch_size, batch_size):
-            current = following
-            stop = min(start + batch_size, len(tiles))
-            following = [pool.submit(tiles.__getitem__, i) for i in range(start, stop)]
-            if current:
-                yield torch.stack([future.result()[0] for future in current])
+    ready = prefetch(lambda index: tiles[index][0], range(len(tiles)), default_workers(),
+                     2 * batch_size, 'tiles')
+    while batch := list(itertools.islice(ready, batch_size)):
+        yield torch.stack(batch)

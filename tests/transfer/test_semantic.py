@@ -20,8 +20,11 @@ from openselfsup.datasets.prepare.report import Report
 from openselfsup.datasets.prepare.synthetic import draw_glands
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
+from openselfsup.models.parts import total_loss
+from openselfsup.transfer.semantic.config import SemanticConfig
 from openselfsup.transfer.semantic.data import MaskDataset, crop_batch
-from openselfsup.transfer.semantic.trainer import SemanticTrainer, Settings, loss_function
+from openselfsup.transfer.semantic.losses import segmentation_losses
+from openselfsup.transfer.semantic.trainer import SemanticTrainer, learning_rates
 
 SEMANTIC = Path(__file__).resolve().parents[2] / 'segmentation' / 'semantic'
 
@@ -44,29 +47,29 @@ def tiles(tmp_path_factory) -> Path:
     return folder
 
 
-def settings(tiles: Path, out: Path, **more) -> Settings:
-    return Settings(**{**dict(data=str(tiles), out=str(out), crop=64, batch_size=4, width=16,
-                              iterations=2, amp=False, lr=2e-3), **more})
+def config(tiles: Path, out: Path, **more) -> SemanticConfig:
+    return SemanticConfig(**{**dict(data=str(tiles), out=str(out), crop=64, batch_size=4, width=16,
+                                    iterations=2, amp='off', lr=2e-3), **more})
 
 
 def test_it_learns_and_scores_pooled_pixels(tiles, tmp_path):
-    trainer = SemanticTrainer(settings(tiles, tmp_path, iterations=40), torch.device('cpu'))
+    trainer = SemanticTrainer(config(tiles, tmp_path, iterations=40), torch.device('cpu'))
     trainer.fit()
     seen = []
-    outcome = trainer.evaluate(lambda i, truth, found: seen.append((truth, found)))
+    results = trainer.evaluate(lambda i, truth, found: seen.append((truth, found)))
     truth, found = (np.concatenate([p[k].ravel() for p in seen]) for k in (0, 1))
     counted = truth != 255
     gland = 2 * ((truth == 1) & (found == 1)).sum() / (
         (truth == 1).sum() + (found == 1)[counted].sum())
-    assert outcome['scores']['classes']['gland']['dice'] == pytest.approx(gland)
+    assert results['scores']['classes']['gland']['dice'] == pytest.approx(gland)
     assert gland > 0.7
-    assert outcome == json.loads((tmp_path / 'results.json').read_text())
+    assert results == json.loads((tmp_path / 'results.json').read_text())
 
 
 def test_a_frozen_backbone_stays_as_it_was(tiles, tmp_path):
     body = ResNet(18)
     torch.save(dict(state_dict=body.state_dict()), tmp_path / 'b.pth')
-    trainer = SemanticTrainer(settings(tiles, tmp_path / 'o', freeze=True,
+    trainer = SemanticTrainer(config(tiles, tmp_path / 'o', freeze=True,
                                        backbone=str(tmp_path / 'b.pth')), torch.device('cpu'))
     trainer.fit()
     for name, value in trainer.model.backbone.state_dict().items():
@@ -74,9 +77,9 @@ def test_a_frozen_backbone_stays_as_it_was(tiles, tmp_path):
 
 
 def test_resumed_equals_uninterrupted(tiles, tmp_path):
-    whole = SemanticTrainer(settings(tiles, tmp_path / 'a', iterations=4), torch.device('cpu'))
+    whole = SemanticTrainer(config(tiles, tmp_path / 'a', iterations=4), torch.device('cpu'))
     whole.fit()
-    first = SemanticTrainer(settings(tiles, tmp_path / 'b', iterations=4), torch.device('cpu'))
+    first = SemanticTrainer(config(tiles, tmp_path / 'b', iterations=4), torch.device('cpu'))
     stop = first._batch
 
     def killed(iteration: int):
@@ -86,7 +89,7 @@ def test_resumed_equals_uninterrupted(tiles, tmp_path):
     first._batch = killed
     with pytest.raises(KeyboardInterrupt):
         first.fit()
-    second = SemanticTrainer(settings(tiles, tmp_path / 'b', iterations=4), torch.device('cpu'))
+    second = SemanticTrainer(config(tiles, tmp_path / 'b', iterations=4), torch.device('cpu'))
     second.fit(resume=True)
     assert second.started_at > 0
     for (name, a), b in zip(whole.model.state_dict().items(), second.model.state_dict().values()):
@@ -96,16 +99,43 @@ def test_resumed_equals_uninterrupted(tiles, tmp_path):
 def test_a_run_goes_on_with_its_model_and_says_what_else_changed(tiles, tmp_path, caplog):
     caplog.set_level('INFO', 'openselfsup.transfer')
     logging.getLogger('openselfsup').propagate = True
-    SemanticTrainer(settings(tiles, tmp_path), torch.device('cpu')).fit()
-    more = SemanticTrainer(settings(tiles, tmp_path, iterations=3, weight_decay=0.5),
+    SemanticTrainer(config(tiles, tmp_path), torch.device('cpu')).fit()
+    more = SemanticTrainer(config(tiles, tmp_path, iterations=3, weight_decay=0.5),
                            torch.device('cpu'))
     more.fit(resume=True)
     assert 'weight_decay was 0.01, is now 0.5' in caplog.text and more.started_at == 2
     saved = load(tmp_path / 'latest.pth')
     assert saved['optimizer']['param_groups'][0]['weight_decay'] == 0.5
-    other = SemanticTrainer(settings(tiles, tmp_path, width=8), torch.device('cpu'))
+    other = SemanticTrainer(config(tiles, tmp_path, width=8), torch.device('cpu'))
     with pytest.raises(UserError, match='another model or other classes: width was 16, is now 8'):
         other.fit(resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiles, tmp_path):
+    trainer = SemanticTrainer(config(tiles, tmp_path, iterations=30), torch.device('cpu'))
+    batch = trainer._batch
+    trainer._batch = lambda i: batch(i) if i < 4 else (batch(i)[0] * torch.nan, batch(i)[1])
+    with pytest.raises(UserError, match=f'iteration 5: loss_entropy = nan, loss_dice = nan is not '
+                                        f'finite.*{tmp_path}/latest.pth'):
+        trainer.fit()
+    assert load(tmp_path / 'latest.pth')['iteration'] == 3
+
+
+def test_precisions_have_the_names_that_they_have_everywhere(tiles, tmp_path):
+    for word, amp in ((True, 'bf16'), (False, 'off'), ('fp16', 'fp16'), ('auto', 'auto')):
+        assert SemanticConfig.read(dict(amp=(word, 'x.yaml'))).amp == amp
+    with pytest.raises(UserError, match="amp is 'half', expected one of auto, bf16"):
+        SemanticConfig.read(dict(amp=('half', 'x.yaml')))
+    assert not config(tiles, tmp_path).changes(dict(amp=False))
+    with pytest.raises(UserError, match='fp16 needs a GPU'):
+        SemanticTrainer(config(tiles, tmp_path, amp='fp16'), torch.device('cpu'))
+
+
+def test_rates_rise_in_a_line_and_fall_like_a_cosine():
+    rates = learning_rates(2.0, 100)
+    np.testing.assert_allclose(rates[:6], [0.4, 0.8, 1.2, 1.6, 2.0, 2.0])
+    assert rates[52] == pytest.approx(1 + np.cos(np.pi * 47 / 95))
+    assert learning_rates(2.0, 1).tolist() == [2.0]
 
 
 def test_ignored_pixels_give_no_loss_and_no_gradient():
@@ -113,12 +143,16 @@ def test_ignored_pixels_give_no_loss_and_no_gradient():
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     masks = torch.randint(0, 3, (2, 4, 4))
     masks[:, :2] = 255
-    loss_function(logits, masks, 255).backward()
+    total(logits, masks, 255).backward()
     assert logits.grad[:, :, :2].abs().max() == 0 and logits.grad[:, :, 2:].abs().min() > 0
     other = logits.detach().clone()
     other[:, :, :2] = 9
-    assert loss_function(other, masks, 255) == loss_function(logits, masks, 255)
-    assert loss_function(logits, torch.full((2, 4, 4), 255), 255) == 0
+    assert total(other, masks, 255) == total(logits, masks, 255)
+    assert total(logits, torch.full((2, 4, 4), 255), 255) == 0
+
+
+def total(*args):
+    return total_loss(segmentation_losses(*args))
 
 
 def pairs_of(folder: Path, image: np.ndarray, mask: np.ndarray) -> list:
@@ -156,15 +190,16 @@ def test_codes_become_classes_and_others_are_refused(tmp_path):
 
 def test_mistakes_in_a_config_are_told_at_once():
     with pytest.raises(UserError) as error:
-        Settings.read(dict(iteration=(3, 'x.yaml'), lr=('fast', 'x.yaml'), depth=(34, 'x.yaml')))
+        SemanticConfig.read(dict(iteration=(3, 'x.yaml'), lr=('fast', 'x.yaml'),
+                                 depth=(34, 'x.yaml')))
     assert "did you mean 'iterations'" in str(error.value) and 'lr is' in str(error.value)
     bad = dict(lr=-1.0, seed=-1, batch_size=0, iterations=2.5, depth=19, classes='gland',
                codes=[0, 255], data=7, weight_decay=float('nan'), freeze='yes')
     with pytest.raises(UserError) as error:
-        Settings.read({name: (value, 'x.yaml') for name, value in bad.items()})
+        SemanticConfig.read({name: (value, 'x.yaml') for name, value in bad.items()})
     assert all(f'x.yaml: {name} is {value!r}, expected ' in str(error.value)
                for name, value in bad.items())
-    read = Settings.read(dict(lr=('3e-4', 'x.yaml'), codes=({0: 0}, 'x.yaml')))
+    read = SemanticConfig.read(dict(lr=('3e-4', 'x.yaml'), codes=({0: 0}, 'x.yaml')))
     assert read.lr == 3e-4 and read.codes == {0: 0}
 
 
@@ -201,16 +236,16 @@ def test_masks_of_other_codes_are_refused_before_training_and_learned_as_told(
         for kind in ('images', 'masks')})
     out = tmp_path / 'out'
     with pytest.raises(UserError) as error:
-        SemanticTrainer(settings(tiles, out, **own, codes={0: 0, 1: 1}), torch.device('cpu'))
+        SemanticTrainer(config(tiles, out, **own, codes={0: 0, 1: 1}), torch.device('cpu'))
     assert told in str(error.value) and not out.exists()
     codes = yaml.safe_load(told)['codes']
-    trainer = SemanticTrainer(settings(tiles, out, **own, codes=codes, iterations=40),
+    trainer = SemanticTrainer(config(tiles, out, **own, codes=codes, iterations=40),
                               torch.device('cpu'))
     assert (trainer.test_set.read(0)[1] == (np.asarray(Image.open(tiles / 'test/masks/0.png')) == 1)
             ).all()
     if form == '0 and 255':  # the same masks from here on
         return
     trainer.fit()
-    outcome = trainer.evaluate()
-    assert outcome['scores']['classes']['gland']['dice'] > 0.7
-    assert 'gland' in outcome['data']['facts']['train'] and not outcome['data']['notes']
+    results = trainer.evaluate()
+    assert results['scores']['classes']['gland']['dice'] > 0.7
+    assert 'gland' in results['data']['facts']['train'] and not results['data']['notes']

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from ...datasets.decode import read_tile
 from ...datasets.prepare.mask_codes import CodeTable
-from ...datasets.prepare.mask_folders import Pair
+from ...datasets.prepare.mask_folders import Pair, judge, pair_masks, survey
 from ...datasets.prepare.masks import read_mask
+from ...datasets.prepare.report import Report
+from ...datasets.scan import listed
 from ...errors import UserError
 from ...files import read_json
+from .config import SemanticConfig
 
 
 class MaskDataset:
@@ -53,6 +56,37 @@ class MaskDataset:
         if mask.colours != self.table.colours or (labels < 0).any():
             raise UserError('holds values that are no class', where=str(mask_path))
         return image, labels.astype(np.uint8)
+
+
+def open_data_sets(config: SemanticConfig) -> tuple[MaskDataset, MaskDataset, Report]:
+    """Read what a config names, down to the last mask.
+
+    Returns:
+        The training and the test set, and what was found in them: facts and notes.
+
+    Raises:
+        UserError: everything that cannot be trained on or scored, in one report.
+    """
+    c = config
+    folders = [c.train_images, c.train_masks, c.test_images, c.test_masks]
+    classes, ignore = c.classes, c.ignore_index
+    if c.data is not None:
+        folders = [str(Path(c.data) / split / kind) for split in ('train', 'test')
+                   for kind in ('images', 'masks')]
+        if classes is None:
+            classes, ignore = read_classes(c.data)
+    if None in folders or not classes:
+        raise UserError('the config names no data', expected='data: FOLDER, or train_images, '
+                        'train_masks, test_images, test_masks and classes')
+    table, report = CodeTable(classes, ignore, c.codes), Report('tiles with masks')
+    pairs = [pair_masks(*folders[:2], report), pair_masks(*folders[2:], report)]
+    found = [survey(own, table, name, report) for own, name in zip(pairs, ('train', 'test'))]
+    if not report.problems:
+        judge(*found, table, report)
+    if report.problems:
+        raise UserError(listed(f'{len(report.problems)} problems of the images and masks',
+                               report.problems))
+    return MaskDataset(pairs[0], table), MaskDataset(pairs[1], table), report
 
 
 def read_classes(folder: str | Path) -> tuple[list[str], int]:

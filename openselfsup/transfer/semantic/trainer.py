@@ -1,161 +1,106 @@
 """Training and scoring of a U-Net on tiles with masks."""
 
 import logging
-import math
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...checkpoints import load, load_backbone_weights, refuse_spoilt, save
-from ...datasets.prepare.mask_codes import CodeTable
-from ...datasets.prepare.mask_folders import judge, pair_masks, survey
-from ...datasets.prepare.report import Report
-from ...datasets.scan import listed
-from ...errors import UserError
+from ...datasets.prefetch import prefetch
 from ...files import write_json
+from ...models.parts import total_loss
+from ...training.features import evaluating
+from ...training.finite import FiniteCheck
+from ...training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from ...training.optimizer_step import OptimizerStep
+from ...training.precision import autocast, resolve
+from ...training.progress import Meter, ProgressLine
+from ...training.schedules import half_cosine
+from ...training.seeding import seed_step
 from ..instance.data import batch_indices
-from .data import MaskDataset, crop_batch, read_classes
+from .config import SemanticConfig
+from .data import crop_batch, open_data_sets
+from .losses import segmentation_losses
 from .metrics import Confusion
-from .settings import Settings
 from .unet import UNet
 
 PROTOCOL = 'semantic-segmentation-v1'
-_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-
-
-def data_sets(settings: Settings) -> tuple[MaskDataset, MaskDataset, Report]:
-    """Read what the settings name, down to the last mask.
-
-    Returns:
-        The training and the test set, and what was found in them: facts and notes.
-
-    Raises:
-        UserError: everything that cannot be trained on or scored, in one report.
-    """
-    s = settings
-    folders = [s.train_images, s.train_masks, s.test_images, s.test_masks]
-    classes, ignore = s.classes, s.ignore_index
-    if s.data is not None:
-        folders = [str(Path(s.data) / split / kind) for split in ('train', 'test')
-                   for kind in ('images', 'masks')]
-        if classes is None:
-            classes, ignore = read_classes(s.data)
-    if None in folders or not classes:
-        raise UserError('the config names no data', expected='data: FOLDER, or train_images, '
-                        'train_masks, test_images, test_masks and classes')
-    table, report = CodeTable(classes, ignore, s.codes), Report('tiles with masks')
-    pairs = [pair_masks(*folders[:2], report), pair_masks(*folders[2:], report)]
-    found = [survey(own, table, name, report) for own, name in zip(pairs, ('train', 'test'))]
-    if not report.problems:
-        judge(*found, table, report)
-    if report.problems:
-        raise UserError(listed(f'{len(report.problems)} problems of the images and masks',
-                               report.problems))
-    return MaskDataset(pairs[0], table), MaskDataset(pairs[1], table), report
-
-
-def loss_function(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
-    """Cross-entropy plus soft Dice over the pixels that count.
-
-    Args:
-        logits: [B, C, H, W], float32.
-        masks: classes, int64 [B, H, W].
-        ignore_index: value of pixels that do not count; a batch without any other gives 0.
-    """
-    counted = masks != ignore_index
-    target = masks.masked_fill(~counted, 0)
-    entropy = F.cross_entropy(logits, target, reduction='none')[counted].sum()
-    entropy = entropy / counted.sum().clamp(min=1)
-    truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1) * counted[:, None]
-    found = logits.softmax(1) * counted[:, None]
-    both, sizes = (truth * found).sum((0, 2, 3)), (truth + found).sum((0, 2, 3))
-    there = truth.sum((0, 2, 3)) > 0
-    dice = 1 - 2 * both / sizes.clamp(min=1e-6)
-    return entropy + (dice * there).sum() / there.sum().clamp(min=1)
+LATEST = 'latest.pth'
 
 
 class SemanticTrainer:
     """A U-Net, its training and its scores.
 
     Args:
-        settings: what to run.
+        config: what to run.
         device: where.
 
     Raises:
-        UserError: images or masks that cannot be used.
+        UserError: images or masks that cannot be used, or a precision that the device lacks.
     """
 
-    def __init__(self, settings: Settings, device: torch.device):
-        self.settings, self.device = settings, device
+    def __init__(self, config: SemanticConfig, device: torch.device):
+        self.config, self.device = config, device
+        self.amp = resolve(config.amp, device)
         self.log = logging.getLogger('openselfsup.transfer')
-        self.train_set, self.test_set, self.found = data_sets(settings)
+        self.train_set, self.test_set, self.found = open_data_sets(config)
         for name, fact in self.found.facts.items():
             self.log.info('%s: %s', name, fact)
         for note in self.found.notes:
             self.log.warning('%s', note)
-        torch.manual_seed(settings.seed)
-        model = UNet(settings.depth, len(self.train_set.classes), settings.width)
-        if settings.backbone:
-            self.log.info('%s', load_backbone_weights(model.backbone, settings.backbone))
+        torch.manual_seed(config.seed)
+        model = UNet(config.depth, len(self.train_set.classes), config.width)
+        if config.backbone:
+            self.log.info('%s', load_backbone_weights(model.backbone, config.backbone))
         else:
             self.log.info('random initialisation: the config names no backbone')
-        if settings.freeze:
+        if config.freeze:
             model.backbone.requires_grad_(False)
         self.model = model.to(device, memory_format=torch.channels_last)
+        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD).to(device)
         self.started_at = 0
 
     def fit(self, resume: bool = False) -> None:
-        """Train; write ``latest.pth`` every tenth of the way, and go on from it to resume."""
-        s, out = self.settings, Path(self.settings.out)
+        """Train; write ``latest.pth`` every tenth of the way, and go on from it to resume.
+
+        A run that goes on equals one that was never interrupted: batches, rates and what the
+        model draws are functions of the iteration.
+
+        Raises:
+            UserError: the checkpoint is of another model, or a loss is not finite.
+        """
+        c, every = self.config, max(self.config.iterations // 10, 1)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, s.lr, weight_decay=s.weight_decay)
-        if resume and (out / 'latest.pth').exists():
-            checkpoint = load(out / 'latest.pth')
-            refuse_spoilt(checkpoint, str(out / 'latest.pth'))
-            for change in s.changes(checkpoint.get('settings', {})):
-                self.log.warning('the config has changed: %s', change)
-            self.model.load_state_dict(checkpoint['model'])
-            optimizer.load_state_dict(checkpoint['optimizer'])
-            for group in optimizer.param_groups:  # of the config as it is now
-                group['weight_decay'] = s.weight_decay
-            self.started_at = min(checkpoint['iteration'], s.iterations)
+        optimizer = torch.optim.AdamW(trained, c.lr, weight_decay=c.weight_decay)
+        step = OptimizerStep(optimizer, self.device, self.amp)
+        if resume and self._latest.exists():
+            self._resume(step)
+        rates = learning_rates(c.lr, c.iterations)
         self.model.train()
-        if s.freeze:
+        if c.freeze:
             self.model.backbone.eval()  # its statistics belong to its weights
-        since, total = time.perf_counter(), 0.0
-        every = max(s.iterations // 10, 1)
-        with ThreadPoolExecutor(1, 'tiles') as pool:
-            waiting = pool.submit(self._batch, self.started_at)
-            for iteration in range(self.started_at, s.iterations):
-                images, masks = waiting.result()
-                waiting = pool.submit(self._batch, iteration + 1)
-                for group in optimizer.param_groups:
-                    group['lr'] = s.lr * _cosine(iteration, s.iterations)
-                with self._autocast():
-                    logits = self.model(self._normalised(images))
-                loss = loss_function(logits.float(), masks.to(self.device),
-                                     self.train_set.ignore_index)
-                if not torch.isfinite(loss):
-                    raise UserError(f'the loss is not finite at iteration {iteration}',
-                                    expected='a smaller lr')
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total += float(loss.detach())
-                if (iteration + 1) % every == 0 or iteration + 1 == s.iterations:
-                    count = (iteration % every) + 1
-                    self.log.info('iteration %d  loss %.3f  %.2f s/it', iteration + 1,
-                                  total / count, (time.perf_counter() - since) / count)
+        finite, meter = FiniteCheck(self._advice), Meter()
+        batches = prefetch(self._batch, range(self.started_at, c.iterations), 1, 2, 'tiles')
+        with ProgressLine(self.log, c.iterations, self.started_at) as progress:
+            progress.open('iteration', c.iterations, self.started_at)
+            for iteration, batch in enumerate(batches, self.started_at):
+                losses = self._step(step, batch, iteration, rates[iteration])
+                finite.watch(losses, f'iteration {iteration + 1}')
+                meter.add(losses)
+                progress.advance()
+                if (iteration + 1) % every == 0 or iteration + 1 == c.iterations:
+                    finite.check()  # before anything is saved
+                    found = meter.take()
+                    progress.record(f'iteration {iteration + 1}/{c.iterations}', dict(
+                        loss=sum(found.values.values()), **found.values, lr=rates[iteration],
+                        images_per_s=c.batch_size * found.steps / found.seconds))
                     save(dict(model=self.model.state_dict(), optimizer=optimizer.state_dict(),
-                              iteration=iteration + 1, settings=asdict(s)), out / 'latest.pth')
-                    since, total = time.perf_counter(), 0.0
+                              scaler=step.scaler.state_dict(), iteration=iteration + 1,
+                              settings=asdict(c)), self._latest)
 
     def evaluate(self, each: Callable[[int, np.ndarray, np.ndarray], None] | None = None) -> dict:
         """Score the test set, pixels pooled; write and return ``results.json``.
@@ -170,54 +115,68 @@ class SemanticTrainer:
             confusion.add(mask, found)
             if each is not None:
                 each(index, mask, found)
-        outcome = dict(protocol=PROTOCOL, run=dict(
-            torch=torch.__version__, device=str(self.device), settings=asdict(self.settings),
-            initialised=self.settings.backbone or 'random'), tiles=len(self.test_set),
-            data=dict(facts=self.found.facts, notes=self.found.notes),
+        results = dict(protocol=PROTOCOL, run=dict(
+            torch=torch.__version__, device=str(self.device), precision=self.amp,
+            settings=asdict(self.config), initialised=self.config.backbone or 'random'),
+            tiles=len(self.test_set), data=dict(facts=self.found.facts, notes=self.found.notes),
             scores=confusion.scores())
-        write_json(Path(self.settings.out) / 'results.json', outcome)
-        return outcome
+        write_json(Path(self.config.out) / 'results.json', results)
+        return results
 
     @torch.no_grad()
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Return the classes, uint8 [H, W], of an image, uint8 [H, W, 3] RGB."""
-        self.model.eval()
         height, width = image.shape[:2]
         pad = [(0, -height % 32), (0, -width % 32), (0, 0)]
         pixels = torch.from_numpy(np.pad(image, pad, mode='edge')).permute(2, 0, 1)[None]
-        with self._autocast():
-            logits = self.model(self._normalised(pixels))
+        with evaluating(self.model), autocast(self.device, self.amp):
+            logits = self.model(self.normalize(pixels))
         return logits[0, :, :height, :width].argmax(0).to(torch.uint8).cpu().numpy()
 
+    @property
+    def _latest(self) -> Path:
+        return Path(self.config.out) / LATEST
+
+    def _step(self, step: OptimizerStep, batch: tuple[Tensor, Tensor], iteration: int,
+              lr: float) -> dict[str, Tensor]:
+        """Take one optimiser step; return its losses."""
+        seed_step(self.config.seed, 0, iteration)
+        images, masks = batch
+        with step.autocast():
+            logits = self.model(self.normalize(images))
+        losses = segmentation_losses(logits.float(), masks.to(self.device),
+                                     self.train_set.ignore_index)
+        step.backward(total_loss(losses))
+        step.update(lr)
+        return losses
+
+    def _resume(self, step: OptimizerStep) -> None:
+        """Load ``latest.pth`` and say what has changed since."""
+        checkpoint = load(self._latest)
+        refuse_spoilt(checkpoint, str(self._latest))
+        for change in self.config.changes(checkpoint.get('settings', {})):
+            self.log.warning('the config has changed: %s', change)
+        self.model.load_state_dict(checkpoint['model'])
+        step.optimizer.load_state_dict(checkpoint['optimizer'])
+        if checkpoint.get('scaler'):  # empty but for fp16
+            step.scaler.load_state_dict(checkpoint['scaler'])
+        for group in step.optimizer.param_groups:  # of the config as it is now
+            group['weight_decay'] = self.config.weight_decay
+        self.started_at = min(checkpoint['iteration'], self.config.iterations)
+
+    def _advice(self) -> str:
+        last = self._latest if self._latest.exists() else None
+        return f'finite losses; the last good checkpoint is {last}, try a smaller lr or amp off'
+
     def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        s = self.settings
-        indices = batch_indices(len(self.train_set), s.batch_size, iteration, s.seed)
-        rng = np.random.default_rng((s.seed, 2, iteration))
-        return crop_batch(self.train_set, indices, s.crop, rng)
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (_MEAN, _STD))
-        images = (images.to(self.device).float() - mean) / std
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.amp)
+        c = self.config
+        indices = batch_indices(len(self.train_set), c.batch_size, iteration, c.seed)
+        rng = np.random.default_rng((c.seed, 2, iteration))
+        return crop_batch(self.train_set, indices, c.crop, rng)
 
 
-def _cosine(iteration: int, iterations: int) -> float:
-    warmup = max(iterations // 20, 1)
-    if iteration < warmup:
-        return (iteration + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(iterations - warmup, 1)))
-
-
-def result_lines(outcome: dict) -> str:
-    """Return the scores as lines of text, one a class."""
-    scores = outcome['scores']
-    lines = [f'{"class":<24}{"Dice":>8}{"IoU":>8}{"share":>8}']
-    total = sum(c['pixels'] for c in scores['classes'].values()) or 1
-    for name, c in scores['classes'].items():
-        cells = ''.join(f'{"-":>8}' if c[k] is None else f'{c[k]:8.3f}' for k in ('dice', 'iou'))
-        lines.append(f'{name:<24}{cells}{c["pixels"] / total:8.3f}')
-    lines.append(f'{"mean":<24}{scores["mean_dice"]:8.3f}{scores["mean_iou"]:8.3f}')
-    return '\n'.join([*lines, *outcome['data']['notes']])
+def learning_rates(lr: float, iterations: int) -> np.ndarray:
+    """Return the rate of each iteration: a line to ``lr`` over 5 %, then half a cosine to 0."""
+    warmup, time = max(iterations // 20, 1), np.arange(iterations)
+    falling = half_cosine((time - warmup) / max(iterations - warmup, 1))
+    return lr * np.where(time < warmup, (time + 1) / warmup, falling)

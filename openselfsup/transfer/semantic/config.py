@@ -6,13 +6,16 @@ from typing import Any, get_args, get_origin
 
 from ...errors import UserError, nearest
 from ...models.backbones.resnet import LAYERS
+from ...training.precision import AMP
 
 _FIXED = ('backbone', 'classes', 'codes', 'depth', 'freeze', 'ignore_index', 'width')
+# YAML reads off and on as truth values; configs of earlier versions have true and false.
+_SWITCH = {True: 'bf16', False: 'off'}
 _LEAST = dict(width=1, crop=32, batch_size=1, iterations=1, lr=1e-12, weight_decay=0, seed=0)
 
 
 @dataclass
-class Settings:
+class SemanticConfig:
     """What a semantic config may set.
 
     Attributes:
@@ -31,7 +34,7 @@ class Settings:
         iterations: optimiser steps.
         lr: peak of AdamW's learning rate; cosine to 0 after a warm-up of 5 %.
         weight_decay: of AdamW.
-        amp: compute layers in bfloat16.
+        amp: precision of the layers, 'auto', 'bf16', 'fp16' or 'off'; true is bf16, false is off.
         seed: of everything random.
         out: where to write.
     """
@@ -53,13 +56,13 @@ class Settings:
     iterations: int = 5000
     lr: float = 3e-4
     weight_decay: float = 1e-2
-    amp: bool = True
+    amp: str = 'auto'
     seed: int = 0
     out: str = 'work_dirs/semantic'
 
     @classmethod
-    def read(cls, values: dict[str, tuple[Any, str]]) -> 'Settings':
-        """Make settings from (value, where from) by name.
+    def read(cls, values: dict[str, tuple[Any, str]]) -> 'SemanticConfig':
+        """Make a config from (value, where from) by name.
 
         Raises:
             UserError: unknown names, or values of a wrong type or range, all at once.
@@ -91,6 +94,8 @@ class Settings:
             UserError: a run cannot go on with the difference.
         """
         now = asdict(self)
+        if isinstance(before.get('amp'), bool):
+            before = before | dict(amp=_SWITCH[before['amp']])
         other = {name: f'{name} was {value!r}, is now {now[name]!r}'
                  for name, value in before.items() if name in now and value != now[name]}
         other.pop('out', None)
@@ -105,6 +110,11 @@ def _checked(name: str, value: Any, kind: Any, default: Any) -> Any:
     """Return a value in the type of its setting; raise ValueError with what was expected."""
     if value is None and default is None:
         return None
+    if name == 'amp':
+        value = _SWITCH.get(value, value) if isinstance(value, bool) else value
+        if value not in AMP:
+            raise ValueError('one of ' + ', '.join(AMP))
+        return value
     kinds = [k for k in (get_args(kind) or (kind,)) if k is not type(None)]
     wanted = get_origin(kinds[0]) or kinds[0]
     if wanted is float and type(value) in (int, str):  # YAML takes 3e-4 for text
