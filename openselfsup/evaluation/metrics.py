@@ -4,27 +4,121 @@ Every score is computed under weights of the tiles, so that one implementation s
 plain value (all weights 1) and a thousand resamples at once (how often each tile was drawn).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import UserError
 
-SCORES = ('accuracy', 'balanced_accuracy', 'macro_f1', 'precision', 'recall', 'auroc',
-          'calibration_error')
 BINS = 15
 _CHUNK = 100  # resamples at a time: bounds the memory at _CHUNK x N weights
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """N tiles of C classes under R weightings: what a score is computed from.
+
+    Attributes:
+        labels: int64 array of shape (N,), the true classes in 0..C-1.
+        probabilities: array of shape (N, C), rows sum to 1.
+        weights: array of shape (R, N), at least 0.
+        confusion: summed weights, shape (R, C, C), indexed ``[r, true class, predicted class]``.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    weights: np.ndarray
+    confusion: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Weight of each class that was recognised, (R, C)."""
+        return np.einsum('rcc->rc', self.confusion)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Weight of each true class, (R, C)."""
+        return self.confusion.sum(2)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Weight of each predicted class, (R, C)."""
+        return self.confusion.sum(1)
+
+
+#: Every score by name, in the order of the tables. Each maps :class:`Weighed` to (R,) values.
+SCORES: dict[str, Callable[[Weighed], np.ndarray]] = {}
+
+
+def metric(function: Callable[[Weighed], np.ndarray]) -> Callable[[Weighed], np.ndarray]:
+    """Add a score under the name of its function; results, tables and intervals then have it."""
+    SCORES[function.__name__] = function
+    return function
+
+
+@metric
+def accuracy(tiles: Weighed) -> np.ndarray:
+    """Share of the tiles whose class is recognised."""
+    return tiles.right.sum(1) / tiles.truth.sum(1)
+
+
+@metric
+def balanced_accuracy(tiles: Weighed) -> np.ndarray:
+    """Mean recall of the classes that there are."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return _mean_where(tiles.right / tiles.truth, tiles.truth > 0)
+
+
+@metric
+def macro_f1(tiles: Weighed) -> np.ndarray:
+    """Mean F1 of the classes that there are."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        f1 = 2 * tiles.right / (tiles.truth + tiles.predicted)
+    return _mean_where(f1, tiles.truth > 0)
+
+
+@metric
+def precision(tiles: Weighed) -> np.ndarray:
+    """Mean precision of the classes that there are; 0 for one that is never predicted."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        values = np.where(tiles.predicted > 0, tiles.right / tiles.predicted, 0.0)
+    return _mean_where(values, tiles.truth > 0)
+
+
+@metric
+def recall(tiles: Weighed) -> np.ndarray:
+    """Mean recall: what :func:`balanced_accuracy` is; both names are reported."""
+    return balanced_accuracy(tiles)
+
+
+@metric
+def auroc(tiles: Weighed) -> np.ndarray:
+    """Mean area under the ROC curve, one class against the rest; ties count half.
+
+    NaN where only one class has weight.
+    """
+    each = _auroc(tiles.labels, tiles.probabilities, tiles.weights)
+    return _mean_where(each, tiles.truth > 0)
+
+
+@metric
+def calibration_error(tiles: Weighed) -> np.ndarray:
+    """Expected calibration error over 15 equally wide bins of confidence.
+
+    Guo et al. 2017, arXiv 1706.04599, eq. 3.
+    """
+    confidence = tiles.probabilities.max(1)
+    gap = (tiles.probabilities.argmax(1) == tiles.labels) - confidence
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    per_bin = np.zeros((len(tiles.labels), BINS))
+    per_bin[np.arange(len(tiles.labels)), bins] = gap
+    return np.abs(tiles.weights @ per_bin).sum(1) / tiles.weights.sum(1)
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray,
           weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Return every score of :data:`SCORES` under R weightings of the tiles.
-
-    Precision, recall, F1 and AUROC (one class against the rest, ties count half) are means
-    over the classes that have weight among ``labels``; a class that is never predicted has
-    precision 0. ``recall`` therefore equals ``balanced_accuracy``; both names are given
-    because both are reported. ``calibration_error`` is the expected calibration error over
-    15 equally wide bins of confidence (Guo et al. 2017, arXiv:1706.04599, eq. 3).
 
     Args:
         labels: int64 array of shape (N,), the true classes in 0..C-1.
@@ -32,7 +126,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray,
         weights: array of shape (R, N), at least 0; ones of shape (1, N) by default.
 
     Returns:
-        Arrays of shape (R,); NaN for AUROC where only one class has weight.
+        Arrays of shape (R,).
 
     Raises:
         UserError: there is no tile, or the classifier knows fewer classes than the labels or
@@ -43,19 +137,8 @@ def score(labels: np.ndarray, probabilities: np.ndarray,
     weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, float)
     if not (weights.sum(1) > 0).all():
         raise ValueError('nothing can be scored under weights that are all 0')
-    matrix = confusion(labels, probabilities, weights)  # R x C x C
-    right, truth, said = (np.einsum('rcc->rc', matrix), matrix.sum(2), matrix.sum(1))
-    present = truth > 0
-    with np.errstate(divide='ignore', invalid='ignore'):
-        recall = np.where(present, right / truth, np.nan)
-        precision = np.where(said > 0, right / said, 0.0)
-        f1 = 2 * right / (truth + said)
-    mean_recall = np.nanmean(recall, 1)
-    return dict(
-        accuracy=right.sum(1) / truth.sum(1), balanced_accuracy=mean_recall,
-        macro_f1=_mean_where(f1, present), precision=_mean_where(precision, present),
-        recall=mean_recall, auroc=_mean_where(_auroc(labels, probabilities, weights), present),
-        calibration_error=_calibration_error(labels, probabilities, weights))
+    tiles = Weighed(labels, probabilities, weights, confusion(labels, probabilities, weights))
+    return {name: compute(tiles) for name, compute in SCORES.items()}
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray,
@@ -156,12 +239,3 @@ def _auroc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -
                            / (positives.sum(1) * negatives.sum(1)))
     return np.stack(columns, 1)
 
-
-def _calibration_error(labels: np.ndarray, probabilities: np.ndarray,
-                       weights: np.ndarray) -> np.ndarray:
-    confidence = probabilities.max(1)
-    gap = (probabilities.argmax(1) == labels) - confidence
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    per_bin = np.zeros((len(labels), BINS))
-    per_bin[np.arange(len(labels)), bins] = gap
-    return np.abs(weights @ per_bin).sum(1) / weights.sum(1)

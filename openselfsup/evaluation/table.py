@@ -13,6 +13,11 @@ HEADINGS = dict(accuracy='Accuracy', balanced_accuracy='Balanced', macro_f1='Mac
                 calibration_error='Calibration error')
 
 
+def heading(name: str) -> str:
+    """Return what a table calls a score."""
+    return HEADINGS.get(name) or name.replace('_', ' ').capitalize()
+
+
 def columns_of(names: str) -> list[str]:
     """Return the scores that a comma-separated list names.
 
@@ -32,7 +37,7 @@ def columns_of(names: str) -> list[str]:
 
 def results_table(results: Results, columns: list[str]) -> str:
     """Return the summary as a table: mean ± sd over seeds, 95 % interval of the first column."""
-    header = ['Protocol', 'Features', 'Labels', 'Seeds', *(HEADINGS[name] for name in columns),
+    header = ['Protocol', 'Features', 'Labels', 'Seeds', *(heading(name) for name in columns),
               '95 % interval']
     lines = [header]
     for line in results.summary:
