@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.results import Results, Row, Summary, read_results
-from ..evaluation.table import HEADINGS, diverged, percent
+from ..evaluation.table import diverged, heading, percent
 from ..files import atomic_file
 from . import page
 from .curves import plot_curves
@@ -153,7 +153,7 @@ def scores_table(lines: Sequence[Summary], names: Sequence[str] | None = None) -
                     + ''.join(numbers) + '</tr>')
     return ('<div class="scroll"><table>\n<thead><tr>'
             + ''.join(f'<th>{escape(name)}</th>' for name in head)
-            + ''.join(f'<th class="number">{HEADINGS[name]}</th>' for name in COLUMNS)
+            + ''.join(f'<th class="number">{heading(name)}</th>' for name in COLUMNS)
             + '</tr></thead>\n<tbody>'
             + '\n'.join(body) + '</tbody></table></div>')
 

@@ -1,0 +1,97 @@
+"""The code of the pages on what can be added runs as it is written."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from openselfsup.errors import UserError
+from tests.test_docs import REPO, blocks
+
+SMALL = ['--cfg-options', 'epochs=1', 'dataset.recipe.size=32', 'global_batch_size=16',
+         'log_interval=1']
+TILES = f'dataset.source.root={REPO}/data/demo/kather2016'
+
+
+@pytest.fixture
+def module_of(tmp_path, monkeypatch):
+    """Write the first block of a page as a module and import it."""
+    def write(page: str, name: str):
+        (tmp_path / f'{name}.py').write_text(blocks(f'docs/extend/{page}.md')[0])
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return importlib.import_module(name)
+    return write
+
+
+def run(folder: Path, *words: str) -> str:
+    answer = subprocess.run([sys.executable, '-m', 'openselfsup', *words], cwd=folder, text=True,
+                            capture_output=True, timeout=240, env={
+                                **os.environ, 'PYTHONPATH': f'{folder}:{REPO}'})
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+def train_page(page: str, module: str, folder: Path, *options: str) -> str:
+    """Run a page's module and config, in the folder that holds the module, for one epoch."""
+    config = blocks(f'docs/extend/{page}.md')[1].replace("'configs/", f"'{REPO}/configs/")
+    (folder / 'my_config.py').write_text(config)
+    return run(folder, 'train', 'my_config.py', '--work-dir', 'OUT', *SMALL, *options)
+
+
+def test_the_backbone_trains_and_is_read_back(module_of, tmp_path):
+    from openselfsup import load_backbone
+    module = module_of('backbone', 'my_backbone')
+    train_page('backbone', 'my_backbone', tmp_path, TILES)
+    run(tmp_path, 'extract-backbone', 'OUT/latest.pth', 'backbone.pth')
+    backbone = load_backbone(str(tmp_path / 'backbone.pth'))
+    assert type(backbone) is module.SmallNet
+    trained = torch.load(tmp_path / 'OUT/latest.pth', weights_only=True)['state_dict']
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, trained[f'encoder_q.backbone.{name}'])
+
+
+def test_the_source_is_trained_on(module_of, tmp_path):
+    module_of('source', 'my_source')
+    tiles = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
+    np.save(tmp_path / 'tiles.npy', tiles)
+    said = train_page('source', 'my_source', tmp_path)
+    assert '32 tiles' in said
+
+
+def test_the_kind_of_data_set_writes_lists_and_reports(module_of, tmp_path):
+    from openselfsup.datasets.prepare.report import Report
+    module, report = module_of('dataset_kind', 'my_kind'), Report('mine')
+    for name in ('adipose/train_1', 'adipose/test_1', 'tumour/train_1', 'tumour/other_1'):
+        path = tmp_path / 'src' / f'{name}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    module.prepare_mine(tmp_path / 'src', tmp_path / 'dst', report)
+    lists = tmp_path / 'dst/meta'
+    assert (lists / 'train.txt').read_text() == 'adipose/train_1.png 0\ntumour/train_1.png 1\n'
+    assert (lists / 'test.txt').read_text() == 'adipose/test_1.png 0\n'
+    assert report.facts == {'train tiles': 2, 'test tiles': 1}
+    assert len(report.problems) == 1 and 'other_1' in report.problems[0]
+    assert len(report.notes) == 1 and '8000' in report.notes[0]
+    with pytest.raises(UserError, match='layout'):
+        module.prepare_mine(tmp_path / 'src/tumour', tmp_path / 'dst', report)
+
+
+def test_the_metric_is_scored_with_its_interval(module_of, monkeypatch):
+    from openselfsup.evaluation import metrics
+    monkeypatch.setattr(metrics, 'SCORES', dict(metrics.SCORES))
+    module_of('metric', 'my_metric')
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    probabilities = rng.dirichlet(np.ones(3), 200)
+    found = metrics.score(labels, probabilities)['specificity']
+    said = probabilities.argmax(1)
+    expected = np.mean([((said != c) & (labels != c)).sum() / (labels != c).sum()
+                        for c in range(3)])
+    np.testing.assert_allclose(found, [expected])
+    low, high = metrics.interval(metrics.bootstrap(labels, probabilities)['specificity'])
+    assert low < expected < high
