@@ -1,13 +1,15 @@
 # make demo   install, pretrain PLM on the bundled tiles, show what happened
 # make test   install, run the tests
-# make lint   check the style
+# make check  style, types, the documentation built strictly, the wheel installed and used
+# make docs   build the documentation into site/
+# make matrix the tests on Python 3.10 and 3.12, and on the lowest versions that we allow
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 # Two processes of one thread each; a file stays in one process, its fixtures are made once.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test test-slow check lint docs matrix clean
 
 install: $(VENV)/installed
 
@@ -30,8 +32,32 @@ test: install
 test-slow: install
 	$(PYTEST) tests -m 'slow or not slow'
 
-lint: install
-	$(PY) -m pip install --quiet ruff && $(PY) -m ruff check .
+check: lint docs wheel-test
+
+lint: install $(VENV)/checking
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+docs: install $(VENV)/checking
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+$(VENV)/checking: pyproject.toml | $(VENV)/installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# One environment after the other, each removed when its tests have passed.
+matrix: install
+	$(PY) -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(call suite,3.10,highest)
+	$(call suite,3.12,highest)
+	$(call suite,3.10,lowest-direct)
+
+define suite
+	$(PY) -m uv venv --quiet --clear --python $(1) $(VENV)-matrix
+	$(PY) -m uv pip install --quiet --python $(VENV)-matrix --resolution $(2) -e '.[test]'
+	OMP_NUM_THREADS=1 $(VENV)-matrix/bin/python -m pytest -n 2 --dist loadfile -q tests
+	rm -rf $(VENV)-matrix
+endef
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-matrix build site *.egg-info

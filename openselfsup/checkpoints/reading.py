@@ -93,7 +93,7 @@ def _not_readable(path: Path, is_zip: bool, error: Exception) -> UserError:
     if 'unexpected EOF' in str(error) or 'truncated' in str(error):
         return _truncated(path)
     if 'TorchScript' in str(error):
-        return _needs_code(path, 'a TorchScript program', 
+        return _needs_code(path, 'a TorchScript program',
                            'torch.jit.load({path}, map_location="cpu")')
     if found := _objects_in(path, is_zip, error):
         return _needs_code(path, f'Python objects besides tensors ({shorten(found)})',

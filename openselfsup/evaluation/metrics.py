@@ -238,4 +238,3 @@ def _auroc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -
             columns.append((positives * below).sum(1)
                            / (positives.sum(1) * negatives.sum(1)))
     return np.stack(columns, 1)
-
