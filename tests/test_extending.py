@@ -43,18 +43,6 @@ def train_page(page: str, module: str, folder: Path, *options: str) -> str:
     return run(folder, 'train', 'my_config.py', '--work-dir', 'OUT', *SMALL, *options)
 
 
-def test_the_backbone_trains_and_is_read_back(module_of, tmp_path):
-    from openselfsup import load_backbone
-    module = module_of('backbone', 'my_backbone')
-    train_page('backbone', 'my_backbone', tmp_path, TILES)
-    run(tmp_path, 'extract-backbone', 'OUT/latest.pth', 'backbone.pth')
-    backbone = load_backbone(str(tmp_path / 'backbone.pth'))
-    assert type(backbone) is module.SmallNet
-    trained = torch.load(tmp_path / 'OUT/latest.pth', weights_only=True)['state_dict']
-    for name, value in backbone.state_dict().items():
-        assert torch.equal(value, trained[f'encoder_q.backbone.{name}'])
-
-
 def test_the_source_is_trained_on(module_of, tmp_path):
     module_of('source', 'my_source')
     tiles = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
@@ -95,3 +83,24 @@ def test_the_metric_is_scored_with_its_interval(module_of, monkeypatch):
     np.testing.assert_allclose(found, [expected])
     low, high = metrics.interval(metrics.bootstrap(labels, probabilities)['specificity'])
     assert low < expected < high
+
+
+def test_the_view_step_is_the_same_in_all_renderings(module_of, tmp_path, monkeypatch):
+    from openselfsup.views import TorchRenderer, ViewRecipe, render_opencv, render_pil, unbind
+    from openselfsup.views.steps import base
+    monkeypatch.setitem(base.STEPS, 'Posterize', None)  # gone again after the test
+    module_of('view_step', 'my_steps')
+    recipe = ViewRecipe(48, dict(posterize=dict(type='Posterize', p=0.5, bits=1)))
+    tiles = torch.randint(0, 256, (16, 3, 48, 48), dtype=torch.uint8)
+    drawn = recipe.draw(torch.full((16, 2), 48), torch.Generator().manual_seed(0))
+    views = TorchRenderer(recipe)(tiles, drawn)
+    changed = 0
+    for tile, view, one in zip(tiles, views, unbind(drawn)):
+        pixels = np.ascontiguousarray(tile.permute(1, 2, 0).numpy())
+        by_opencv, by_pil = np.empty_like(pixels), np.empty_like(pixels)
+        render_opencv(pixels, recipe, one, by_opencv)
+        render_pil(pixels, recipe, one, by_pil)
+        np.testing.assert_array_equal(by_opencv, by_pil)
+        np.testing.assert_array_equal(view.permute(1, 2, 0).numpy(), by_pil)
+        changed += not np.array_equal(by_pil, pixels)
+    assert 2 <= changed <= 14
