@@ -4,15 +4,22 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from .checkpoints import architecture_of, backbone_state_dict, load, load_backbone_weights
+from .checkpoints import (
+    BackboneRecord,
+    architecture_of,
+    backbone_record,
+    backbone_state_dict,
+    load,
+    load_backbone_weights,
+)
 from .errors import UserError
 from .registry import BACKBONES
 
 
-def load_backbone(path: str | Path, depth: int | None = None, out_indices: tuple[int, ...] = (4,),
-                  **arguments: Any) -> nn.Module:
+def load_backbone(path: str | Path, depth: int | None = None,
+                  out_indices: tuple[int, ...] | None = None, **arguments: Any) -> nn.Module:
     """Build the backbone that a file of weights belongs to, filled and in evaluation mode.
 
     ``load_backbone('work_dirs/demo/latest.pth')(images)`` gives a list of feature maps
@@ -23,29 +30,68 @@ def load_backbone(path: str | Path, depth: int | None = None, out_indices: tuple
         path: our checkpoints and extracted weights, those of PLM, CA2CL, OpenSelfSup, MoCo,
             torchvision, timm and detectron2.
         depth: refuse weights of another depth; by default the depth is told from the weights.
-        out_indices: stages whose feature maps are returned, 1 to 4.
+        out_indices: stages of a ResNet whose feature maps are returned, 1 to 4; by default the
+            last one.
         arguments: further arguments of the backbone, such as ``norm_cfg``.
 
     Raises:
-        UserError: the file cannot be read, holds no ResNet or ResNeXt, or one of another depth.
+        UserError: the file cannot be read, holds no ResNet or ResNeXt and does not say what else,
+            one of another depth, or a class of the user's own that is not imported.
     """
     checkpoint = load(path)
+    record = backbone_record(checkpoint, str(path))
     state, _ = backbone_state_dict(checkpoint)
+    stages = {} if out_indices is None else dict(out_indices=tuple(out_indices))
+    if record is not None and record.config is not None and not record.is_resnet:
+        if depth is not None:
+            raise UserError(f"this backbone is a {record.config['type']}, not a ResNet of depth "
+                            f'{depth}', where=str(path))
+        config = known_config(record, str(path)) | stages | arguments
+    else:
+        known = record.config_for_use() if record is not None else None
+        norm = {'norm_cfg': known['norm_cfg']} if known and known.get('norm_cfg') else {}
+        config = _resnet_config(state, depth, str(path), norm | arguments) | stages
+    backbone = BACKBONES.build(config)
+    report = load_backbone_weights(backbone, checkpoint)
+    logging.getLogger(__name__).info('%s: %s: %s', path, architecture_of(state) or config['type'],
+                                     report)
+    return backbone.eval()
+
+
+def _resnet_config(state: dict[str, Tensor], depth: int | None, where: str,
+                   arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of the ResNet or ResNeXt that weights belong to."""
     network = architecture_of(state)
     if network is None:
         raise UserError('these weights belong to no ResNet or ResNeXt of a known depth',
-                        where=str(path))
+                        where=where)
     if depth not in (None, network.depth):
-        raise UserError(f'these weights are of a {network}, not of depth {depth}',
-                        where=str(path))
+        raise UserError(f'these weights are of a {network}, not of depth {depth}', where=where)
     if 'bn1.running_mean' not in state and 'norm_cfg' not in arguments:
         raise UserError(
-            'these weights were trained without BatchNorm', where=str(path),
+            'these weights were trained without BatchNorm', where=where,
             expected="the norm of that training, e.g. norm_cfg=dict(type='GN', num_groups=32)")
     if network.family == 'ResNeXt':
         arguments = dict(groups=network.groups, width_per_group=network.width) | arguments
-    backbone = BACKBONES.build(dict(type=network.family, depth=network.depth,
-                                    out_indices=tuple(out_indices), **arguments))
-    report = load_backbone_weights(backbone, checkpoint)
-    logging.getLogger(__name__).info('%s: %s: %s', path, network, report)
-    return backbone.eval()
+    return dict(type=network.family, depth=network.depth, **arguments)
+
+
+def known_config(record: BackboneRecord, where: str) -> dict[str, Any]:
+    """Return the config that a checkpoint's backbone can be built from here.
+
+    Modules that a checkpoint names are not imported: reading a file runs no code.
+
+    Raises:
+        UserError: its class is not registered; what to import is said.
+    """
+    config = record.config_for_use()
+    try:
+        BACKBONES.get(config['type'])
+    except UserError:
+        modules = ', '.join(record.imports)
+        raise UserError(
+            f"the backbone of this checkpoint is a '{config['type']}', which is not registered",
+            where=where, expected=f'{modules} to be imported first: by `import {modules}` in '
+            f"Python, or by ft_le.py's --custom_imports {' '.join(record.imports)}" if modules
+            else 'the module that registers it to be imported first') from None
+    return config

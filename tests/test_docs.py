@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from openselfsup import load_backbone
+from openselfsup.checkpoints import detect, load
+
 REPO = Path(__file__).resolve().parents[1]
 
 
@@ -26,7 +29,11 @@ def test_the_worked_example_of_a_new_method_trains(tmp_path):
         capture_output=True, timeout=240)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert 'SimSiam' in answer.stdout and 'loss_cosine' in answer.stdout
-    assert (tmp_path / 'run/epoch_1.pth').exists()
+    checkpoint = load(tmp_path / 'run/epoch_1.pth')
+    assert detect(checkpoint) == 'ours'
+    state, loaded = checkpoint['state_dict'], load_backbone(tmp_path / 'run/epoch_1.pth')
+    assert all(value.equal(state[f'backbone.{name}'])
+               for name, value in loaded.state_dict().items())
 
 
 def test_the_notebook_example_of_the_data_page_runs():

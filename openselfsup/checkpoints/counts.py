@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
+from .backbone import prefix_of_backbone
+from .names import recorded_prefix, weights_of
 from .published import training_state_from_published
 
 # What a checkpoint's names tell about tensors that are no parameters.
@@ -13,9 +15,9 @@ BUFFERS = re.compile(r'(running_mean|running_var|num_batches_tracked)$|^queue')
 
 
 class Entry(NamedTuple):
-    """One tensor: its name, its number of elements, and what it is."""
+    """One tensor: the part it belongs to, its number of elements, and what it is."""
 
-    name: str
+    part: str
     size: int
     is_parameter: bool
     trainable: bool
@@ -23,22 +25,27 @@ class Entry(NamedTuple):
 
 def tensors_of(module: nn.Module) -> list[Entry]:
     """Return the parameters and buffers of a module."""
-    return [*(Entry(name, p.numel(), True, p.requires_grad)
+    prefix = prefix_of_backbone(module) if hasattr(module, 'backbone') else None
+    return [*(Entry(part_of(name, prefix), p.numel(), True, p.requires_grad)
               for name, p in module.named_parameters()),
-            *(Entry(name, b.numel(), False, False) for name, b in module.named_buffers())]
+            *(Entry(part_of(name, prefix), b.numel(), False, False)
+              for name, b in module.named_buffers())]
 
 
-def tensors_of_state(state: Mapping[str, Tensor]) -> list[Entry]:
-    """Return the tensors of a state, each told to be a parameter or not by its name."""
+def tensors_of_checkpoint(checkpoint: Mapping[str, Any]) -> list[Entry]:
+    """Return the tensors of a checkpoint, each told to be a parameter or not by its name."""
+    state, prefix = weights_of(checkpoint), recorded_prefix(checkpoint)
     if any(name.startswith('encoder_q.0.') for name in state):  # has its backbone twice
         state = training_state_from_published(state)
-    return [Entry(name, value.numel(), not BUFFERS.search(name),
+    return [Entry(part_of(name, prefix), value.numel(), not BUFFERS.search(name),
                   not BUFFERS.search(name) and not name.startswith('encoder_k.'))
             for name, value in state.items()]
 
 
-def part_of(name: str) -> str:
-    """Return the part a tensor belongs to: two levels below an encoder, else one."""
+def part_of(name: str, backbone: str | None = None) -> str:
+    """Return the part a tensor belongs to: the backbone, two levels below an encoder, else one."""
+    if backbone and name.startswith(backbone):
+        return backbone.removesuffix('.')
     levels = name.split('.')
     return '.'.join(levels[:2] if levels[0].startswith('encoder') else levels[:1])
 
@@ -47,7 +54,7 @@ def table(entries: Iterable[Entry]) -> str:
     """Return the counts of every part, and their sums, as aligned text."""
     parts: dict[str, list[int]] = {}
     for entry in entries:
-        counts = parts.setdefault(part_of(entry.name), [0, 0, 0])
+        counts = parts.setdefault(entry.part, [0, 0, 0])
         counts[0] += entry.size * entry.is_parameter
         counts[1] += entry.size * entry.trainable
         counts[2] += entry.size * (not entry.is_parameter)

@@ -17,6 +17,8 @@ detectron2           ``stem.conv1.*``, ``res2.0.*``, also below ``backbone.botto
 torchvision          no prefix: torchvision, timm, and our extracted weights
 prefix 'a.b.'        any single other prefix in front of torchvision's names
 ==================== ============================================================
+
+A checkpoint that says itself where its backbone is (:mod:`.backbone`) is ours, whatever its names.
 """
 
 import re
@@ -97,7 +99,8 @@ def detect(checkpoint: Mapping[str, Any]) -> str:
 def backbone_state_dict(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     """Return the backbone of a checkpoint under torchvision's names, and its kind.
 
-    Of an encoder pair it is the query encoder's. A classifier ``fc`` is left out.
+    Of an encoder pair it is the query encoder's. A classifier ``fc`` is left out. Where the
+    checkpoint says where its backbone is, the names are those of that backbone, all of them.
 
     Args:
         checkpoint: what a file of any known kind holds.
@@ -107,15 +110,29 @@ def backbone_state_dict(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor
     """
     state = weights_of(checkpoint)
     kind, prefix = _locate(checkpoint, state)
+    recorded = recorded_prefix(checkpoint) is not None
     found = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
     if kind == DETECTRON2:
         found = from_detectron2({k: v for k, v in found.items()
                                  if k.startswith(('stem.', 'res'))})
-    return {k: v for k, v in found.items() if not k.startswith('fc.')}, kind
+    return {k: v for k, v in found.items() if recorded or not k.startswith('fc.')}, kind
+
+
+def recorded_prefix(checkpoint: Mapping[str, Any]) -> str | None:
+    """Return the prefix of the backbone's names that the checkpoint itself gives, if it does."""
+    meta = checkpoint.get('meta')
+    record = meta.get('backbone') if isinstance(meta, Mapping) else None
+    prefix = record.get('prefix') if isinstance(record, Mapping) else None
+    return prefix if isinstance(prefix, str) else None
 
 
 def _locate(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[str, str]:
     """Return the kind and the prefix of the backbone's names."""
+    if (recorded := recorded_prefix(checkpoint)) is not None:
+        if not any(name.startswith(recorded) for name in state):
+            raise UserError(f"this checkpoint says that its backbone is '{recorded}', but no "
+                            f'weights are called so; found {summary(checkpoint)}')
+        return OURS, recorded
     if any(name.startswith(OUR_PREFIX) for name in state):
         return OURS, OUR_PREFIX
     prefixes = _prefixes_before(state, 'conv1.weight', 'layer1.0.conv1.weight')

@@ -29,8 +29,8 @@ def entries_of(model: str, options: list[str]) -> list['Entry']:
     Raises:
         UserError: ``model`` is none of these.
     """
-    from ..checkpoints import load, weights_of
-    from ..checkpoints.counts import tensors_of, tensors_of_state
+    from ..checkpoints import load
+    from ..checkpoints.counts import tensors_of, tensors_of_checkpoint
     if model in BACKBONES:
         from .. import registry
         family, depth = BACKBONES[model]
@@ -43,7 +43,7 @@ def entries_of(model: str, options: list[str]) -> list['Entry']:
         raise UserError(f"'{model}' is neither a file nor a backbone",
                         expected='a config, a checkpoint, or one of ' + ', '.join(BACKBONES),
                         nearest=nearest(model, BACKBONES))
-    return tensors_of_state(weights_of(load(model)))
+    return tensors_of_checkpoint(load(model))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -69,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--imagenet', metavar='CKPT', help='ImageNet weights (default: those in torch\'s cache)')
     add('--knn_k', type=checked(Count), default=20)
     add('--knn_temperature', type=checked(Positive), default=0.07)
+    add('--custom_imports', nargs='+', default=[], metavar='MODULE',
+        help='modules to import first, where --model_path has a backbone of your own')
     add('--work_dir', help='work directory of the pretraining: its curves go into the report')
     add('--allow_overlap', '--allow-overlap', action='store_true',
         help='warn where --train and --test share patients or tiles, in place of refusing them')
@@ -104,6 +106,7 @@ def main(args: argparse.Namespace) -> None:
     """Evaluate, print the table and write the report."""
     import torch
 
+    from ..engine.config import import_modules
     from ..evaluation import settings as evaluation
     from ..evaluation.data import find_data
     from ..evaluation.evaluate import Evaluation
@@ -112,6 +115,7 @@ def main(args: argparse.Namespace) -> None:
     from ..training.precision import resolve
     from ..visualization.report import write_report
 
+    import_modules(args.custom_imports, '--custom_imports')
     columns = columns_of(args.eval_metrics)
     device = device_of(args.default_device, args.gpu_index, print)
     amp = 'fp16' if args.fp16 else 'off'

@@ -4,18 +4,21 @@ Example:
     openselfsup extract-backbone work_dirs/demo/latest.pth backbone.pth
 
 The result holds the query encoder's backbone under 'state_dict', without any prefix: what
-torchvision's ResNets load strictly once their fc is left out.
+torchvision's ResNets load strictly once their fc is left out. Of a checkpoint of ours it also says,
+under 'meta', how the backbone is built and the normalisation of the images it was trained on.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..checkpoints import (
     Architecture,
     architecture_of,
+    backbone_record,
     backbone_state_dict,
     load,
     refuse_spoilt,
@@ -35,15 +38,18 @@ def torchvision_names(network: Architecture | None) -> set[str]:
     return {name for name in model.state_dict() if not name.startswith('fc.')}
 
 
-def holds(path: Path, state: dict[str, Tensor]) -> bool:
-    """Return whether a file holds exactly these weights, and so may be written again."""
+def holds(path: Path, content: dict[str, Any]) -> bool:
+    """Return whether a file holds exactly this backbone, and so may be written again.
+
+    One that was extracted before, with nothing beside the weights, does too.
+    """
     try:
         found = load(path)
     except UserError:
         return False
-    there = found.get('state_dict')
-    return (found.keys() == {'state_dict'} and isinstance(there, dict)
-            and there.keys() == state.keys()
+    there, state = found.pop('state_dict', None), content['state_dict']
+    return (found in ({}, {key: content[key] for key in content if key != 'state_dict'})
+            and isinstance(there, dict) and there.keys() == state.keys()
             and all(torch.equal(there[name], value) for name, value in state.items()))
 
 
@@ -70,13 +76,16 @@ def main(args: argparse.Namespace) -> None:
     if out.exists() and out.samefile(source):
         raise UserError('this would replace the checkpoint by its own backbone', where=args.out)
     there = out.exists()
-    if there and not holds(out, state):
+    content = dict(state_dict=state)
+    if record := backbone_record(checkpoint, str(source)):
+        content['meta'] = dict(backbone=replace(record, prefix='').as_dict())
+    if there and not holds(out, content):
         raise UserError('this file holds something else than this backbone', where=args.out,
                         expected='another name, or this file removed')
-    save(dict(state_dict=state), out)
+    save(content, out)
 
-    network = architecture_of(state)
-    names = torchvision_names(network)
+    network = architecture_of(state) or (record and record.config and record.config['type'])
+    names = torchvision_names(architecture_of(state))
     print(f'{source}: {"our" if kind == OURS else kind} checkpoint, {network or "no ResNet"}')
     if names:
         print(f'{len(names & state.keys())}/{len(names)} tensors of torchvision\'s '

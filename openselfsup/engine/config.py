@@ -9,6 +9,7 @@ or with ``--cfg-options`` changes what runs.
 import ast
 import dataclasses
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -186,11 +187,20 @@ def _import_modules(cfg: Config) -> None:
     asked = cfg.custom_imports
     if not accepts(asked, Settings.__annotations__['custom_imports']):
         return  # the check of the fields says so
-    for name in (asked or {}).get('imports', []):
+    import_modules((asked or {}).get('imports', []), 'custom_imports')
+
+
+def import_modules(names: Iterable[str], where: str) -> None:
+    """Import the user's own modules.
+
+    Raises:
+        UserError: Python does not find one.
+    """
+    for name in names:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            raise UserError(f'{error}', where='custom_imports',
+            raise UserError(f'{error}', where=where,
                             expected='a module that Python finds, for instance with '
                                      'PYTHONPATH=.') from None
 

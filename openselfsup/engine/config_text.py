@@ -1,10 +1,10 @@
-"""A config as Python text that reads back as the same config.
+"""A config as Python text that reads back as the same config
+(:func:`openselfsup.checkpoints.config_text.read_config_text`).
 
 mmengine's own ``pretty_text`` sorts the keys of dicts. Here their order counts: it is the
 order of a recipe's steps.
 """
 
-import ast
 from keyword import iskeyword
 from typing import Any
 
@@ -17,31 +17,6 @@ def config_text(cfg: Config) -> str:
     """Return the text of a config file with every field of ``cfg``."""
     return ''.join(f'{key} = {_format(value, 0, len(key) + 3)}\n'
                    for key, value in cfg.to_dict().items())
-
-
-def read_config_text(text: str) -> dict[str, Any]:
-    """Return the fields of a text of :func:`config_text`, without running it as code.
-
-    Raises:
-        ValueError: it is another text.
-    """
-    try:
-        return {line.targets[0].id: _value(line.value) for line in ast.parse(text).body}
-    except (SyntaxError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f'not as we write one ({error})') from None
-
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and node.func.id == 'dict' and not node.args:
-        return {word.arg: _value(word.value) for word in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {ast.literal_eval(key): _value(item)
-                for key, item in zip(node.keys, node.values)}
-    if isinstance(node, ast.List):
-        return [_value(item) for item in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(_value(item) for item in node.elts)
-    return ast.literal_eval(node)
 
 
 def _format(value: Any, indent: int, used: int) -> str:

@@ -15,8 +15,8 @@ from mmengine.config import Config
 from torch import nn
 
 from ..checkpoints import check_training_state
+from ..checkpoints.config_text import read_config_text
 from ..errors import UserError
-from .config_text import read_config_text
 
 QUIET = 'applied, and no number of the run depends on it'
 APPLIED = 'applied from here on'

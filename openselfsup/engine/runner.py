@@ -220,6 +220,7 @@ class PretrainRunner(Runner):
                       global_batch_size=self.cfg.global_batch_size,
                       lr=resuming.next_rate(self.learning_rates, loop.total_steps_done),
                       **self.facts, config=config_text(self.cfg),
+                      backbone=checkpoints.describe_backbone(self.algorithm, self.cfg.to_dict()),
                       time=time.strftime('%Y-%m-%d %H:%M:%S')))
         first = Path(self.work_dir) / name
         try:

@@ -120,7 +120,7 @@ class Evaluation:
             created=self.created,
             environment=dict(openselfsup=__version__, python=platform.python_version(),
                              torch=torch.__version__, device=str(settings.device)),
-            model=dict(name=settings.model_name, path=str(settings.model_path),
+            model=dict(name=self.model_name, path=str(settings.model_path),
                        tensors=self.checkpoint.report if self.checkpoint else 'random init',
                        sha256=self.checkpoint.sha256 if self.checkpoint else ''),
             data=self._describe_data(), notes=self.notes, rows=self.rows,
@@ -154,12 +154,15 @@ class Evaluation:
         else:
             self._note('WARNING: no --model_path is given: only baselines are evaluated.')
         known = self.checkpoint
+        config = known.config if known else networks.named(settings.model_name)
+        own = config['type'] not in {model['type'] for model in networks.MODELS.values()}
+        self.model_name = config['type'] if own else settings.model_name
         self.normalise = (known.mean, known.std) if known else (networks.IMAGENET_MEAN,
                                                                 networks.IMAGENET_STD)
         if settings.baselines or not self.checkpoint:
             for i, seed in enumerate(settings.seeds[:RANDOM_INITS]):
-                self.backbones[f'{RANDOM_INIT} {i}'] = networks.build(settings.model_name, seed)
-        found = imagenet_weights(settings.model_name, settings.imagenet)
+                self.backbones[f'{RANDOM_INIT} {i}'] = networks.build(config, seed)
+        found = None if own else imagenet_weights(settings.model_name, settings.imagenet)
         if settings.baselines and found is not None:
             network = networks.from_checkpoint(settings.model_name, found)
             self.say(network.report)

@@ -1,8 +1,6 @@
 """The networks of an evaluation: the checkpoint's backbone and untrained ones beside it."""
 
-import ast
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoints import detect, load, load_backbone_weights, weights_of
-from ..checkpoints.names import OURS
+from ..checkpoints import (
+    BackboneRecord,
+    backbone_record,
+    load,
+    load_backbone_weights,
+    weights_of,
+)
 from ..errors import UserError, nearest
+from ..pretrained import known_config
 from ..registry import BACKBONES
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
@@ -29,6 +33,7 @@ class Network:
 
     Attributes:
         backbone: in eval mode.
+        config: what it was built from.
         report: how many tensors matched, in one line.
         mean, std: normalisation of the input that the weights were trained with.
         head_classes: classes of a classifier in the checkpoint, None if it has none.
@@ -36,6 +41,7 @@ class Network:
     """
 
     backbone: nn.Module
+    config: dict[str, Any]
     report: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -43,8 +49,8 @@ class Network:
     sha256: str = ''
 
 
-def build(model_name: str, seed: int = 0) -> nn.Module:
-    """Return a randomly initialised backbone; the generator of the caller is left alone.
+def named(model_name: str) -> dict[str, Any]:
+    """Return the config of the backbone of a name.
 
     Raises:
         UserError: no such model.
@@ -53,24 +59,50 @@ def build(model_name: str, seed: int = 0) -> nn.Module:
         raise UserError(f"no model is called '{model_name}'", where='--model_name',
                         expected='one of ' + ', '.join(MODELS),
                         nearest=nearest(model_name, MODELS))
+    return dict(MODELS[model_name])
+
+
+def build(config: dict[str, Any], seed: int = 0) -> nn.Module:
+    """Return a randomly initialised backbone; the generator of the caller is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return BACKBONES.build(dict(MODELS[model_name])).eval()
+        return BACKBONES.build(config).eval()
 
 
 def from_checkpoint(model_name: str, path: str | Path) -> Network:
     """Return the backbone of a checkpoint of any kind that we can read.
 
+    Args:
+        model_name: a key of :data:`MODELS`; not asked if the checkpoint says that its backbone is
+            no ResNet.
+        path: the file.
+
     Raises:
-        UserError: the file cannot be read, or not every tensor of the backbone is filled.
+        UserError: the file cannot be read, not every tensor of the backbone is filled, or its
+            class is the user's own and not imported.
     """
     checkpoint = load(path)
-    backbone = build(model_name)
+    record = backbone_record(checkpoint, str(path))
+    config = _config(model_name, record, str(path))
+    backbone = build(config)
     report = load_backbone_weights(backbone, checkpoint)
-    mean, std = normalisation(checkpoint, str(path))
-    network = Network(backbone, f'{path}: {report}', mean, std, _head_classes(checkpoint))
-    network.sha256 = weights_hash(backbone)
+    network = Network(backbone, config, f'{path}: {report}',
+                      head_classes=_head_classes(checkpoint), sha256=weights_hash(backbone))
+    if record is not None and record.normalize is not None:
+        network.mean, network.std = record.normalize['mean'], record.normalize['std']
     return network
+
+
+def _config(model_name: str, record: BackboneRecord | None, where: str) -> dict[str, Any]:
+    """Return what to build for a checkpoint: what was asked for, with the norm it was trained with,
+    or the class of the user's own that it says it is."""
+    config = named(model_name)
+    if record is None or record.config is None:
+        return config
+    known = known_config(record, where)
+    if not record.is_resnet:
+        return known
+    return config | ({'norm_cfg': known['norm_cfg']} if known.get('norm_cfg') else {})
 
 
 def weights_hash(*modules: nn.Module) -> str:
@@ -90,45 +122,3 @@ def _head_classes(checkpoint: Mapping[str, Any]) -> int | None:
              if name.split('.')[-2:] == ['fc', 'weight'] and value.dim() == 2
              and 'neck' not in name and not name.startswith('encoder_')]
     return int(heads[0].shape[0]) if len(heads) == 1 else None
-
-
-def normalisation(checkpoint: Mapping[str, Any],
-                  where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of ``normalize`` in the config that our checkpoints carry.
-
-    Checkpoints of others, which may carry any text there, are of ImageNet's normalisation.
-
-    Args:
-        checkpoint: what the file holds.
-        where: path of the file.
-
-    Raises:
-        UserError: the config of a checkpoint of ours cannot be understood.
-    """
-    meta = checkpoint.get('meta')
-    if detect(checkpoint) != OURS or not isinstance(meta, Mapping) or 'config' not in meta:
-        return IMAGENET_MEAN, IMAGENET_STD
-    try:
-        found = _keywords(str(meta['config']), 'normalize')
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError('the config in this checkpoint is no Python, so its normalisation is '
-                        'unknown', where=where) from None
-    if found is None:
-        return IMAGENET_MEAN, IMAGENET_STD
-    pair = tuple(found.get('mean', ())), tuple(found.get('std', ()))
-    if not all(len(values) == 3 and all(isinstance(v, (int, float)) and math.isfinite(v)
-                                        for v in values) for values in pair) or min(pair[1]) <= 0:
-        raise UserError(f"the normalisation in this checkpoint's config is mean={pair[0]}, "
-                        f'std={pair[1]}', where=where,
-                        expected='three finite numbers each, std above 0')
-    return pair
-
-
-def _keywords(text: str, name: str) -> dict[str, Any] | None:
-    """Return the sequences that ``name = dict(...)`` holds in a text of Python."""
-    for node in ast.parse(text).body:
-        if (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-                and node.targets[0].id == name and isinstance(node.value, ast.Call)):
-            values = {k.arg: ast.literal_eval(k.value) for k in node.value.keywords}
-            return {k: v for k, v in values.items() if isinstance(v, (list, tuple))}
-    return None

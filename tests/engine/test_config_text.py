@@ -3,8 +3,9 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from small_runs import REPO
 
+from openselfsup.checkpoints.config_text import read_config_text
 from openselfsup.engine.config import load_config
-from openselfsup.engine.config_text import WIDTH, config_text, read_config_text
+from openselfsup.engine.config_text import WIDTH, config_text
 
 plain = st.none() | st.booleans() | st.integers() | st.text(max_size=30) | st.floats(
     allow_nan=False, allow_infinity=False)

@@ -13,9 +13,8 @@ import torch
 import torchvision
 
 from openselfsup import load_backbone
-from openselfsup.checkpoints import load, weights_of
+from openselfsup.checkpoints import backbone_record, load, weights_of
 from openselfsup.errors import UserError
-from openselfsup.evaluation.networks import normalisation
 
 SUFFIX = '.pth'
 _CONFIG = 'normalize = dict(mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2])\n'
@@ -28,10 +27,13 @@ def seeds() -> list[bytes]:
                              'encoder_q.backbone.bn1.running_var': torch.rand(2)},
                  optimizer=dict(state={0: dict(step=torch.tensor(3.0))}, param_groups=[]),
                  scaler={}, meta=dict(config=_CONFIG, epoch=3, pair=(1, 2.5), none=None))
+    said = small | dict(meta=dict(backbone=dict(
+        prefix='encoder_q.', config=dict(type='ResNet', depth=18), out_channels=[512],
+        normalize=dict(mean=[0.5] * 3, std=[0.2] * 3), imports=[])))
     backbone = torchvision.models.resnet18()
     body = {name: value[:1, :1] if value.dim() == 4 else value  # small, and told by its names
             for name, value in backbone.state_dict().items() if not name.startswith('fc')}
-    found = [_saved(small), _saved(small, False), _saved(dict(net=body)),
+    found = [_saved(small), _saved(small, False), _saved(dict(net=body)), _saved(said),
              safetensors.torch.save(small['state_dict'])]
     return found
 
@@ -44,7 +46,7 @@ def check(path: Path, original: bytes) -> None:
     try:
         content = load(path)
         state = weights_of(content)
-        normalisation(content, str(path))
+        backbone_record(content, str(path))
         _compare(data, path, state)
         with contextlib.suppress(UserError):  # no seed is a whole network
             load_backbone(path)
@@ -73,7 +75,7 @@ def _compare(data: bytes, path: Path, state: dict[str, torch.Tensor]) -> None:
 
 @functools.cache
 def _originals() -> list[dict[str, torch.Tensor]]:
-    return [weights_of(torch.load(io.BytesIO(seed), weights_only=True)) for seed in seeds()[:3]]
+    return [weights_of(torch.load(io.BytesIO(seed), weights_only=True)) for seed in seeds()[:4]]
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

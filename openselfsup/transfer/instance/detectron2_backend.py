@@ -21,14 +21,14 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from ... import distributed
-from ...checkpoints import backbone_state_dict, refuse_spoilt, to_detectron2
+from ...checkpoints import refuse_spoilt, to_detectron2
 from ...datasets.prepare.annotations import Id
 from ...datasets.prepare.instances import encode
 from ...errors import UserError
 from .data import ordered
 from .data_sets import DataSet, Wanted, open_data_sets
 from .job import PLACEHOLDER, Job
-from .weights import read_backbone
+from .weights import read_backbone, resnet_state_dict
 
 _STAGES = {18: (BasicBlock, 2), 34: (BasicBlock, 3), 50: (BottleneckBlock, 3),
            101: (BottleneckBlock, 3), 152: (BottleneckBlock, 3)}
@@ -135,7 +135,7 @@ class Detectron2Backend:
         if not path:
             return 'random initialisation: MODEL.WEIGHTS is empty'
         checkpoint = read_backbone(path)
-        weights = to_detectron2(backbone_state_dict(checkpoint)[0])
+        weights = to_detectron2(resnet_state_dict(checkpoint, str(path))[0])
         self.initialised = str(path)
         matched, expected = fill(self.model, weights)
         return f'{matched}/{expected} tensors of the backbone matched ({path})'

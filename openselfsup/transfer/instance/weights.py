@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoints import backbone_state_dict, load, refuse_spoilt, to_detectron2
+from ...checkpoints import backbone_record, backbone_state_dict, load, refuse_spoilt, to_detectron2
 from ...errors import UserError
 from ...files import atomic_file
 from .pickled_arrays import load_arrays
@@ -33,7 +33,7 @@ def convert(source: str | Path, target: str | Path) -> str:
     if Path(target).suffix != '.pkl':
         raise UserError('detectron2 tells the format from the suffix', where=str(target),
                         expected='a name ending in .pkl')
-    state, kind = backbone_state_dict(load(source))
+    state, kind = resnet_state_dict(load(source), str(source))
     refuse_spoilt(state, str(source))
     renamed = {name: value.detach().cpu().float().numpy()
                for name, value in to_detectron2(state).items()
@@ -49,6 +49,21 @@ def convert(source: str | Path, target: str | Path) -> str:
     with atomic_file(target) as file:
         file.write(content)
     return f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
+
+
+def resnet_state_dict(checkpoint: dict[str, Any], where: str) -> tuple[dict[str, Tensor], str]:
+    """Return the backbone of a checkpoint and its kind; refuse one that detectron2 has not.
+
+    Raises:
+        UserError: the checkpoint says that its backbone is no ResNet, or it has none.
+    """
+    state, kind = backbone_state_dict(checkpoint)
+    if 'layer1.0.conv1.weight' not in state:
+        record = backbone_record(checkpoint, where)
+        name = record.config['type'] if record and record.config else 'another network'
+        raise UserError(f"this backbone is a {name}; detectron2's configs of ours hold a ResNet",
+                        where=where, expected='weights of a ResNet or ResNeXt')
+    return state, kind
 
 
 def read_pickle(path: str | Path) -> dict[str, Tensor]:

@@ -1,0 +1,192 @@
+"""What a checkpoint says of its backbone: where it is, how to build it, what it was shown.
+
+Training writes it as ``meta['backbone']``, a dict of plain types, and an extracted backbone keeps
+it. It is read before any guess from names; files of others, and ours from before, have none.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError
+from .config_text import read_config_text
+from .names import OUR_PREFIX, recorded_prefix, weights_of
+
+# Norm layers that differ from a plain one in training only: over ranks, over parts of a batch.
+_ONLY_IN_TRAINING = ('SyncBN', 'SplitBN')
+_RESNETS = ('ResNet', 'ResNeXt')
+
+
+@dataclass
+class BackboneRecord:
+    """What a checkpoint says of its backbone.
+
+    Attributes:
+        prefix: what the names of its weights begin with, such as 'encoder_q.backbone.'.
+        config: the dict that it was built from, with ``type``; None if that is unknown.
+        out_channels: channels of its feature maps.
+        normalize: ``mean`` and ``std`` of the images it was trained on, three numbers each, for
+            values in [0, 1]; None if unknown.
+        imports: the user's own modules, one of which may register its ``type``.
+    """
+
+    prefix: str
+    config: dict[str, Any] | None = None
+    out_channels: list[int] = field(default_factory=list)
+    normalize: dict[str, Any] | None = None
+    imports: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as ``meta['backbone']`` holds it."""
+        return asdict(self)
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether it is a ResNet or ResNeXt of ours."""
+        return self.config is not None and self.config['type'] in _RESNETS
+
+    def config_for_use(self) -> dict[str, Any] | None:
+        """Return ``config`` for a network that will not be trained as this one was.
+
+        It is to be filled from the checkpoint, so ``init_cfg`` is left out; batch norm over ranks
+        or over parts of a batch becomes plain batch norm, which is the same in evaluation.
+        """
+        if self.config is None:
+            return None
+        config = {key: value for key, value in self.config.items() if key != 'init_cfg'}
+        norm = config.get('norm_cfg')
+        if isinstance(norm, Mapping) and norm.get('type') in _ONLY_IN_TRAINING:
+            config['norm_cfg'] = {**{key: norm[key] for key in norm if key != 'num_splits'},
+                                  'type': 'BN'}
+        return config
+
+
+def describe_backbone(algorithm: nn.Module, cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a checkpoint is to say of the backbone of a method.
+
+    Args:
+        algorithm: has the module ``backbone`` somewhere among its modules.
+        cfg: the config of the run as plain dicts: ``model``, ``normalize``, ``custom_imports``.
+
+    Returns:
+        :class:`BackboneRecord` as a dict; None if ``backbone`` is no module of the method.
+    """
+    backbone, prefix = algorithm.backbone, prefix_of_backbone(algorithm)
+    if prefix is None:
+        return None
+    normalize = {key: [float(x) for x in value]
+                 for key, value in (cfg.get('normalize') or {}).items()}
+    return BackboneRecord(
+        prefix, _plain(_config_of(cfg['model'], type(backbone).__name__)),
+        [int(x) for x in getattr(backbone, 'out_channels', ())], normalize or None,
+        list((cfg.get('custom_imports') or {}).get('imports', []))).as_dict()
+
+
+def prefix_of_backbone(algorithm: nn.Module) -> str | None:
+    """Return what the names of the backbone's weights begin with in the state of a method."""
+    for name, module in algorithm.named_modules():
+        if module is algorithm.backbone:
+            return f'{name}.' if name else ''
+    return None
+
+
+def backbone_record(checkpoint: Mapping[str, Any], where: str) -> BackboneRecord | None:
+    """Return what a checkpoint says of its backbone, None if it says nothing.
+
+    Of ours from before there was such a record, it is made from the names and the config.
+
+    Args:
+        checkpoint: what the file holds.
+        where: path of the file.
+
+    Raises:
+        UserError: the record, or the config of ours, cannot be understood.
+    """
+    meta = checkpoint.get('meta')
+    if recorded_prefix(checkpoint) is None:
+        return _from_config(meta, where) if _is_ours(checkpoint, meta) else None
+    found = meta['backbone']
+    config, imports = found.get('config'), found.get('imports') or []
+    channels = found.get('out_channels') or []
+    if not (_is_config(config) and all(isinstance(name, str) for name in imports)
+            and all(isinstance(number, int) for number in channels)):
+        raise UserError('what this checkpoint says of its backbone (meta.backbone) is damaged',
+                        where=where)
+    return BackboneRecord(found['prefix'], config, list(channels),
+                          _normalize(found.get('normalize'), where), list(imports))
+
+
+def _is_ours(checkpoint: Mapping[str, Any], meta: Any) -> bool:
+    return (isinstance(meta, Mapping) and 'config' in meta
+            and any(name.startswith(OUR_PREFIX) for name in weights_of(checkpoint)))
+
+
+def _from_config(meta: Mapping[str, Any], where: str) -> BackboneRecord:
+    try:
+        cfg = read_config_text(str(meta['config']))
+    except ValueError as error:
+        raise UserError('the config in this checkpoint cannot be read, so its normalisation is '
+                        f'unknown: {error}', where=where) from None
+    model, imports = cfg.get('model'), cfg.get('custom_imports')
+    config = model.get('backbone') if isinstance(model, Mapping) else None
+    names = imports.get('imports', []) if isinstance(imports, Mapping) else []
+    return BackboneRecord(OUR_PREFIX, config if _is_config(config) else None, [],
+                          _normalize(cfg.get('normalize'), where), list(names))
+
+
+def _is_config(config: Any) -> bool:
+    return config is None or isinstance(config, Mapping) and isinstance(config.get('type'), str)
+
+
+def _normalize(found: Any, where: str) -> dict[str, tuple[float, ...]] | None:
+    """Return mean and std as tuples, None if there are none."""
+    if found is None:
+        return None
+    pair = {key: tuple(found.get(key, ())) if isinstance(found, Mapping)
+            and isinstance(found.get(key, ()), (list, tuple)) else () for key in ('mean', 'std')}
+    if not all(len(values) == 3 and all(isinstance(v, (int, float)) and math.isfinite(v)
+                                        for v in values)
+               for values in pair.values()) or min(pair['std']) <= 0:
+        raise UserError(f"the normalisation in this checkpoint is mean={pair['mean']}, "
+                        f"std={pair['std']}", where=where,
+                        expected='three finite numbers each, std above 0')
+    return pair
+
+
+def _config_of(model: Any, name: str) -> Mapping[str, Any] | None:
+    """Return the dict that describes the backbone in the config of a method.
+
+    It stands under ``backbone``; a method that calls it otherwise has one of the class's name.
+    """
+    described = list(_described(model))
+    by_key = [value for key, value in described if key == 'backbone']
+    by_type = [value for _, value in described if _type_name(value['type']) == name]
+    return next(iter(by_key + by_type), None)
+
+
+def _described(value: Any, key: str = '') -> list[tuple[str, Mapping[str, Any]]]:
+    """List every dict with a ``type`` inside of ``value``, with the key it stands under."""
+    if isinstance(value, Mapping):
+        own = [(key, value)] if key and 'type' in value else []
+        return own + [pair for k, v in value.items() for pair in _described(v, k)]
+    if isinstance(value, (list, tuple)):
+        return [pair for item in value for pair in _described(item, key)]
+    return []
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a config in types that a checkpoint may hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_plain(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    plain = value is None or type(value) in (bool, int, float, str)
+    return value if plain else _type_name(value)
