@@ -9,11 +9,11 @@ PY := $(VENV)/bin/python
 # Two processes of one thread each; a file stays in one process, its fixtures are made once.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: install demo test test-slow check lint docs matrix clean
+.PHONY: install demo test test-slow check lint docs wheel-test matrix clean
 
 install: $(VENV)/installed
 
-$(VENV)/installed: setup.py requirements.txt
+$(VENV)/installed: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "error: $$($(PYTHON) --version) is too old: give a Python of 3.10 or later, make PYTHON=python3.11"; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || \
@@ -45,6 +45,10 @@ $(VENV)/checking: pyproject.toml | $(VENV)/installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# FULL=1: with its own dependencies, as pip resolves them, in place of those of $(VENV).
+wheel-test: install
+	.ci/wheel_test $(PY) $(if $(FULL),--full)
+
 # One environment after the other, each removed when its tests have passed.
 matrix: install
 	$(PY) -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
@@ -60,4 +64,4 @@ define suite
 endef
 
 clean:
-	rm -rf $(VENV) $(VENV)-matrix build site *.egg-info
+	rm -rf $(VENV) $(VENV)-matrix build dist site *.egg-info

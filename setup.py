@@ -1,26 +1,27 @@
-"""Installation: pip install -e ."""
+"""Building a wheel: pyproject.toml describes it, and this puts what is not code into it."""
 
+import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-REQUIREMENTS = [line for line in (HERE / 'requirements.txt').read_text().splitlines()
-                if line and not line.startswith('#')]
+# As in openselfsup/shipped.py: in a wheel they lie inside the package, under the same names.
+SHIPPED = ('configs', 'data/demo', 'segmentation/detection/configs',
+           'segmentation/semantic/configs')
 
-setup(
-    name='openselfsup-pathology',
-    version='0.1.0',
-    description='Self-supervised pretraining on histopathology tiles: PLM, DenseCL, MoCo, CA2CL',
-    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    packages=find_packages(include=['openselfsup', 'openselfsup.*']),
-    python_requires='>=3.10',
-    install_requires=REQUIREMENTS,
-    extras_require=dict(
-        slides=['openslide-python>=1.3', 'openslide-bin'],
-        umap=['umap-learn>=0.5'],
-        test=['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100'],
-        dev=['ruff>=0.6']),
-)
+
+class BuildWithConfigs(build_py):
+    """Copy configs and demo tiles into the package; an editable install finds the checkout's."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for folder in SHIPPED:
+                shutil.copytree(HERE / folder, Path(self.build_lib, 'openselfsup', folder),
+                                dirs_exist_ok=True,
+                                ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+
+
+setup(cmdclass={'build_py': BuildWithConfigs})

@@ -4,9 +4,10 @@ _base_ = ['../_base_/models/ca2cl_r18_robust.py', '../_base_/runtime.py']
 model = dict(cluster=dict(clusters=8))
 
 # CA2CL's strong and weak views at 96 px, as in _base_/datasets/nct_crc_strong_weak.py.
+ROOT = '{{ fileDirname }}'.removesuffix('/configs/demo')  # what lies there comes with the library
 dataset = dict(
     type='TileDataset',
-    source=dict(type='ImageFolder', root='data/demo', labels=False),
+    source=dict(type='ImageFolder', root=ROOT + '/data/demo', labels=False),
     recipe=[
         dict(
             type='ViewRecipe',

@@ -12,9 +12,10 @@ model = dict(
     queue_len=64,
     momentum=0.95)
 
+ROOT = '{{ fileDirname }}'.removesuffix('/configs/demo')  # what lies there comes with the library
 dataset = dict(
     type='TileDataset',
-    source=dict(type='ImageFolder', root='data/demo', labels=False),
+    source=dict(type='ImageFolder', root=ROOT + '/data/demo', labels=False),
     recipe=dict(
         type='ViewRecipe',
         size=96,
