@@ -8,6 +8,7 @@ The commands it runs are printed, so that they can be run again one by one.
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import statistics
@@ -16,15 +17,14 @@ import sys
 import time
 from pathlib import Path
 
-from .. import claims
+from .. import claims, shipped
 from ..claims import claimed
 from ..errors import UserError
 from ..files import write_text
 from .arguments import add_overrides
 
-REPO = Path(__file__).resolve().parents[2]
-CONFIG = 'configs/demo/plm_r18.py'
-LABELED = 'data/demo/kather2016'
+CONFIG = 'demo/plm_r18'
+RECIPE = 'GlaS/GlaS_R_18_FPN_demo'
 EVALUATION_SIZE = 96
 SEEDS = range(5)
 IN_USE, MARKER = '.demo_in_use', '.demo'
@@ -50,9 +50,9 @@ def demonstrate(work_dir: Path, cfg_options: list[str]) -> None:
     """Pretrain, evaluate and tell."""
     began = time.perf_counter()
     options = ['--cfg-options', *cfg_options] if cfg_options else []
-    tool('tools/train.py', CONFIG, '--work-dir', work_dir, *options)
+    command('train', CONFIG, '--work-dir', work_dir, *options)
     minutes = (time.perf_counter() - began) / 60
-    tool('tools/extract_backbone_weights.py', work_dir / 'latest.pth', work_dir / 'backbone.pth')
+    command('extract-backbone', work_dir / 'latest.pth', work_dir / 'backbone.pth')
 
     summary = summarise(work_dir, minutes)
     summary['knn'] = nearest_neighbours(work_dir / 'backbone.pth')
@@ -76,15 +76,26 @@ def empty(work_dir: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    (work_dir / MARKER).write_text('tools/demo.py empties this folder when it starts anew.\n')
+    (work_dir / MARKER).write_text('openselfsup demo empties this folder when it starts anew.\n')
 
 
-def tool(*words: str | Path) -> None:
-    """Run one of our tools as a user would; its mistakes are its own to explain."""
-    command = [sys.executable, *map(str, words)]
-    print('\n$ python ' + shlex.join(command[1:]), flush=True)
-    if status := subprocess.run(command, cwd=REPO).returncode:
+def command(name: str, *words: str | Path | int) -> None:
+    """Run one of our commands as a user would; its mistakes are its own to explain."""
+    arguments = [*name.split(), *map(str, words)]
+    print('\n$ openselfsup ' + shlex.join(arguments), flush=True)
+    environment = dict(os.environ)
+    if not shipped.INSTALLED:  # a checkout need not be installed
+        environment['PYTHONPATH'] = os.pathsep.join(
+            [str(shipped.ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
+    if status := subprocess.run([sys.executable, '-m', 'openselfsup', *arguments],
+                                env=environment).returncode:
         sys.exit(status)
+
+
+def labeled_tiles() -> Path:
+    """Return the folder of the bundled tiles that have labels, as short as it can be named."""
+    folder, here = shipped.ROOT / 'data/demo/kather2016', Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def summarise(work_dir: Path, minutes: float) -> dict:
@@ -113,7 +124,7 @@ def nearest_neighbours(weights: Path) -> dict:
     from ..models.backbones import ResNet
     from ..training.features import extract_features
 
-    tiles = LabeledTileDataset(ImageFolder(LABELED), size=EVALUATION_SIZE)
+    tiles = LabeledTileDataset(ImageFolder(str(labeled_tiles())), size=EVALUATION_SIZE)
     labels = tiles.labels
 
     def score(backbone) -> float:
@@ -144,10 +155,10 @@ def nearest_neighbours(weights: Path) -> dict:
 def classify(work_dir: Path) -> dict:
     """Run the linear evaluation on held-out tiles, several draws of them."""
     out = work_dir / 'evaluation'
-    tool('benchmarks/classification/ft_le.py', '--train', LABELED, '--holdout', '0.4',
-         '--model_path', work_dir / 'latest.pth', '--labeled_train', '1.0', '--seeds', '1', '2',
-         '3', '--image_size', EVALUATION_SIZE, '--default_device', 'cpu', '--work_dir', work_dir,
-         '--out', out)
+    command('evaluate', '--train', labeled_tiles(), '--holdout', '0.4', '--model_path',
+            work_dir / 'latest.pth', '--labeled_train', '1.0', '--seeds', '1', '2', '3',
+            '--image_size', EVALUATION_SIZE, '--default_device', 'cpu', '--work_dir', work_dir,
+            '--out', out)
     results = json.loads((out / 'results.json').read_text())
     found = [s for s in results['summary'] if s['protocol'].startswith('linear')]
     rows = [dict(name='PLM' if s['features'] == 'checkpoint' else s['features'],
@@ -161,16 +172,14 @@ def classify(work_dir: Path) -> dict:
 
 def segment(work_dir: Path) -> dict:
     """Fine-tune Mask R-CNN on drawn glands, from random weights and from the backbone."""
-    recipe = 'segmentation/detection/configs/GlaS/GlaS_R_18_FPN_demo.yaml'
     data, runs = work_dir / 'glands', (work_dir / 'glands_random', work_dir / 'glands_plm')
-    tool('tools/prepare_data.py', 'glas', data / 'official', data / 'datasets', '--demo',
-         '--demo-count', 24, 6, 4, '--demo-size', 128)
-    train = 'segmentation/detection/train_net.py'
-    options = ('--config-file', recipe, '--num-gpus', 0, '--backend', 'torchvision',
+    command('prepare', 'glas', data / 'official', data / 'datasets', '--demo', '--demo-count',
+            24, 6, 4, '--demo-size', 128)
+    options = ('--config-file', RECIPE, '--num-gpus', 0, '--backend', 'torchvision',
                '--datasets-folder', data / 'datasets')
-    tool(train, *options, 'MODEL.WEIGHTS', '', 'OUTPUT_DIR', runs[0])
-    tool(train, '--compare', runs[0], *options, 'MODEL.WEIGHTS', work_dir / 'backbone.pth',
-         'OUTPUT_DIR', runs[1])
+    command('segment instance', *options, 'MODEL.WEIGHTS', '', 'OUTPUT_DIR', runs[0])
+    command('segment instance', '--compare', runs[0], *options, 'MODEL.WEIGHTS',
+            work_dir / 'backbone.pth', 'OUTPUT_DIR', runs[1])
     rows = []
     for run_dir, name in zip(runs, ('random weights', 'backbone after PLM')):
         results = json.loads((run_dir / 'results.json').read_text())
@@ -181,7 +190,7 @@ def segment(work_dir: Path) -> dict:
                 caption='The image that went worst: what is there, and what was found.',
                 report='glands_plm/index.html', protocol=(
                     'Mask R-CNN, a reduced recipe of 40 steps of 4 drawn images at 128 px '
-                    f'({recipe}). Drawn glands are easy: this shows that the way from a '
+                    f'({RECIPE}). Drawn glands are easy: this shows that the way from a '
                     'checkpoint to masks works, not which backbone is better.'))
 
 
@@ -198,4 +207,5 @@ def tell(summary: dict, page: Path, minutes: float) -> None:
             print(f"  {score}, {row['name']}: {100 * row['accuracy']:.1f} %")
     print(f"\nDone in {minutes:.1f} min. Open {page.resolve()}\n"
           f"  views.png, matches.png, curves.png, train.log and backbone.pth lie beside it.\n"
-          f"  The config is {CONFIG}; change a line and run tools/train.py on it.")
+          f"  The config is {CONFIG}: `openselfsup print-config {CONFIG} > mine.py`, change a\n"
+          '  line and run `openselfsup train mine.py`.')

@@ -12,22 +12,21 @@ dataset.source=dict(_delete_=True, type='PackedTiles', root='packed/nct').
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from ..datasets import ImageFolder, PackedTiles, Source, build_source, pack
-from ..datasets.packed import INDEX
-from ..datasets.scan import listed
-from ..engine.config import load_config
 from ..errors import UserError
 from ..shipped import is_config
 from ..values import Count
 from .arguments import checked
 
+if TYPE_CHECKING:
+    from ..datasets import Source
 
-def source_of(target: str, labels: bool) -> Source:
+
+def source_of(target: str, labels: bool) -> 'Source':
     """Return the tiles of a folder, or of the ``dataset.source`` of a config."""
+    from ..datasets import ImageFolder, build_source
+    from ..engine.config import load_config
     if not is_config(target):
         return ImageFolder(target, labels=labels)
     return build_source(load_config(target).to_dict()['dataset']['source'])
@@ -35,8 +34,11 @@ def source_of(target: str, labels: bool) -> Source:
 
 def with_progress(what: str, total: int, work: Callable[[Callable[[int], None]], object]) -> object:
     """Do ``work`` beneath a bar: it is handed what to call with the number of tiles done."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    from rich import progress as bars
+    from rich.console import Console
+    columns = (bars.TextColumn(what), bars.BarColumn(), bars.MofNCompleteColumn(),
+               bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
         result = work(lambda done: progress.update(task, completed=done))
         progress.update(task, completed=total)
@@ -45,6 +47,8 @@ def with_progress(what: str, total: int, work: Callable[[Callable[[int], None]],
 
 def verify(root: str) -> int:
     """Compare every tile of a store with its checksum."""
+    from ..datasets import PackedTiles
+    from ..datasets.scan import listed
     store = PackedTiles(root)
     damaged = with_progress('checking', len(store), store.damaged)
     if damaged:
@@ -73,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Pack, verify or both; return the exit status."""
+    from ..datasets.packed import INDEX, pack
     if args.out is None:
         if not args.verify:
             raise UserError('OUT is missing')

@@ -10,20 +10,19 @@ is started again. Status 1: files were left out or are wrong; they are listed.
 """
 
 import argparse
+import importlib
 import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..claims import claimed
-from ..datasets.prepare import bcss, check, glands, nuclei, slides, synthetic, tiles
-from ..datasets.prepare.files import ARCHIVES, unpack
-from ..datasets.prepare.report import Report
-from ..datasets.sources import stamp_of
 from ..errors import UserError
 from ..values import BelowOne, Count, Fraction, Positive, Seed
 from .arguments import checked
+
+if TYPE_CHECKING:
+    from ..datasets.prepare.report import Report
 
 MASKS = ('--masks', dict(choices=('rle', 'polygon'), default='rle',
                          help='form of the masks; polygons lose holes'))
@@ -32,35 +31,37 @@ SEED = ('--seed', dict(type=checked(Seed), default=0, help='of the split'))
 
 
 class Kind(NamedTuple):
-    """A dataset: what prepares it, what checks it, where below DST it lies, its options."""
+    """A dataset: the functions of
+    ``datasets/prepare`` that prepare and check it, where below DST it lies, its options."""
 
     what: str
-    prepare: Callable
-    check: Callable
+    prepare: str
+    check: str
     folder: str
     options: tuple = ()
 
 
 KINDS = {
-    'glas': Kind('GlaS (Warwick-QU) glands to COCO', glands.prepare_glas, check.check_coco,
+    'glas': Kind('GlaS (Warwick-QU) glands to COCO', 'glands.prepare_glas', 'check.check_coco',
                  'GlaS', (MASKS,)),
-    'crag': Kind('CRAG glands to COCO', glands.prepare_crag, check.check_coco, 'CRAG', (MASKS,)),
-    'monuseg': Kind('MoNuSeg nuclei to COCO', nuclei.prepare_monuseg, check.check_coco,
+    'crag': Kind('CRAG glands to COCO', 'glands.prepare_crag', 'check.check_coco', 'CRAG',
+                 (MASKS,)),
+    'monuseg': Kind('MoNuSeg nuclei to COCO', 'nuclei.prepare_monuseg', 'check.check_coco',
                     'MoNuSeg', (MASKS, VAL)),
-    'bcss': Kind('BCSS regions to tiles with masks, split by site', bcss.prepare_bcss,
-                 check.check_semantic, 'BCSS', (
+    'bcss': Kind('BCSS regions to tiles with masks, split by site', 'bcss.prepare_bcss',
+                 'check.check_semantic', 'BCSS', (
                      ('--tile', dict(type=checked(Count), default=512, help='side in pixels')),
-                     ('--mpp', dict(type=checked(Positive), default=bcss.MPP, help='µm per pixel')),
+                     ('--mpp', dict(type=checked(Positive), default=0.25, help='µm per pixel')),
                      ('--all-classes', dict(dest='merge', action='store_false',
                                             help='twenty classes instead of five')))),
-    'nct-crc': Kind('NCT-CRC-HE: lists', tiles.prepare_nct, check.check_lists, '', (
+    'nct-crc': Kind('NCT-CRC-HE: lists', 'tiles.prepare_nct', 'check.check_lists', '', (
         ('--class-order', dict(choices=('alphabetical', 'plm'), default='alphabetical')), SEED)),
-    'pcam': Kind('PCam HDF5 to PNG and lists', tiles.prepare_pcam, check.check_lists, ''),
-    'kather2016': Kind('Kather et al. 2016: lists', tiles.prepare_kather, check.check_lists, '',
+    'pcam': Kind('PCam HDF5 to PNG and lists', 'tiles.prepare_pcam', 'check.check_lists', ''),
+    'kather2016': Kind('Kather et al. 2016: lists', 'tiles.prepare_kather', 'check.check_lists', '',
                        (VAL, SEED)),
-    'folder': Kind('any folder of tiles: lists', tiles.prepare_folder, check.check_lists, '',
+    'folder': Kind('any folder of tiles: lists', 'tiles.prepare_folder', 'check.check_lists', '',
                    (VAL, SEED)),
-    'slides': Kind('whole slides to tiles', slides.prepare_slides, check.check_slides, '', (
+    'slides': Kind('whole slides to tiles', 'slides.prepare_slides', 'check.check_slides', '', (
         ('--mpp', dict(type=checked(Positive), default=0.5, help='µm per pixel of the tiles')),
         ('--size', dict(type=checked(Count), default=224, help='side of the tiles in pixels')),
         ('--min-tissue', dict(type=checked(Fraction), default=0.5, metavar='SHARE')),
@@ -86,22 +87,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             own.add_argument('--demo-size', type=checked(Count), default=160, help='side in pixels')
 
 
-def check_data(args: argparse.Namespace) -> Report:
+def function(name: str) -> Callable:
+    """Import a function of ``datasets/prepare`` by ``module.name``."""
+    module, _, name = name.partition('.')
+    return getattr(importlib.import_module(f'..datasets.prepare.{module}', __package__), name)
+
+
+def check_data(args: argparse.Namespace) -> 'Report':
     """Check the folder that was given, or the dataset's folder in it."""
+    from ..datasets.prepare.report import Report
     kind, folder = KINDS[args.kind], Path(args.dst or args.src)
     inside = folder / kind.folder
     report = Report(f'{args.kind}: checked')
-    kind.check(inside if inside.is_dir() else folder, report)
+    function(kind.check)(inside if inside.is_dir() else folder, report)
     return report
 
 
-def prepared(args: argparse.Namespace) -> Report:
+def prepared(args: argparse.Namespace) -> 'Report':
     """Prepare SRC into DST."""
+    from ..claims import claimed
+    from ..datasets.prepare.report import Report
+    from ..datasets.sources import stamp_of
     kind, src = KINDS[args.kind], Path(args.src)
     if args.dst is None:
         raise UserError('where to write is missing', where='DST')
     dst = Path(args.dst)
     if getattr(args, 'demo', False):
+        from ..datasets.prepare import synthetic
         synthetic.write_glas_layout(src, tuple(args.demo_count), args.demo_size)
     if not src.exists():
         raise UserError('no such file or folder', where=str(src))
@@ -115,7 +127,8 @@ def prepared(args: argparse.Namespace) -> Report:
     keep = args.kind in ('nct-crc', 'kather2016', 'folder')
     with claimed(dst / kind.folder, 'preparing data'):
         source = unpacked(src, dst / 'images' if keep else scratch, keep)
-        kind.prepare(source, dst, report, **{name: getattr(args, name) for name in options})
+        prepare = function(kind.prepare)
+        prepare(source, dst, report, **{name: getattr(args, name) for name in options})
         for folder in (scratch, dst / '.unpacked'):
             shutil.rmtree(folder, ignore_errors=True)
     return report
@@ -129,6 +142,8 @@ def unpacked(src: Path, folder: Path, keep: bool) -> Path:
         folder: where to unpack.
         keep: whether it stays there: the lists refer to it.
     """
+    from ..datasets.prepare import tiles
+    from ..datasets.prepare.files import ARCHIVES, unpack
     if src.is_file() and src.name.lower().endswith(ARCHIVES):
         return unpack(src, folder, tiles.NCT_MD5.get(src.name))
     known = [src / name for name in tiles.NCT_MD5 if keep and (src / name).is_file()]
