@@ -2,12 +2,16 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from openselfsup import load_backbone
 from openselfsup.checkpoints import detect, load
+from openselfsup.cli.main import COMMANDS, module_of, parse
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -53,3 +57,26 @@ def test_every_field_of_a_config_is_documented():
         default = field.default
         if isinstance(default, (int, float, str)) and not isinstance(default, bool):
             assert re.search(rf"\| `{field.name}` \| `?'?{re.escape(str(default))}'?`? \|", text)
+
+
+@pytest.mark.parametrize('page', ['README.md', *sorted(
+    str(path.relative_to(REPO)) for path in (REPO / 'docs').glob('*.md'))])
+def test_the_commands_of_a_page_are_commands_with_these_arguments(page):
+    fenced = re.findall(r'^```(\w*)\n(.*?)^```$', (REPO / page).read_text(), flags=re.M | re.S)
+    text = '\n'.join(block for language, block in fenced if language in ('', 'bash'))
+    for line in re.findall(r'^(?:PYTHONPATH=\. |torchrun .*)?openselfsup .*',
+                           text.replace('\\\n', ' '), flags=re.M):
+        words = shlex.split(line, comments=True)
+        words = words[words.index('openselfsup') + 1:]
+        name = ' '.join(words[:2]) if ' '.join(words[:2]) in COMMANDS else words[0]
+        parse(module_of(name), words[len(name.split()):])
+
+
+def test_the_readme_lists_every_command_with_its_published_path():
+    rows = re.findall(r'^\| `(.+)` \| `(\S+\.py)` \|',
+                      (REPO / 'README.md').read_text(), flags=re.M)
+    listed = {next(name for name in COMMANDS if f'{words} '.startswith(f'{name} ')): path
+              for words, path in rows}
+    assert listed.keys() == COMMANDS.keys()
+    for name, path in listed.items():
+        assert (REPO / path).read_text().endswith(f"    command('{name}')\n")

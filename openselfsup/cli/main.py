@@ -81,9 +81,13 @@ def execute(name: str, words: Sequence[str], prog: str | None = None) -> int | N
     Returns:
         The exit status.
     """
-    module = importlib.import_module(
-        f".{name.replace(' ', '_').replace('-', '_')}", __package__)
+    module = module_of(name)
     return module.main(parse(module, words, prog))
+
+
+def module_of(name: str) -> ModuleType:
+    """Import the module of a command."""
+    return importlib.import_module(f".{name.replace(' ', '_').replace('-', '_')}", __package__)
 
 
 def parse(module: ModuleType, words: Sequence[str], prog: str | None = None) -> argparse.Namespace:

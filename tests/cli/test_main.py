@@ -1,6 +1,5 @@
 """The command `openselfsup`: its commands, their help, and what is said of a typo."""
 
-import importlib
 import shlex
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import sys
 import pytest
 
 from openselfsup import __version__
-from openselfsup.cli.main import COMMANDS, dispatch, parse
+from openselfsup.cli.main import COMMANDS, dispatch, module_of, parse
 from openselfsup.errors import UserError
 
 
@@ -49,10 +48,8 @@ def test_the_help_of_a_command_shows_examples_that_can_be_run(name, capsys):
     said = capsys.readouterr().out
     assert said.startswith(f'usage: openselfsup {name} ')
     text = said.split('Example:\n')[1].split('\n\n')[0].replace('\\\n', ' ')
-    module = importlib.import_module(
-        'openselfsup.cli.' + name.replace(' ', '_').replace('-', '_'))
     for line in text.splitlines():
         words = shlex.split(line, comments=True)
         words = words[words.index('openselfsup') + 1:]
         assert ' '.join(words[:len(name.split())]) == name
-        parse(module, words[len(name.split()):])
+        parse(module_of(name), words[len(name.split()):])
