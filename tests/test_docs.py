@@ -11,7 +11,7 @@ import pytest
 
 from openselfsup import load_backbone
 from openselfsup.checkpoints import detect, load
-from openselfsup.cli.main import COMMANDS, module_of, parse
+from openselfsup.cli.main import COMMANDS, parse
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -69,7 +69,7 @@ def test_the_commands_of_a_page_are_commands_with_these_arguments(page):
         words = shlex.split(line, comments=True)
         words = words[words.index('openselfsup') + 1:]
         name = ' '.join(words[:2]) if ' '.join(words[:2]) in COMMANDS else words[0]
-        parse(module_of(name), words[len(name.split()):])
+        parse(name, words[len(name.split()):])
 
 
 def test_the_readme_lists_every_command_with_its_published_path():

@@ -8,6 +8,8 @@ from typing import Any
 from ..errors import UserError
 from ..values import accepts, describe
 
+AMP = ('auto', 'bf16', 'fp16', 'off')  # once more: training.precision would import torch
+
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the positional ``config`` and ``--cfg-options`` to a tool's arguments."""
@@ -19,6 +21,11 @@ def add_overrides(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``--cfg-options``: it takes KEY=VALUE only, and may be given several times."""
     parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], type=_pair,
                         metavar='KEY=VALUE', help=what)
+
+
+def add_amp(parser: argparse._ActionsContainer, what: str, default: str | None = None) -> None:
+    """Add ``--amp``: the precisions of :data:`openselfsup.training.precision.AMP`."""
+    parser.add_argument('--amp', choices=AMP, help=what, default=default)
 
 
 def checked(annotation: Any) -> Callable[[str], int | float]:

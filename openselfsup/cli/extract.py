@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import check_folder
 from ..values import Count
-from .arguments import add_config_arguments, checked
+from .arguments import add_amp, add_config_arguments, checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='side of the input (default: that of the views)')
     parser.add_argument('--batch-size', type=checked(Count), default=64)
     parser.add_argument('--device', help='default: a GPU if there is one')
-    parser.add_argument('--amp', choices=('auto', 'bf16', 'fp16', 'off'), default='off')
+    add_amp(parser, 'precision (default: %(default)s)', 'off')
 
 
 def main(args: argparse.Namespace) -> None:

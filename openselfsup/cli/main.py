@@ -81,23 +81,29 @@ def execute(name: str, words: Sequence[str], prog: str | None = None) -> int | N
     Returns:
         The exit status.
     """
+    return module_of(name).main(parse(name, words, prog))
+
+
+def parse(name: str, words: Sequence[str], prog: str | None = None) -> argparse.Namespace:
+    """Read the arguments of a command from its words."""
+    parser = parser_of(name, prog)
+    if getattr(module_of(name), 'INTERMIXED', False):  # options may stand between the words
+        return parser.parse_intermixed_args(words)
+    return parser.parse_args(words)
+
+
+def parser_of(name: str, prog: str | None = None) -> argparse.ArgumentParser:
+    """Return what reads the arguments of a command, and knows its help."""
     module = module_of(name)
-    return module.main(parse(module, words, prog))
+    parser = argparse.ArgumentParser(prog=prog, description=module.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    return parser
 
 
 def module_of(name: str) -> ModuleType:
     """Import the module of a command."""
     return importlib.import_module(f".{name.replace(' ', '_').replace('-', '_')}", __package__)
-
-
-def parse(module: ModuleType, words: Sequence[str], prog: str | None = None) -> argparse.Namespace:
-    """Read the arguments of a command from its words."""
-    parser = argparse.ArgumentParser(prog=prog, description=module.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    module.add_arguments(parser)
-    if getattr(module, 'INTERMIXED', False):  # options may stand between the other words
-        return parser.parse_intermixed_args(words)
-    return parser.parse_args(words)
 
 
 def overview(group: str = '') -> str:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ..values import Seed
-from .arguments import add_config_arguments, checked
+from .arguments import add_amp, add_config_arguments, checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='go on from CKPT, or from latest.pth of the work directory')
     parser.add_argument('--pretrained', metavar='CKPT',
                         help='weights for the backbone: torchvision, timm, ours or published')
-    parser.add_argument('--amp', choices=('auto', 'bf16', 'fp16', 'off'), help='precision')
+    add_amp(parser, 'precision')
     parser.add_argument('--seed', type=checked(Seed))
     parser.add_argument('--deterministic', action='store_true', default=None,
                         help='deterministic kernels only')
