@@ -43,6 +43,18 @@ def train_page(page: str, module: str, folder: Path, *options: str) -> str:
     return run(folder, 'train', 'my_config.py', '--work-dir', 'OUT', *SMALL, *options)
 
 
+def test_the_backbone_trains_and_is_read_back(module_of, tmp_path):
+    from openselfsup import load_backbone
+    module = module_of('backbone', 'my_backbone')
+    train_page('backbone', 'my_backbone', tmp_path, TILES)
+    run(tmp_path, 'extract-backbone', 'OUT/latest.pth', 'backbone.pth')
+    backbone = load_backbone(str(tmp_path / 'backbone.pth'))
+    assert type(backbone) is module.SmallNet
+    trained = torch.load(tmp_path / 'OUT/latest.pth', weights_only=True)['state_dict']
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, trained[f'encoder_q.backbone.{name}'])
+
+
 def test_the_source_is_trained_on(module_of, tmp_path):
     module_of('source', 'my_source')
     tiles = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
