@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import openselfsup.datasets  # noqa: F401  (registers)
 import openselfsup.models.algorithms  # noqa: F401
 from openselfsup.engine.config import load_config
-from openselfsup.engine.runner import PretrainRunner
+from openselfsup.engine.runner import Runner
 from openselfsup.models.losses import info_nce, nt_xent
 from openselfsup.registry import ALGORITHMS
 from openselfsup.training.launch import Launch
@@ -179,12 +179,12 @@ def test_the_loop_fetches_one_flag_a_step(tmp_path, monkeypatch):
         'dataset.source.root=data/demo/kather2016', 'dataset.recipe.size=64', 'workers=0',
         'global_batch_size=8', 'model.queue_len=40', 'log_interval=1000', 'render=device',
         'optimizer.type=SGD'])
-    runner = PretrainRunner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), tmp_path)
-    batch = runner.loop.dataloader.make_batch(0, 0)
-    runner.call_hook('before_train')
-    runner.call_hook('before_train_epoch')
-    runner.loop._run_step(iter([batch]))
+    runner = Runner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), tmp_path)
+    batch = runner.loader.make_batch(0, 0)
+    runner.call_hooks('before_train')
+    runner.call_hooks('before_epoch')
+    runner.train_step(iter([batch]))
     for _ in range(2):
         with Synchronisations() as count:
-            runner.loop._run_step(iter([batch]))
+            runner.train_step(iter([batch]))
         assert count.found == ['tolist']

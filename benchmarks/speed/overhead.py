@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from openselfsup.engine.config import load_config
-from openselfsup.engine.runner import PretrainRunner
+from openselfsup.engine.runner import Runner
 from openselfsup.training.launch import Launch
 
 from .timing import Case, on_threads
@@ -37,18 +37,17 @@ def overhead_cases() -> Iterator[Case]:
     """Yield the loop around a step that does nothing, and around a small PLM step."""
     with tempfile.TemporaryDirectory(prefix='speed_') as folder:
         cfg = load_config(ROOT / 'configs/demo/plm_r18.py', OPTIONS)
-        runner = PretrainRunner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), folder)
-        loop, step = runner.loop, runner.step
-        batch = loop.dataloader.make_batch(0, 0)
+        runner = Runner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), folder)
+        step, batch = runner.step, runner.loader.make_batch(0, 0)
         for handler in runner.logger.handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel('WARNING')  # the table is for the console
-        runner.call_hook('before_train')
-        loop.dataloader = _OneBatch(loop.dataloader)
+        runner.call_hooks('before_train')
+        runner.loader = _OneBatch(runner.loader)
         rates = runner.learning_rates
         runner.learning_rates = [float(rates[0])] * 10 ** 6
         runner.model.train()
-        runner.call_hook('before_train_epoch')
+        runner.call_hooks('before_epoch')
         outputs = step(repeat(batch), 1, 0.0)
 
         def nothing(batches, count, lr):
@@ -57,7 +56,7 @@ def overhead_cases() -> Iterator[Case]:
         def with_hooks(work) -> None:
             runner.step = work
             for _ in range(STEPS):
-                loop._run_step(repeat(batch))
+                runner.train_step(repeat(batch))
 
         def bare(work) -> None:
             for _ in range(STEPS):
@@ -72,4 +71,4 @@ def overhead_cases() -> Iterator[Case]:
                                'core',
                    on_threads(1, lambda: with_hooks(step)), on_threads(1, lambda: bare(step)),
                    items=STEPS, unit='steps/s', calls=1, difference=True)
-        runner.call_hook('after_train')
+        runner.call_hooks('after_train')

@@ -1,1 +1,1 @@
-"""The edge to mmengine: config, runner, hooks, optimisers, schedules, launchers."""
+"""Pretraining from a config: checks, the run and its loop, hooks, the work directory."""

@@ -12,7 +12,7 @@ from ..training.launch import Launch
 from ..training.precision import resolve
 from ..training.threads import overload, share_cores
 from .config_text import config_text
-from .runner import PretrainRunner
+from .runner import Runner
 from .work_dir import CONSOLE, find_checkpoint, held, on_main, set_aside
 
 
@@ -41,7 +41,7 @@ def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
     busy = overload()  # asked before we are busy ourselves
     checkpoint = on_main(lambda: find_checkpoint(work_dir, resume))
     earlier = on_main(lambda: None if checkpoint else set_aside(work_dir))
-    runner = PretrainRunner(cfg, launch, work_dir, pretrained=checkpoint is None)
+    runner = Runner(cfg, launch, work_dir, pretrained=checkpoint is None)
     runner.claim = claim
     if earlier:
         runner.logger.warning('what an earlier start without a checkpoint left is in %s', earlier)
@@ -53,34 +53,33 @@ def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
         runner.logger.info(line)
     if busy and distributed.is_main():
         runner.logger.warning(busy)
-    if runner.loop.position[0] >= runner.loop.max_epochs:
-        runner.logger.info('all %d epochs are done already', runner.loop.max_epochs)
+    if runner.position.epoch >= cfg.epochs:
+        runner.logger.info('all %d epochs are done already', cfg.epochs)
         return 0
     runner.train()
-    return 128 + runner.stop_signal if runner.loop.stopped and runner.stop_signal else 0
+    return 128 + runner.stop_signal if runner.stopped and runner.stop_signal else 0
 
 
 def dry_run(cfg: Config, launch: Launch, scratch: str) -> None:
     """Build everything, print what would run, take one step, and leave no trace."""
     resolve(cfg.amp, launch.device)  # refused before the tiles are looked at
-    runner = PretrainRunner(cfg, launch, scratch)
+    runner = Runner(cfg, launch, scratch)
     if distributed.is_main():
         CONSOLE.print(config_text(cfg), markup=False, highlight=False, soft_wrap=True)
     for line in describe_run(runner):
         runner.logger.info(line)
-    loader = runner.loop.dataloader
-    loader.set_position(0, 0)
-    batches = iter(loader)
-    count = min(cfg.accumulate, len(loader))
+    runner.loader.set_position(0, 0)
+    batches = iter(runner.loader)
+    count = min(cfg.accumulate, len(runner.loader))
     outputs = runner.step(batches, count, lr=runner.learning_rates[0])
     batches.close()
     runner.logger.info('one step: ' + '  '.join(f'{k} {v.item():.4g}' for k, v in outputs.items()))
     runner.logger.info('dry run done: nothing was written to %s', cfg.work_dir)
 
 
-def describe_run(runner: PretrainRunner) -> list[str]:
+def describe_run(runner: Runner) -> list[str]:
     """Return the lines that a run begins with: model, tiles, batch, learning rate, device."""
-    cfg, loop = runner.cfg, runner.loop
+    cfg, dataset = runner.cfg, runner.dataset
     parameters = list(runner.algorithm.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     backbone = sum(p.numel() for p in runner.algorithm.backbone.parameters())
@@ -89,16 +88,16 @@ def describe_run(runner: PretrainRunner) -> list[str]:
     lines = [
         f"{cfg.model['type']}: {sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, "
         f'{trainable / 1e6:.2f} M trainable, backbone {backbone / 1e6:.2f} M',
-        f'{len(loop.dataloader.dataset)} tiles, {cfg.epochs} epochs of {loop.steps_per_epoch} '
-        f'steps, {loop.max_iters} steps in all',
+        f'{len(dataset)} tiles, {cfg.epochs} epochs of {runner.steps_per_epoch} steps, '
+        f'{runner.max_steps} steps in all',
         f'global batch {cfg.global_batch_size} = {runner.world_size} rank(s) x '
         f'{runner.batch_size} x accumulate {cfg.accumulate}',
         f'learning rate {runner.lr:g}{scale}',
-        f'views rendered {_rendered_by(loop.dataloader)}',
+        f'views rendered {_rendered_by(runner.loader)}',
         f'device {runner.device}, amp {_precision(cfg.amp, runner.amp)}, '
         + runner.environment['processor'],
         f'work directory {runner.work_dir}']
-    if others := loop.dataloader.dataset.source.passed_over:
+    if others := dataset.source.passed_over:
         lines.insert(2, f'passed over beside the tiles: {others}')
     if runner.load_report:
         lines.insert(1, f'backbone: {runner.load_report}')

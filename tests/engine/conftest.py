@@ -5,7 +5,7 @@ import torch
 from small_runs import DEMO, REPO, SMALL
 
 from openselfsup.engine.config import load_config
-from openselfsup.engine.runner import PretrainRunner
+from openselfsup.engine.runner import Runner
 from openselfsup.training.launch import Launch
 
 
@@ -17,7 +17,7 @@ def in_the_repository(monkeypatch):
 @pytest.fixture
 def make_runner(tmp_path):
     """Build a small run in this process."""
-    def make(*options: str, config: Path = DEMO, name: str = 'run') -> PretrainRunner:
+    def make(*options: str, config: Path = DEMO, name: str = 'run') -> Runner:
         cfg = load_config(config, [*SMALL, *options])
-        return PretrainRunner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), tmp_path / name)
+        return Runner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), tmp_path / name)
     return make

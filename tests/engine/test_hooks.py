@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import logging
 import re
@@ -6,15 +7,18 @@ import resource
 import signal
 import threading
 import types
+from functools import partial
 from pathlib import Path
 
+import mmengine.hooks
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.config import Config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from openselfsup.engine.hooks import CheckpointHook, HealthHook
+from openselfsup.engine.hooks import HealthHook, Hook, build_hooks
 from openselfsup.engine.hooks.metrics import forget_after
+from openselfsup.engine.signals import caught
 from openselfsup.errors import UserError
 from openselfsup.files import NotWritten
 
@@ -24,8 +28,8 @@ def health(records, caplog, **limits):
     logger = logging.getLogger('health')
     for record in records:
         runner = types.SimpleNamespace(record=record, logger=logger)
-        hook.after_train_iter(runner, 0)
-        hook.after_train_iter(runner, 1)  # the same record is not counted twice
+        hook.after_step(runner, {})
+        hook.after_step(runner, {})  # the same record is not counted twice
     return [r.getMessage() for r in caplog.records]
 
 
@@ -84,7 +88,7 @@ def test_a_run_that_can_never_save_stops_and_says_so(make_runner, capsys):
     runner = make_runner('checkpoint_interval=1', 'epochs=9', 'workers=0')
     with small_files(100_000), pytest.raises(UserError, match='File too large.*checkpoint is None'):
         runner.train()
-    assert runner.loop.total_steps_done == 9 and runner.failed_saves == 3
+    assert runner.steps_done == 9 and runner.failed_saves == 3
     said = capsys.readouterr().out
     assert 'epoch_1.pth: could not be written' in said and '(attempt 2)' in said
     assert 'views.png: could not be written' in said  # larger than that, and told only
@@ -108,15 +112,15 @@ class FullInTheSecondEpoch(Hook):
     def __init__(self):
         self.stack = contextlib.ExitStack()
 
-    def before_train_epoch(self, runner):
+    def before_epoch(self, runner):
         self.stack.close()
-        if runner.epoch == 1:
+        if runner.position.epoch == 1:
             self.stack.enter_context(small_files(500))
 
 
 def test_a_disk_that_fills_in_the_middle_ends_no_run_and_loses_no_line(make_runner, capsys):
     runner = make_runner('checkpoint_interval=1', 'epochs=4', 'workers=0')
-    runner.register_hook(FullInTheSecondEpoch())
+    runner.hooks.append(FullInTheSecondEpoch())
     runner.train()
     said = capsys.readouterr().out
     folder = Path(runner.work_dir)
@@ -151,14 +155,67 @@ def test_a_run_outside_the_main_thread_works_without_signals(make_runner):
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert not failures and runner.loop.total_steps_done == 3
+    assert not failures and runner.steps_done == 3
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_signals_are_given_back_after_a_run():
-    before = signal.getsignal(signal.SIGTERM)
-    hook, runner = CheckpointHook(), types.SimpleNamespace()
-    hook.before_run(runner)
-    assert signal.getsignal(signal.SIGTERM) is not before
-    hook.after_run(runner)
-    assert signal.getsignal(signal.SIGTERM) is before
+def test_signals_ask_to_stop_once_and_are_given_back():
+    before, asked = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)], []
+    with pytest.raises(KeyboardInterrupt), caught(asked.append):
+        signal.raise_signal(signal.SIGTERM)
+        assert asked == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGINT)
+    assert asked == [signal.SIGTERM]
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+class Diary(Hook):
+    """Notes what it is called for, and where the run is then."""
+
+    def __init__(self, notes: list, fails_at: str = ''):
+        self.notes, self.fails_at = notes, fails_at
+        for name in ('before_train', 'before_epoch', 'before_step', 'after_step', 'after_epoch',
+                     'after_train', 'close'):
+            setattr(self, name, partial(self.note, name))
+
+    def note(self, name, runner, *arguments):
+        self.notes.append((name, dataclasses.astuple(runner.position), runner.steps_done))
+        if name == self.fails_at:
+            raise RuntimeError(name)
+
+
+def test_the_loop_is_as_the_docstring_draws_it(make_runner):
+    runner = make_runner('global_batch_size=24', 'workers=0', 'checkpoint_interval=1')  # 2 steps
+    runner.hooks.append(Diary(notes := []))
+    runner.train()
+    epochs = [[('before_epoch', (e, 0), 2 * e),
+               ('before_step', (e, 0), 2 * e), ('after_step', (e, 1), 2 * e + 1),
+               ('before_step', (e, 1), 2 * e + 1), ('after_step', (e, 2), 2 * e + 2),
+               ('after_epoch', (e + 1, 0), 2 * e + 2)] for e in (0, 1)]
+    assert notes == [('before_train', (0, 0), 0), *epochs[0], *epochs[1],
+                     ('after_train', (2, 0), 4), ('close', (2, 0), 4)]
+    again = make_runner('global_batch_size=24', 'workers=0')
+    again.resume(runner.work_dir / 'epoch_1.pth')
+    again.hooks.append(Diary(notes := [], fails_at='after_step'))
+    with pytest.raises(RuntimeError, match='after_step'):
+        again.train()
+    assert [name for name, *_ in notes] == ['before_train', 'before_epoch', 'before_step',
+                                            'after_step', 'close']
+    assert notes[1][1:] == ((1, 0), 2)
+
+
+def test_probes_act_before_the_checkpoint_and_hooks_of_the_config_after_it():
+    early, own = type('Early', (Hook,), dict(order='early')), type('Own', (Hook,), {})
+    late = type('Late', (Hook,), dict(order='late'))
+    cfg = Config(dict(log_interval=1, checkpoint_interval=1, save_every=None, keep_checkpoints=None,
+                      hooks=[dict(type=late), dict(type=own), dict(type=early)]))
+    names = [type(hook).__name__ for hook in build_hooks(cfg)]
+    assert names == ['Early', 'PicturesHook', 'MetricsHook', 'HealthHook', 'ProgressHook',
+                     'CheckpointHook', 'Own', 'Late']
+
+
+def test_a_hook_of_mmengine_is_refused_with_the_way_out():
+    cfg = Config(dict(log_interval=1, checkpoint_interval=1, save_every=None, keep_checkpoints=None,
+                      hooks=[dict(type=mmengine.hooks.EMAHook)]))
+    with pytest.raises(UserError, match=r'hooks.0: EMAHook is no hook .*docs/configuration.md'):
+        build_hooks(cfg)

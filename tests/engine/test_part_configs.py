@@ -8,7 +8,7 @@ import torch
 from small_runs import REPO, start
 
 from openselfsup.engine.config import load_config
-from openselfsup.engine.runner import PretrainRunner
+from openselfsup.engine.runner import Runner
 from openselfsup.errors import UserError
 from openselfsup.training.launch import Launch
 
@@ -39,7 +39,7 @@ CONFIGS = {
 
 def runner_of(name, work_dir, *options):
     cfg = load_config(REPO / f'configs/{name}.py', [*TILES, *options])
-    return PretrainRunner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), work_dir)
+    return Runner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), work_dir)
 
 
 @pytest.mark.parametrize('name', [
@@ -49,8 +49,8 @@ def test_a_step_of_every_config(name, tmp_path):
     options, keys = CONFIGS[name]
     runner = runner_of(name, tmp_path, *options)
     before = {key: value.clone() for key, value in runner.algorithm.named_parameters()}
-    runner.loop.dataloader.set_position(0, 0)
-    batches = iter(runner.loop.dataloader)
+    runner.loader.set_position(0, 0)
+    batches = iter(runner.loader)
     outputs = runner.step(batches, 1, lr=1e-3)
     batches.close()
     assert set(keys) <= set(outputs) and all(torch.isfinite(v) for v in outputs.values())
@@ -144,17 +144,17 @@ def test_weights_with_something_missing_are_taken_if_asked_for(tmp_path):
 def test_the_last_short_batch_trains(tmp_path):
     runner = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, 'global_batch_size=40',
                        'drop_last=False')
-    assert len(runner.loop.dataloader) == 2  # 40 + 11 tiles
-    runner.loop.dataloader.set_position(0, 1)
-    outputs = runner.step(iter(runner.loop.dataloader), 1, lr=1e-3)
+    assert len(runner.loader) == 2  # 40 + 11 tiles
+    runner.loader.set_position(0, 1)
+    outputs = runner.step(iter(runner.loader), 1, lr=1e-3)
     assert torch.isfinite(outputs['loss'])
 
 
 def test_a_batch_smaller_than_the_clusters_is_explained(tmp_path):
     runner = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, 'global_batch_size=8')
-    runner.loop.dataloader.set_position(0, 0)
+    runner.loader.set_position(0, 0)
     with pytest.raises(UserError, match='8 tiles cannot form 10 clusters'):
-        runner.step(iter(runner.loop.dataloader), 1, lr=1e-3)
+        runner.step(iter(runner.loader), 1, lr=1e-3)
 
 
 @pytest.mark.parametrize('name, options, words', [
@@ -180,6 +180,6 @@ def test_warps_are_refused_where_geometry_is_needed_and_rotations_are_not(tmp_pa
     runner = runner_of(plm, tmp_path, *ONE_RECIPE, *MODEL,
                        steps + 'turn={"type": "ShiftScaleRotate"}',
                        steps + 'clahe={"type": "CLAHE"}', steps + 'cut={"type": "Cutout"}')
-    runner.loop.dataloader.set_position(0, 0)
-    outputs = runner.step(iter(runner.loop.dataloader), 1, lr=1e-3)
+    runner.loader.set_position(0, 0)
+    outputs = runner.step(iter(runner.loader), 1, lr=1e-3)
     assert 0 < outputs['mean_coverage'] < 1 and torch.isfinite(outputs['loss'])

@@ -48,13 +48,13 @@ def test_the_best_so_far_survives_a_resume(make_runner, tmp_path):
     hook = next(h for h in runner.hooks if isinstance(h, KNNProbeHook))
     scores = iter([0.2, 0.9])
     hook.scores = lambda features: {'probe_knn': next(scores)}
-    before = hook.after_train_epoch
+    before = hook.after_epoch
 
     def stop_after_one(runner):
         before(runner)
-        runner.loop.stopped = True
+        runner.finite.stopped = True
 
-    hook.after_train_epoch = stop_after_one
+    hook.after_epoch = stop_after_one
     runner.train()
     saved = torch.load(tmp_path / 'run/best_knn.pth', weights_only=True)['meta']
     assert saved['step'] == 3

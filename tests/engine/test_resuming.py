@@ -16,8 +16,9 @@ from openselfsup.claims import claimed
 from openselfsup.datasets import ImageFolder, PackedTiles, pack
 from openselfsup.datasets.identity import identity
 from openselfsup.engine.config import Settings, load_config
+from openselfsup.engine.position import Position
 from openselfsup.engine.resuming import QUIET, RULES, changes, changes_since, refuse
-from openselfsup.engine.runner import PretrainRunner
+from openselfsup.engine.runner import Runner
 from openselfsup.engine.train import train
 from openselfsup.engine.work_dir import find_checkpoint, set_aside, write_run_files
 from openselfsup.errors import UserError
@@ -28,12 +29,12 @@ ALONE = Launch('none', 0, 0, 1, torch.device('cpu'))
 
 def one_step(folder: Path, *options: str) -> Path:
     """Return the checkpoint of a run that has taken one step of six."""
-    runner = PretrainRunner(load_config(DEMO, [*SMALL, *options]), ALONE, folder)
-    runner.loop.dataloader.set_position(0, 0)
-    batches = iter(runner.loop.dataloader)
+    runner = Runner(load_config(DEMO, [*SMALL, *options]), ALONE, folder)
+    runner.loader.set_position(0, 0)
+    batches = iter(runner.loader)
     runner.step(batches, 1, lr=runner.learning_rates[0])
     batches.close()
-    runner.loop.go_to(0, 1)
+    runner.position = Position(0, 1)
     runner.save_checkpoint()
     return folder / 'latest.pth'
 
@@ -106,8 +107,8 @@ def test_the_order_of_steps_counts_and_tuples_are_lists():
     assert changes(dict(model=steps), dict(model=again)) == []
 
 
-def resumed(checkpoint: Path, folder: Path, *options: str) -> PretrainRunner:
-    runner = PretrainRunner(load_config(DEMO, [*SMALL, *options]), ALONE, folder)
+def resumed(checkpoint: Path, folder: Path, *options: str) -> Runner:
+    runner = Runner(load_config(DEMO, [*SMALL, *options]), ALONE, folder)
     runner.resume(checkpoint)
     return runner
 
@@ -156,7 +157,7 @@ def test_a_jump_of_the_learning_rate_is_told(checkpoint, tmp_path, capsys, optio
 def test_a_loss_scale_that_is_new_starts_from_its_default(checkpoint, tmp_path):
     state = load(checkpoint)
     assert state['scaler'] == {}
-    runner = PretrainRunner(load_config(DEMO, SMALL), ALONE, tmp_path)
+    runner = Runner(load_config(DEMO, SMALL), ALONE, tmp_path)
     runner.step.scaler = torch.amp.GradScaler('cpu')
     runner.resume(checkpoint)
     assert runner.step.scaler.get_scale() == 2.0**16
@@ -181,7 +182,7 @@ def test_what_cannot_change_is_refused_all_at_once(tmp_path):
 
 def test_another_optimiser_or_model_is_refused_before_anything_changes(
         checkpoint, checkpoint_of_sgd, tmp_path):
-    runner = PretrainRunner(load_config(DEMO, [*SMALL, 'model.queue_len=24']), ALONE, tmp_path)
+    runner = Runner(load_config(DEMO, [*SMALL, 'model.queue_len=24']), ALONE, tmp_path)
     before = {key: value.clone() for key, value in runner.algorithm.state_dict().items()}
     with pytest.raises(UserError, match="optimizer.type was 'SGD' and is now 'AdamW'"):
         runner.resume(checkpoint_of_sgd)
@@ -354,7 +355,7 @@ def test_all_ranks_learn_that_a_directory_is_held(tmp_path):
 
 
 def test_a_run_that_lost_its_directory_writes_no_checkpoint(tmp_path):
-    runner = PretrainRunner(load_config(DEMO, SMALL), ALONE, tmp_path)
+    runner = Runner(load_config(DEMO, SMALL), ALONE, tmp_path)
     with claimed(tmp_path, 'pretraining') as claim:
         runner.claim = claim
         runner.save_checkpoint()

@@ -153,7 +153,7 @@ def test_what_cannot_be_rendered_on_the_device_is_refused(dataset, message):
 
 def test_a_run_from_raw_tiles(make_runner):
     runner = make_runner('render=device', 'epochs=1', 'dataset.recipe.size=48')
-    assert runner.render == 'device' and 'tiles' in runner.loop.dataloader.make_batch(0, 0)
+    assert runner.render == 'device' and 'tiles' in runner.loader.make_batch(0, 0)
     runner.train()
     record = runner.record
     assert record['step'] == 3 and math.isfinite(record['loss'])

@@ -14,6 +14,7 @@ import torch
 import torchvision
 from small_runs import DEMO, REPO, SMALL, assert_same_state, command, start
 
+from openselfsup.engine.position import Position
 from openselfsup.engine.train import train
 
 
@@ -193,7 +194,7 @@ def test_resuming_in_another_world_says_what_is_no_longer_exact(reference, make_
     runner = make_runner('epochs=3', 'global_batch_size=8')
     runner.resume(reference[0] / 'latest.pth')
     assert 'global_batch_size was 16 and is now 8' in capsys.readouterr().out
-    assert runner.loop.position == (2, 0)
+    assert runner.position == Position(2, 0)
 
 
 def test_pretrained_weights_are_counted_and_used(tmp_path, make_runner):
@@ -207,10 +208,10 @@ def test_pretrained_weights_are_counted_and_used(tmp_path, make_runner):
 
 def test_accumulation_counts_optimiser_steps(make_runner):
     runner = make_runner('accumulate=2', 'global_batch_size=16', 'dataset.on_corrupt=raise')
-    assert len(runner.loop.dataloader) == 6 and runner.loop.steps_per_epoch == 3
+    assert len(runner.loader) == 6 and runner.steps_per_epoch == 3
     assert len(runner.learning_rates) == 6
     runner.train()
-    assert runner.loop.total_steps_done == 6
+    assert runner.steps_done == 6
     steps = {int(s['step']) for s in runner.optimizer.state_dict()['state'].values()}
     assert steps == {6}
 

@@ -1,24 +1,40 @@
 """Hooks: what happens around the steps of a run. Each is one small class.
 
-The loop they hook into is drawn in :class:`openselfsup.engine.loop.PretrainLoop`.
+The loop they hook into is drawn in :class:`.hook.Hook`.
 """
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
 
+from ...errors import UserError
+from ...registry import HOOKS
 from .checkpoint import CheckpointHook
 from .health import HealthHook
+from .hook import ORDER, Hook
 from .metrics import MetricsHook
 from .part_pictures import AdversaryPictures, ClusterPictures
 from .pictures import PicturesHook
 from .probe import KNNProbeHook, LinearProbeHook
 from .progress import ProgressHook
 
-__all__ = ['AdversaryPictures', 'CheckpointHook', 'ClusterPictures', 'HealthHook', 'KNNProbeHook',
-           'LinearProbeHook', 'MetricsHook', 'PicturesHook', 'ProgressHook', 'default_hooks']
+__all__ = ['AdversaryPictures', 'CheckpointHook', 'ClusterPictures', 'HealthHook', 'Hook',
+           'KNNProbeHook', 'LinearProbeHook', 'MetricsHook', 'PicturesHook', 'ProgressHook',
+           'build_hooks']
 
 
-def default_hooks(cfg: Config) -> list[Hook]:
-    """Return the hooks that every run has, in the order in which they act."""
-    return [PicturesHook(), MetricsHook(cfg.log_interval), HealthHook(), ProgressHook(),
-            CheckpointHook(cfg.checkpoint_interval, cfg.save_every, cfg.keep_checkpoints)]
+def build_hooks(cfg: Config) -> list[Hook]:
+    """Return the hooks that every run has and those of the config, in the order of their acts.
+
+    Raises:
+        UserError: a class of the config is no :class:`.hook.Hook`.
+    """
+    hooks = [PicturesHook(), MetricsHook(cfg.log_interval), HealthHook(), ProgressHook(),
+             CheckpointHook(cfg.checkpoint_interval, cfg.save_every, cfg.keep_checkpoints)]
+    for place, described in enumerate(cfg.hooks):
+        hook = HOOKS.build(described)
+        if not isinstance(hook, Hook):
+            raise UserError(f'{type(hook).__name__} is no hook that this engine could call',
+                            where=f'hooks.{place}',
+                            expected='a subclass of openselfsup.engine.hooks.Hook; see '
+                                     'docs/configuration.md for how a hook of mmengine becomes one')
+        hooks.append(hook)
+    return sorted(hooks, key=lambda hook: ORDER.index(hook.order))

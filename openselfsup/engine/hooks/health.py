@@ -1,6 +1,6 @@
 """Collapse made visible: features that all look alike raise a warning."""
 
-from mmengine.hooks import Hook
+from .hook import Hook
 
 
 class HealthHook(Hook):
@@ -20,7 +20,7 @@ class HealthHook(Hook):
         self.bad = dict.fromkeys(self.limits, 0)
         self.seen = -1
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_step(self, runner, outputs) -> None:
         """Look at a record once."""
         record = runner.record
         if not record or record['step'] == self.seen:

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.hooks import Hook
 from torch import Tensor
 
 from ... import distributed
 from ...files import write_text
 from ...models.health import effective_rank
 from ..journal import Events, Journal
+from .hook import Hook
 
 METRICS = 'metrics.jsonl'
 
@@ -41,21 +41,21 @@ class MetricsHook(Hook):
         runner.record = {}
         self.started = self.since = time.perf_counter()
         self.waited = 0.0
-        self.first_step = runner.iter
+        self.first_step = runner.steps_done
         if not distributed.is_main():
             return
-        work_dir = Path(runner.work_dir)
-        forget_after(work_dir / METRICS, runner.iter)
-        self.lines = Journal(work_dir / METRICS, runner.logger)
-        self.events = Events(work_dir / 'tensorboard', runner.iter + 1, runner.logger)
+        path = runner.work_dir / METRICS
+        forget_after(path, runner.steps_done)
+        self.lines = Journal(path, runner.logger)
+        self.events = Events(runner.work_dir / 'tensorboard', runner.steps_done + 1, runner.logger)
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_step(self, runner, outputs: dict[str, Tensor]) -> None:
         """Add the step's values; write a line where one is due."""
         self.add(outputs)
         self.steps += 1
-        step, loop = runner.iter + 1, runner.loop
-        if step % self.interval == 0 or loop.position[1] == loop.steps_per_epoch:
-            runner.record = self._write(runner, step)
+        ended = runner.position.step == runner.steps_per_epoch
+        if ended or runner.steps_done % self.interval == 0:
+            runner.record = self._write(runner)
 
     def add(self, outputs: dict[str, Tensor]) -> None:
         """Add the values of one step to the sums, on whatever device they are."""
@@ -67,17 +67,17 @@ class MetricsHook(Hook):
     def after_train(self, runner) -> None:
         """Write what is left and say what the whole run did."""
         if self.steps:
-            runner.record = self._write(runner, runner.loop.total_steps_done)
+            runner.record = self._write(runner)
         seconds = time.perf_counter() - self.started
-        steps = runner.loop.total_steps_done - self.first_step
+        steps = runner.steps_done - self.first_step
         if steps:
-            rate = steps * runner.loop.tiles_per_step / seconds
+            rate = steps * runner.cfg.global_batch_size / seconds
             share = self.waited / seconds
             runner.logger.info(
                 '%d steps in %.1f min, %.0f tiles/s; %.0f %% of the time waiting for data: %s',
                 steps, seconds / 60, rate, 100 * share,
-                what_limits(share, runner.loop.flag.waited / seconds, runner.device.type))
-        if corrupt := runner.loop.dataloader.corrupt_count:
+                what_limits(share, runner.finite.flag.waited / seconds, runner.device.type))
+        if corrupt := runner.loader.corrupt_count:
             runner.logger.warning('%d tiles could not be read and were replaced; '
                                   'tools/verify_data.py --full lists them', corrupt)
 
@@ -86,8 +86,8 @@ class MetricsHook(Hook):
         self.lines.add((json.dumps({k: _round(v) for k, v in record.items()}) + '\n').encode())
         self.events.add_scalars({k: v for k, v in record.items() if k != 'step'}, step)
 
-    def _write(self, runner, step: int) -> dict:
-        runner.loop.check_finite()
+    def _write(self, runner) -> dict:
+        runner.finite.check()
         means = {k: self.sums[k] / self.counts[k] for k in sorted(self.sums)}
         features = runner.algorithm.features
         if features is not None:  # a decomposition, so at logging steps only
@@ -95,18 +95,19 @@ class MetricsHook(Hook):
         keys, means = list(means), torch.stack(list(means.values()))
         values = distributed.all_reduce_mean(means).tolist()
         now = time.perf_counter()
-        wait = runner.loop.dataloader.take_wait()
+        wait = runner.loader.take_wait()
         self.waited += wait
-        record = dict(step=step, epoch=runner.epoch + 1, iteration=runner.loop.position[1],
+        step, tiles = runner.steps_done, self.steps * runner.cfg.global_batch_size
+        record = dict(step=step, epoch=runner.position.epoch + 1, iteration=runner.position.step,
                       lr=float(runner.learning_rates[step - 1]), **dict(zip(keys, values)),
-                      tiles_per_s=self.steps * runner.loop.tiles_per_step / (now - self.since),
+                      tiles_per_s=tiles / (now - self.since),
                       data_wait=min(wait / (now - self.since), 1.0),
-                      corrupt_tiles=runner.loop.dataloader.corrupt_count)
+                      corrupt_tiles=runner.loader.corrupt_count)
         self.since, self.steps = now, 0
         self.sums, self.counts = {}, {}
         if distributed.is_main():
             self.write(record, step)
-            runner.logger.info(describe(record, runner.loop), extra=dict(live=True))
+            runner.logger.info(describe(record, runner), extra=dict(live=True))
         return record
 
 
@@ -125,12 +126,13 @@ def what_limits(data: float, device: float, kind: str) -> str:
     return 'the model limits this run'
 
 
-def describe(record: dict, loop) -> str:
+def describe(record: dict, runner) -> str:
     """Return a record as one line: position, losses, the rest."""
     losses = '  '.join(f'{k} {v:.4f}' for k, v in record.items() if k.startswith('loss'))
-    left = (loop.max_iters - record['step']) * loop.tiles_per_step / record['tiles_per_s']
-    return (f"epoch {record['epoch']}/{loop.max_epochs} "
-            f"[{record['iteration']}/{loop.steps_per_epoch}]  {losses}  lr {record['lr']:.3g}  "
+    steps = runner.max_steps - record['step']
+    left = steps * runner.cfg.global_batch_size / record['tiles_per_s']
+    return (f"epoch {record['epoch']}/{runner.cfg.epochs} "
+            f"[{record['iteration']}/{runner.steps_per_epoch}]  {losses}  lr {record['lr']:.3g}  "
             f"{record['tiles_per_s']:.0f} tiles/s  wait {100 * record['data_wait']:.0f} %  "
             f"ETA {datetime.timedelta(seconds=round(left))}")
 

@@ -1,7 +1,5 @@
 """clusters.png and adversarial.png: what the parts of CA2CL do, redrawn at the end of epochs."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,10 +29,10 @@ class ClusterPictures(PictureHook):
         _require(runner, 'cluster', 'ClusterHead', type(self).__name__)
 
     @torch.no_grad()
-    def after_train_epoch(self, runner) -> None:
+    def after_epoch(self, runner) -> None:
         """Draw; the ranks share the encoding."""
         algorithm, head = runner.algorithm, runner.algorithm.cluster
-        world, count = distributed.world_size(), len(runner.loop.dataloader.dataset)
+        world, count = distributed.world_size(), len(runner.dataset)
         share = min(self.tiles, count) // world
         if not _is_due(runner, self.interval) or share * world < head.clusters:
             return
@@ -51,13 +49,13 @@ class ClusterPictures(PictureHook):
                     for x in (images.permute(0, 2, 3, 1), found.labels, fit)]
         if distributed.is_main():
             from ...visualization.clusters import cluster_sheet
-            source = runner.loop.dataloader.dataset.source
+            source = runner.dataset.source
             classes = None
             if source.labels is not None and source.classes is not None:
                 classes = [source.classes[source.label(i)] for i in indices.tolist()]
             self.draw(runner, lambda: cluster_sheet(
-                *gathered, head.clusters, Path(runner.work_dir) / 'clusters.png',
-                classes=classes, title=f'Clusters after epoch {runner.epoch + 1}'))
+                *gathered, head.clusters, runner.work_dir / 'clusters.png',
+                classes=classes, title=f'Clusters after epoch {runner.position.epoch}'))
 
 
 @HOOKS.register_module()
@@ -77,13 +75,13 @@ class AdversaryPictures(PictureHook):
         _require(runner, 'adversary', 'WeightAdversary', type(self).__name__)
 
     @torch.no_grad()
-    def after_train_epoch(self, runner) -> None:
+    def after_epoch(self, runner) -> None:
         """Draw, if the attacked layer gives feature maps."""
         algorithm, adversary = runner.algorithm, runner.algorithm.adversary
         if (not distributed.is_main() or not _is_due(runner, self.interval)
                 or adversary.last_offset is None):
             return
-        count = len(runner.loop.dataloader.dataset)
+        count = len(runner.dataset)
         indices = np.linspace(0, count - 1, min(self.tiles, count)).round().astype(int)
         images = plain_views(runner, indices)
         normalized = runner.preprocessor.normalize(images.to(runner.device))
@@ -105,8 +103,8 @@ class AdversaryPictures(PictureHook):
         relative = size / weight.norm()
         self.draw(runner, lambda: attack_sheet(
             images.permute(0, 2, 3, 1).numpy(), *(x.float().cpu().numpy() for x in seen),
-            Path(runner.work_dir) / 'adversarial.png',
-            title=f'{adversary.target} under attack, epoch {runner.epoch + 1}',
+            runner.work_dir / 'adversarial.png',
+            title=f'{adversary.target} under attack, epoch {runner.position.epoch}',
             subtitle=f'the last step moved it by {size:.3g}, {100 * relative:.1f} % of '
                      'its norm; channels that change most, before and under the attack'))
 
@@ -126,7 +124,7 @@ class _Evaluating:
 
 def plain_views(runner, indices: np.ndarray) -> Tensor:
     """Return tiles at the size of the views without augmentation, uint8 (N, 3, S, S)."""
-    dataset = runner.loop.dataloader.dataset
+    dataset = runner.dataset
     recipe = ViewRecipe(dataset.recipes[0].size, [])
     out = np.empty((len(indices), *recipe.size, 3), np.uint8)
     for slot, index in zip(out, indices.tolist()):
@@ -137,8 +135,8 @@ def plain_views(runner, indices: np.ndarray) -> Tensor:
 
 
 def _is_due(runner, interval: int) -> bool:
-    epoch = runner.epoch + 1
-    return epoch % interval == 0 or epoch == runner.loop.max_epochs
+    epoch = runner.position.epoch
+    return epoch % interval == 0 or epoch == runner.cfg.epochs
 
 
 def _require(runner, part: str, kind: str, hook: str) -> None:

@@ -1,12 +1,10 @@
 """views.png and matches.png: what the model is about to see."""
 
 from collections.abc import Callable
-from pathlib import Path
-
-from mmengine.hooks import Hook
 
 from ... import distributed
 from ...files import NotWritten
+from .hook import Hook
 
 
 class PictureHook(Hook):
@@ -29,10 +27,9 @@ class PicturesHook(PictureHook):
 
     def before_train(self, runner) -> None:
         """Draw, unless a resumed run has its pictures already."""
-        work_dir = Path(runner.work_dir)
-        if not distributed.is_main() or (work_dir / 'views.png').exists():
+        if not distributed.is_main() or (runner.work_dir / 'views.png').exists():
             return
         from ...visualization import draw_batch
-        loader = runner.loop.dataloader
-        batch = loader.make_batch(0, 0, render='cpu')
-        self.draw(runner, lambda: draw_batch(batch, loader.dataset, work_dir, runner.algorithm))
+        batch = runner.loader.make_batch(0, 0, render='cpu')
+        self.draw(runner, lambda: draw_batch(batch, runner.dataset, runner.work_dir,
+                                             runner.algorithm))

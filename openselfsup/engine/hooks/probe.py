@@ -7,10 +7,8 @@ as the run without.
 
 import json
 import time
-from pathlib import Path
 
 import torch
-from mmengine.hooks import Hook
 from torch import Tensor
 
 from ... import distributed
@@ -22,6 +20,7 @@ from ...evaluation.sampling import hold_out
 from ...registry import HOOKS
 from ...training.features import extract_features
 from ...values import Count, Positive, Seed, Share
+from .hook import Hook
 from .metrics import METRICS, MetricsHook
 
 
@@ -41,7 +40,7 @@ class ProbeHook(Hook):
         save_best: keep the best checkpoint so far under :attr:`best_file`.
     """
 
-    priority = 'ABOVE_NORMAL'  # before the checkpoint of the epoch is written
+    order = 'early'  # before the checkpoint of the epoch is written
     best_file = ''
     key = ''
 
@@ -60,22 +59,23 @@ class ProbeHook(Hook):
     def before_train(self, runner) -> None:
         """Take the size from the views, and the best score so far from metrics.jsonl."""
         if self.size is None:
-            recipe = runner.loop.dataloader.dataset.recipes[0]
+            recipe = runner.dataset.recipes[0]
             self.tiles.size = self.tiles.resize = min(recipe.size)
-        path = Path(runner.work_dir) / METRICS
+        path = runner.work_dir / METRICS
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-        self.best = max((_score_of(line, self.key, runner.iter) for line in lines), default=-1.0)
+        self.best = max((_score_of(line, self.key, runner.steps_done) for line in lines),
+                        default=-1.0)
 
-    def before_train_epoch(self, runner) -> None:
+    def before_epoch(self, runner) -> None:
         """Probe the untrained backbone once."""
-        if runner.iter == 0 and self.at_start:
+        if runner.steps_done == 0 and self.at_start:
             self._probe(runner, step=0, epoch=0)
 
-    def after_train_epoch(self, runner) -> None:
+    def after_epoch(self, runner) -> None:
         """Probe where that is due."""
-        epoch = runner.epoch + 1
-        if epoch % self.interval == 0 or epoch == runner.loop.max_epochs:
-            self._probe(runner, runner.loop.total_steps_done, epoch)
+        epoch = runner.position.epoch
+        if epoch % self.interval == 0 or epoch == runner.cfg.epochs:
+            self._probe(runner, runner.steps_done, epoch)
 
     def _probe(self, runner, step: int, epoch: int) -> None:
         if not distributed.is_main():

@@ -3,11 +3,11 @@
 import datetime
 import time
 
-from mmengine.hooks import Hook
 from rich.progress import BarColumn, Progress, TextColumn
 
 from ... import distributed
 from ..work_dir import CONSOLE
+from .hook import Hook
 
 
 class ProgressHook(Hook):
@@ -18,9 +18,9 @@ class ProgressHook(Hook):
 
     def before_train(self, runner) -> None:
         """Remember where the clock of the time left starts."""
-        self.began, self.first = time.perf_counter(), runner.iter
+        self.began, self.first = time.perf_counter(), runner.steps_done
 
-    def before_train_epoch(self, runner) -> None:
+    def before_epoch(self, runner) -> None:
         """Open the epoch's line."""
         if not (CONSOLE.is_terminal and distributed.is_main()):
             return
@@ -29,21 +29,21 @@ class ProgressHook(Hook):
             TextColumn('{task.completed}/{task.total}'), TextColumn('{task.fields[numbers]}'),
             console=CONSOLE, refresh_per_second=2)
         self.task = self.progress.add_task(
-            '', total=runner.loop.steps_per_epoch, completed=runner.loop.iteration,
-            epoch=f'{runner.epoch + 1}/{runner.loop.max_epochs}', numbers='')
+            '', total=runner.steps_per_epoch, completed=runner.position.step,
+            epoch=f'{runner.position.epoch + 1}/{runner.cfg.epochs}', numbers='')
         self.progress.start()
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_step(self, runner, outputs) -> None:
         """Move the bar; numbers change when a new record was written."""
         if self.progress is not None:
-            self.progress.update(self.task, completed=batch_idx + 1,
+            self.progress.update(self.task, completed=runner.position.step,
                                  numbers=self._numbers(runner))
 
-    def after_train_epoch(self, runner) -> None:
+    def after_epoch(self, runner) -> None:
         """Leave the finished line standing."""
         self._close()
 
-    def after_run(self, runner) -> None:
+    def close(self, runner) -> None:
         """Give the terminal back, also when a run ends early."""
         self._close()
 
@@ -54,8 +54,7 @@ class ProgressHook(Hook):
 
     def _numbers(self, runner) -> str:
         record = runner.record
-        done = runner.iter + 1 - self.first
-        left = runner.loop.max_iters - runner.iter - 1
+        done, left = runner.steps_done - self.first, runner.max_steps - runner.steps_done
         seconds = (time.perf_counter() - self.began) / done * left
         left = f'ETA {datetime.timedelta(seconds=round(seconds))}'
         if not record:

@@ -1,0 +1,87 @@
+"""The parts of a run that are made from its config, and what is refused before any work."""
+
+import inspect
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .. import distributed
+from ..datasets import TileDataset
+from ..errors import UserError
+from ..models.method import Method
+from ..registry import BACKBONES
+
+
+def batch_size_per_rank(cfg: Config, world_size: int) -> int:
+    """Return global_batch_size / (ranks * accumulate).
+
+    Raises:
+        UserError: it does not divide; the numbers of processes that would are listed.
+    """
+    total, parts = cfg.global_batch_size, world_size * cfg.accumulate
+    if total % parts:
+        fits = [n for n in range(1, min(total, 128) + 1) if total % (n * cfg.accumulate) == 0]
+        near = sorted({max(total // parts, 1) * parts, -(-total // parts) * parts})
+        raise UserError(
+            f'{total} tiles cannot be shared equally by {world_size} processes'
+            + (f' with accumulate={cfg.accumulate}' if cfg.accumulate > 1 else ''),
+            where='global_batch_size',
+            expected=f"one of {', '.join(map(str, fits))} processes, or a global_batch_size of "
+                     + ' or '.join(map(str, near)))
+    return total // parts
+
+
+def scaled_learning_rate(cfg: Config) -> float:
+    """Return optimizer.lr, times global_batch_size / base_batch_size where that is given."""
+    scale = cfg.global_batch_size / cfg.base_batch_size if cfg.base_batch_size else 1.0
+    return cfg.optimizer['lr'] * scale
+
+
+def check_geometry(algorithm: Method, dataset: TileDataset) -> None:
+    """Tell a method what its maps are like; refuse recipes without the maps that it needs."""
+    if not algorithm.needs_geometry:
+        return
+    if dataset.geometry != 'none':
+        algorithm.set_geometry(dataset.geometry)
+        return
+    steps = sorted({f'{name} ({type(recipe.named_steps[name]).__name__})'
+                    for recipe in dataset.recipes for name in recipe.breaking_steps})
+    raise UserError(
+        f"{type(algorithm).__name__} matches cells by their place in the tile, but "
+        f"{', '.join(steps)} moves pixels in a way that no affine map describes",
+        where='dataset.recipe.steps',
+        expected='crops, flips, quarter turns or affine steps only, or a method without geometry')
+
+
+def place(algorithm: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
+    """Move the algorithm to the device, compile its backbones where asked, share it by ranks.
+
+    Returns:
+        What is called in a step: the algorithm, or its wrapper if several ranks train it.
+    """
+    layout = torch.channels_last if cfg.channels_last else torch.contiguous_format
+    algorithm = algorithm.to(device, memory_format=layout)
+    if cfg.compile:
+        for module in algorithm.modules():
+            if type(module) in BACKBONES.module_dict.values():
+                module.compile()
+    if not distributed.is_distributed():
+        return algorithm
+    check_sync_bn(algorithm, device)
+    # Queues are equal on all ranks by construction: broadcasting them each step
+    # (DDP's default for buffers) would cost more than the gradients of a ResNet-18.
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers = next(name for name in ('forward_sync_buffers', 'broadcast_buffers')
+                   if name in known)  # the new name, and the one before torch 2.15
+    return DistributedDataParallel(
+        algorithm, device_ids=[device.index] if device.type == 'cuda' else None,
+        **{buffers: False})
+
+
+def check_sync_bn(model: nn.Module, device: torch.device) -> None:
+    """Say early that torch synchronises BatchNorm on GPUs only."""
+    if device.type == 'cpu' and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+        raise UserError("norm 'SyncBN' works on GPUs only when several processes train",
+                        where='model.backbone.norm_cfg', expected="type 'BN' or 'GN' on CPU")
