@@ -1,7 +1,7 @@
 """What a tile's first bytes say: format, size and orientation, without decoding a pixel.
 
 Checking the header of 100,000 files takes seconds, so it is done before training starts;
-decoding them all takes minutes and is left to ``tools/verify_data.py --full``. The decoder
+decoding them all takes minutes and is left to ``openselfsup verify --full``. The decoder
 starts with the same check, so what is refused here by name is refused there in the same words.
 """
 

@@ -34,7 +34,7 @@ CHUNK = 256  # tiles written between two times that the disk is asked to keep th
 
 @SOURCES.register_module()
 class PackedTiles(Source):
-    """The tiles of a store that :func:`pack` wrote (``tools/pack_tiles.py``).
+    """The tiles of a store that :func:`pack` wrote (``openselfsup pack``).
 
     Opening it maps the file and reads no tile. Tiles are views of that memory: they cost a
     copy at most, and processes on one machine share the pages.
@@ -258,13 +258,13 @@ def _read_index(root: Path) -> dict:
     if not path.is_file():
         unfinished = (root / JOURNAL).exists()
         raise UserError('this store is not finished' if unfinished else 'no store of packed tiles',
-                        where=str(root), expected='a folder written by tools/pack_tiles.py'
+                        where=str(root), expected='a folder written by openselfsup pack'
                         + (', which goes on where it stopped' if unfinished else ''))
     try:
         index = json.loads(path.read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f'damaged ({error})', where=str(path),
-                        expected='an index written by tools/pack_tiles.py') from None
+                        expected='an index written by openselfsup pack') from None
     if not isinstance(index, dict) or {key: index.get(key) for key in FORMAT} != FORMAT:
         raise UserError('another format or version', where=str(path),
                         expected=', '.join(f'{k} {v}' for k, v in FORMAT.items()))

@@ -109,7 +109,7 @@ class ViewProcesses:
                     f'each of {ATTEMPTS} loader processes that were to make this batch {how}',
                     where=f'epoch {epoch + 1}, batch {iteration + 1}',
                     expected='enough memory (fewer workers need less) and tiles that can be '
-                             'decoded (tools/verify_data.py finds those that cannot)')
+                             'decoded (openselfsup verify finds those that cannot)')
         finally:
             self._idle.put(process)
         self._dataset.report_corrupt(corrupt)

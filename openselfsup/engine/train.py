@@ -1,4 +1,4 @@
-"""What tools/train.py does with a checked config."""
+"""What ``openselfsup train`` does with a checked config."""
 
 from pathlib import Path
 

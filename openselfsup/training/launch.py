@@ -143,12 +143,12 @@ def _read_none() -> tuple[int, int, int]:
 
 def _read_pytorch() -> tuple[int, int, int]:
     return _from_environment('pytorch', 'RANK', 'LOCAL_RANK', 'WORLD_SIZE',
-                             'torchrun --nproc_per_node=N tools/train.py ...')
+                             'torchrun --nproc_per_node=N -m openselfsup train ...')
 
 
 def _read_slurm() -> tuple[int, int, int]:
     ranks = _from_environment('slurm', 'SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS',
-                              'srun python tools/train.py ... --launcher slurm')
+                              'srun openselfsup train ... --launcher slurm')
     if 'MASTER_ADDR' not in os.environ and 'SLURM_NODELIST' in os.environ:
         os.environ['MASTER_ADDR'] = first_slurm_host(os.environ['SLURM_NODELIST'])
     # Two jobs on one node must not meet on one port.
@@ -162,7 +162,7 @@ def _read_mpi() -> tuple[int, int, int]:
         names = ('PMI_RANK', 'MPI_LOCALRANKID', 'PMI_SIZE')
     else:
         names = ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE')
-    return _from_environment('mpi', *names, 'mpirun -n N python tools/train.py ... --launcher mpi')
+    return _from_environment('mpi', *names, 'mpirun -n N openselfsup train ... --launcher mpi')
 
 
 _READ = dict(none=_read_none, pytorch=_read_pytorch, slurm=_read_slurm, mpi=_read_mpi)

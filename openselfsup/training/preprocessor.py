@@ -79,7 +79,7 @@ def choose_render(wanted: str, dataset: TileDataset, device: torch.device) -> st
         raise UserError(f"{', '.join(missing)} cannot be rendered on the device",
                         where='render', expected="render='worker', or a recipe without them")
     raise UserError('these tiles are not all of one size', where='render',
-                    expected="render='worker', or tiles packed with tools/pack_tiles.py --size")
+                    expected="render='worker', or tiles packed with `openselfsup pack --size`")
 
 
 def can_compile(device: torch.device) -> bool:

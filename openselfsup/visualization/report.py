@@ -246,7 +246,7 @@ def maps(run: Evaluated) -> str:
         'The test tiles as the features see them', f'<div class="maps">{inside}</div>',
         '' if has_umap() else page.paragraph(
             'There is no UMAP here because umap-learn is not installed: '
-            'pip install umap-learn, then write the report anew with tools/report.py.', 'note'))
+            'pip install umap-learn, then run `openselfsup report` on this folder.', 'note'))
 
 
 def training(run: Evaluated) -> str:

@@ -133,8 +133,7 @@ def next_steps(run: Run) -> str:
     """Command lines to go on with."""
     steps = run.summary.get('commands')
     if steps is None and run.summary.get('config'):
-        steps = default_commands(run.summary['config'], run.work_dir,
-                                 run.summary.get('python', 'python'))
+        steps = default_commands(run.summary['config'], run.work_dir)
     return page.section('Go on', *(page.command(step['what'], step['command'])
                                    for step in steps or ()))
 
@@ -161,7 +160,7 @@ def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
             the path of a page, and for segmentation ``picture`` and its ``caption``;
             ``files``: dict from glob patterns in the work directory to what they are;
             ``commands``: list of dicts ``what`` and ``command``, default those of
-            :func:`default_commands`; ``python``: the interpreter in them.
+            :func:`default_commands`.
         sections: what the page consists of; each gets the :class:`Run` and returns HTML, made
             with the functions of ``visualization.page``.
 
@@ -182,27 +181,25 @@ def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
     return out
 
 
-def default_commands(config: str, work_dir: str | Path, python: str = 'python') -> list[dict]:
+def default_commands(config: str, work_dir: str | Path) -> list[dict]:
     """Return command lines to go on with after a pretraining run, each with what it does.
 
     Args:
         config: path of the config that ran.
         work_dir: where it ran.
-        python: the interpreter.
     """
     old, new = Path(work_dir), Path(f'{work_dir}_2')
 
     def step(what: str, *words: str | Path) -> dict:
-        return dict(what=what, command=shlex.join(str(word) for word in (python, *words)))
+        return dict(what=what, command=shlex.join(str(word) for word in ('openselfsup', *words)))
 
     return [
-        step('Change one field and run again:', 'tools/train.py', config, '--work-dir', new,
+        step('Change one field and run again:', 'train', config, '--work-dir', new,
              '--cfg-options', 'optimizer.lr=5e-4'),
-        step('Compare the two runs:', 'tools/analyze_logs.py', old, new, '--out', 'curves.png'),
-        step('Look at what a config shows the model:', 'tools/browse_views.py', config, '--out',
-             'views'),
-        step('Extract the backbone for use elsewhere:', 'tools/extract_backbone_weights.py',
-             old / 'latest.pth', old / 'backbone.pth')]
+        step('Compare the two runs:', 'analyze', old, new, '--out', 'curves.png'),
+        step('Look at what a config shows the model:', 'browse', config, '--out', 'views'),
+        step('Extract the backbone for use elsewhere:', 'extract-backbone', old / 'latest.pth',
+             old / 'backbone.pth')]
 
 
 def _read_summary(work_dir: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A COCO file of objects: read whole, mended where nothing is guessed, or refused in one report.
 
-Training, scoring and ``prepare_data.py --check`` all read through :func:`read_coco`.
+Training, scoring and ``openselfsup prepare --check`` all read through :func:`read_coco`.
 """
 
 import hashlib

@@ -91,7 +91,7 @@ def write_glas_layout(folder: str | Path, counts: tuple[int, int, int] = (40, 12
 
 def _draw_all(folder: Path, counts: tuple[int, int, int], size: int, seed: int) -> None:
     (folder / MARKER).write_text('Synthetic glands in the layout of GlaS, drawn by '
-                                 'tools/prepare_data.py; not tissue.\n', encoding='utf-8')
+                                 'openselfsup prepare; not tissue.\n', encoding='utf-8')
     grades = ['name,patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)']
     jobs = [(split, i, part) for part, (split, count) in
             enumerate(zip(('train', 'testA', 'testB'), counts)) for i in range(1, count + 1)]

@@ -79,7 +79,7 @@ class MetricsHook(Hook):
                 what_limits(share, runner.finite.flag.waited / seconds, runner.device.type))
         if corrupt := runner.loader.corrupt_count:
             runner.logger.warning('%d tiles could not be read and were replaced; '
-                                  'tools/verify_data.py --full lists them', corrupt)
+                                  'openselfsup verify --full lists them', corrupt)
 
     def write(self, record: dict[str, float], step: int) -> None:
         """Write a line with its step, and all else in it as TensorBoard's scalars; rank 0 only."""

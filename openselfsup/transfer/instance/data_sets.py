@@ -111,7 +111,7 @@ def locate(folder: str | Path, name: str) -> Path:
         raise UserError(f"there is no data set '{name}': {path} does not exist",
                         where='--datasets-folder', nearest=nearest(name, there),
                         expected='one of ' + ', '.join(there) if there
-                        else 'a folder written by tools/prepare_data.py')
+                        else 'a folder written by openselfsup prepare')
     return path
 
 

@@ -90,7 +90,7 @@ def read_outcomes(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
         if not all(isinstance(part, dict) for part in parts) or not (
                 {'dataset', 'protocol'} <= set(outcome) and 'all' in outcome['scores']):
             raise UserError('holds no scores of instance segmentation', where=str(path),
-                            expected='an OUTPUT_DIR of train_net.py')
+                            expected='an OUTPUT_DIR of openselfsup segment instance')
         outcomes.append(outcome)
     return outcomes
 

@@ -90,7 +90,7 @@ def open_data_sets(config: SemanticConfig) -> tuple[MaskDataset, MaskDataset, Re
 
 
 def read_classes(folder: str | Path) -> tuple[list[str], int]:
-    """Return class names and ignored value that tools/prepare_data.py wrote beside the tiles.
+    """Return class names and ignored value that openselfsup prepare wrote beside the tiles.
 
     Raises:
         UserError: there is no such file, or it holds something else.
@@ -98,7 +98,7 @@ def read_classes(folder: str | Path) -> tuple[list[str], int]:
     path = Path(folder) / 'classes.json'
     if not path.is_file():
         raise UserError('there is no such list of classes', where=str(path),
-                        expected='a folder of tools/prepare_data.py, or classes in the config')
+                        expected='a folder of openselfsup prepare, or classes in the config')
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get('classes'), list):
         raise UserError("holds no list 'classes'", where=str(path))
