@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+#: Precisions of a forward pass: bf16 where the device computes in it, bf16, fp16, or float32.
+AMP = ('auto', 'bf16', 'fp16', 'off')
+
 _UNIONS = (Union, types.UnionType)
 _NOT_LISTS = (str, bytes, Mapping)
 

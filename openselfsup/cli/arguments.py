@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..values import accepts, describe
-
-AMP = ('auto', 'bf16', 'fp16', 'off')  # once more: training.precision would import torch
+from ..values import AMP, accepts, describe
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +22,7 @@ def add_overrides(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_amp(parser: argparse._ActionsContainer, what: str, default: str | None = None) -> None:
-    """Add ``--amp``: the precisions of :data:`openselfsup.training.precision.AMP`."""
+    """Add ``--amp``: the precisions of :data:`openselfsup.values.AMP`."""
     parser.add_argument('--amp', choices=AMP, help=what, default=default)
 
 

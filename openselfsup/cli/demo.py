@@ -24,7 +24,7 @@ from ..files import write_text
 from .arguments import add_overrides
 
 CONFIG = 'demo/plm_r18'
-RECIPE = 'GlaS/GlaS_R_18_FPN_demo'
+CONFIG_FILE = 'GlaS/GlaS_R_18_FPN_demo'
 EVALUATION_SIZE = 96
 SEEDS = range(5)
 IN_USE, MARKER = '.demo_in_use', '.demo'
@@ -175,7 +175,7 @@ def segment(work_dir: Path) -> dict:
     data, runs = work_dir / 'glands', (work_dir / 'glands_random', work_dir / 'glands_plm')
     command('prepare', 'glas', data / 'official', data / 'datasets', '--demo', '--demo-count',
             24, 6, 4, '--demo-size', 128)
-    options = ('--config-file', RECIPE, '--num-gpus', 0, '--backend', 'torchvision',
+    options = ('--config-file', CONFIG_FILE, '--num-gpus', 0, '--backend', 'torchvision',
                '--datasets-folder', data / 'datasets')
     command('segment instance', *options, 'MODEL.WEIGHTS', '', 'OUTPUT_DIR', runs[0])
     command('segment instance', '--compare', runs[0], *options, 'MODEL.WEIGHTS',
@@ -189,8 +189,8 @@ def segment(work_dir: Path) -> dict:
     return dict(rows=rows, picture=str(worst.relative_to(work_dir)),
                 caption='The image that went worst: what is there, and what was found.',
                 report='glands_plm/index.html', protocol=(
-                    'Mask R-CNN, a reduced recipe of 40 steps of 4 drawn images at 128 px '
-                    f'({RECIPE}). Drawn glands are easy: this shows that the way from a '
+                    'Mask R-CNN, a reduced config of 40 steps of 4 drawn images at 128 px '
+                    f'({CONFIG_FILE}). Drawn glands are easy: this shows that the way from a '
                     'checkpoint to masks works, not which backbone is better.'))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..files import check_folder
 from ..values import BelowOne, Count, NotNegative, Part, Positive, Seed, Share, Whole
-from .arguments import checked
+from .arguments import add_amp, checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--paper-compat', '--paper_compat', action='store_true',
         help='add the published variants of SGD protocols, labelled as such')
     add('--imagenet', metavar='CKPT', help='ImageNet weights (default: those in torch\'s cache)')
+    add_amp(own, 'precision; without it float32, or what --fp16 says')
     add('--knn_k', type=checked(Count), default=20)
     add('--knn_temperature', type=checked(Positive), default=0.07)
     add('--custom_imports', nargs='+', default=[], metavar='MODULE',
@@ -112,14 +113,17 @@ def main(args: argparse.Namespace) -> None:
     from ..evaluation.evaluate import Evaluation
     from ..evaluation.finetune import TrainSettings
     from ..evaluation.table import columns_of, results_table
+    from ..training.logs import build_logger
     from ..training.precision import resolve
     from ..visualization.report import write_report
 
     import_modules(args.custom_imports, '--custom_imports')
     columns = columns_of(args.eval_metrics)
+    build_logger()
     device = device_of(args.default_device, args.gpu_index, print)
-    amp = 'fp16' if args.fp16 else 'off'
-    if args.fp16 and not device.startswith('cuda'):
+    amp = resolve(args.amp or ('fp16' if args.fp16 and device.startswith('cuda') else 'off'),
+                  torch.device(device), '--amp')
+    if args.fp16 and not args.amp and not device.startswith('cuda'):
         amp = resolve('auto', torch.device(device))
         print(f"WARNING: fp16 needs a GPU: using {'float32' if amp == 'off' else amp}")
     protocols = args.protocols or [

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,10 @@ from ..claims import claimed
 from ..errors import UserError
 from ..shipped import find_config
 from ..training import launch
+from ..training.logs import build_logger
+from ..transfer.instance import backends
 from ..transfer.instance import job as jobs
+from .arguments import add_amp
 
 CONFIGS = 'segmentation/detection/configs'
 
@@ -40,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cpu-processes', type=int, default=1,
                         help='processes with --num-gpus 0, for tests of several processes')
     parser.add_argument('--datasets-folder', default='datasets', metavar='DIR')
-    parser.add_argument('--backend', default='auto', metavar='|'.join(jobs.BACKENDS))
+    parser.add_argument('--backend', default='auto', metavar='|'.join(backends.BACKENDS))
+    add_amp(parser, 'precision, in place of SOLVER.AMP.ENABLED')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in OUTPUT_DIR')
     parser.add_argument('--eval-only', action='store_true')
@@ -48,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--compare', action='append', default=[], metavar='OUT',
                         help='a finished run to show beside this one; may be given several times')
     parser.add_argument('opts', nargs=argparse.REMAINDER, metavar='KEY VALUE',
-                        help='override keys of the recipe, as detectron2 does')
+                        help='override keys of the YAML, as detectron2 does')
 
 
 def work(rank: int, processes: int, port: int, backend_name: str,
@@ -65,8 +68,8 @@ def work(rank: int, processes: int, port: int, backend_name: str,
         compare = read_outcomes(args.compare)
         config = str(find_config(args.config_file, CONFIGS, '.yaml'))
         job = jobs.Job(config, args.opts, args.datasets_folder, where.device, args.resume,
-                       args.eval_only)
-        backend = jobs.build(backend_name, job)
+                       args.eval_only, args.amp)
+        backend = backends.build_backend(backend_name, job)
         # Held by rank 0; the others wait, and are ended with it where another process writes there.
         with (claimed(backend.output_dir, 'fine-tuning a detector') if rank == 0
               else contextlib.nullcontext()) as claim:
@@ -91,31 +94,16 @@ def train(backend: jobs.Backend, backend_name: str, rank: int,
             backend.output_dir, *scores, *([] if args.eval_only else [jobs.LAST]))
     if not args.eval_only:
         jobs.refuse_other_inputs(backend, args.resume)
-    log = start_log(backend.output_dir, rank)
+    log = build_logger(backend.output_dir / 'log.txt')
     if backend_name == 'torchvision' and args.backend == 'auto':
-        log.info('detectron2 is not installed: torchvision trains the same recipe. '
-                 'To install detectron2: %s', jobs.INSTALL)
+        log.info('detectron2 is not installed: torchvision trains the same config. '
+                 'To install detectron2: %s', backends.INSTALL)
     if rank == 0:
         for note in backend.notes:
             log.warning('data: %s', note)
     log.info('%s', backend.load_backbone())
     if not args.eval_only:
         backend.fit()
-
-
-def start_log(folder: Path, rank: int) -> logging.Logger:
-    """Log to the console and to ``log.txt``; ranks other than 0 say warnings only."""
-    log = logging.getLogger('openselfsup')
-    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    log.propagate = False
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    if rank == 0:
-        handlers.append(logging.FileHandler(folder / 'log.txt', encoding='utf-8',
-                                   errors='backslashreplace'))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter('%(asctime)s  %(message)s', '%H:%M:%S'))
-        log.addHandler(handler)
-    return log
 
 
 def main(args: argparse.Namespace) -> int:
@@ -132,7 +120,7 @@ def main(args: argparse.Namespace) -> int:
     if args.num_gpus > there:
         raise UserError(f'{args.num_gpus} GPUs are asked for, this machine has {there}',
                         where='--num-gpus', expected=f'at most {there}; 0 runs on the CPU')
-    backend_name = jobs.choose(args.backend)
+    backend_name = backends.choose_backend(args.backend)
     processes = args.num_gpus or args.cpu_processes
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

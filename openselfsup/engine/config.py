@@ -17,8 +17,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
 from ..shipped import find_config
-from ..training.precision import AMP
-from ..values import Count, Positive, Range, Seed, Whole, accepts
+from ..values import AMP, Count, Positive, Range, Seed, Whole, accepts
 from .config_check import Problem, base_path, config_files, find_problems, locate, own_names
 
 

@@ -5,7 +5,9 @@ tiles that come out of the labelled ones. ``paper-compat`` hands it what was pub
 """
 
 import copy
+import logging
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,11 +25,13 @@ from ..training.features import extract_features
 from ..training.finite import FiniteCheck, NotFinite
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ..training.optimizer_step import OptimizerStep
+from ..training.progress import ProgressLine
 from ..training.schedules import cosine_with_restarts
 from ..training.seeding import seed_step
 from .data import Part
 from .sampling import validation_split, with_replacement
 
+logger = logging.getLogger(__name__)
 ETA_MIN, RESTART_EPOCHS = 4e-8, 5
 #: A training whose chosen epoch costs so many times what guessing costs has diverged: the weights
 #: grew without bound, and its accuracy is that of whatever class they grew towards.
@@ -210,48 +214,34 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
            seed: int, frozen: bool, moving_statistics: bool,
            normalise: tuple[Sequence[float], Sequence[float]]) -> Trained:
     """Train, keep the weights of the epoch that is best on ``choice``."""
-    device = next(model.backbone.parameters()).device
-    model.to(device, memory_format=torch.channels_last)
+    model.to(next(model.backbone.parameters()).device, memory_format=torch.channels_last)
+    model.backbone.requires_grad_(not frozen)
     recipe = augmentation(settings.image_size)
     loader = ViewLoader(TileDataset(train, recipe, n_views=1, on_corrupt='raise', check=False),
                         min(settings.batch_size, len(train)), seed=seed,
                         workers=settings.workers, drop_last=False)
     watched = LabeledTileDataset(choice, settings.image_size, check=False)
-    model.backbone.requires_grad_(not frozen)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], settings.lr,
-                                settings.momentum, weight_decay=settings.weight_decay)
     epochs = 1 if settings.debug else settings.epochs
-    rates = cosine_with_restarts(settings.lr, epochs, RESTART_EPOCHS, ETA_MIN)
-    epoch_of = _Epoch(model, loader, OptimizerStep(optimizer, device, settings.amp),
-                      Normalize(*normalise).to(device), seed)
     best, best_state, since, history = (-1.0, 0.0), None, 0, []
     chosen, diverged = {}, None
-    for epoch in range(epochs):
-        model.train()
-        model.backbone.train(not frozen or moving_statistics)
-        try:
-            loss = epoch_of(epoch, rates[epoch])
-            probabilities = predict(model, watched, settings, normalise)
-            finite = bool(probabilities.isfinite().all())
-        except NotFinite:
-            loss, finite = math.nan, False
-        if not finite:
-            diverged = epoch + 1
-            history.append(dict(epoch=epoch + 1, loss=loss, accuracy=None, cross_entropy=None))
-            break
-        accuracy = float((probabilities.argmax(1) == watched.labels).double().mean())
-        cross_entropy = float(F.nll_loss(probabilities.clamp(min=1e-12).log(), watched.labels))
-        history.append(dict(epoch=epoch + 1, loss=loss, accuracy=accuracy,
-                            cross_entropy=cross_entropy))
-        since += 1
-        # Published: the later one of two equally accurate epochs. Ours: the more certain one.
-        rank = (accuracy, 0.0 if moving_statistics else -cross_entropy)
-        if rank > best or (moving_statistics and rank == best):
-            best, since = rank, 0
-            best_state = copy.deepcopy(model.state_dict())
-            chosen = dict(epoch=epoch + 1, selection_accuracy=accuracy)
-        if not frozen and since >= settings.early_stop:
-            break
+    with _Epochs(model, loader, settings, seed, epochs, normalise) as epochs_of:
+        for epoch in range(epochs):
+            model.train()
+            model.backbone.train(not frozen or moving_statistics)
+            found = epochs_of.train(epoch, watched)
+            history.append(found)
+            if found['accuracy'] is None:
+                diverged = epoch + 1
+                break
+            since += 1
+            # Published: the later one of two equally accurate epochs. Ours: the more certain one.
+            rank = (found['accuracy'], 0.0 if moving_statistics else -found['cross_entropy'])
+            if rank > best or (moving_statistics and rank == best):
+                best, since = rank, 0
+                best_state = copy.deepcopy(model.state_dict())
+                chosen = dict(epoch=epoch + 1, selection_accuracy=found['accuracy'])
+            if not frozen and since >= settings.early_stop:
+                break
     diverged = diverged or _exploded(history, chosen['epoch'], model.fc.out_features)
     if diverged:
         chosen = {}
@@ -269,25 +259,65 @@ def _exploded(history: list[dict], chosen: int, classes: int) -> int | None:
     return epochs[0] if chosen in epochs else None
 
 
-class _Epoch:
-    """Trains a classifier for one epoch.
+class _Epochs:
+    """Trains a classifier epoch by epoch, and looks at it after each.
 
     Args:
         model: logits of normalised images.
         loader: of tiles with labels.
-        step: updates the model.
-        normalize: of the input.
+        settings: of the training.
         seed: of what the model draws itself.
+        epochs: most of them.
+        normalise: mean and std of the input.
     """
 
-    def __init__(self, model: nn.Module, loader: ViewLoader, step: OptimizerStep,
-                 normalize: Normalize, seed: int):
-        self.model, self.loader, self.step = model, loader, step
-        self.normalize, self.seed = normalize, seed
+    def __init__(self, model: nn.Module, loader: ViewLoader, settings: TrainSettings, seed: int,
+                 epochs: int, normalise: tuple[Sequence[float], Sequence[float]]):
+        self.model, self.loader, self.settings = model, loader, settings
+        self.seed, self.epochs, self.normalise = seed, epochs, normalise
+        device = next(model.parameters()).device
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.step = OptimizerStep(
+            torch.optim.SGD(trained, settings.lr, settings.momentum,
+                            weight_decay=settings.weight_decay), device, settings.amp)
+        self.rates = cosine_with_restarts(settings.lr, epochs, RESTART_EPOCHS, ETA_MIN)
+        self.normalize = Normalize(*normalise).to(device)
         self.finite = FiniteCheck(lambda: 'a smaller --lr')
+        self.progress = ProgressLine(logger, epochs * len(loader))
 
-    def __call__(self, epoch: int, lr: float) -> float:
-        """Take every step of an epoch (from 0) at a learning rate; return the mean loss.
+    def __enter__(self) -> '_Epochs':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.close()
+
+    def train(self, epoch: int, watched: LabeledTileDataset) -> dict[str, float | None]:
+        """Train an epoch (from 0); return its loss, and accuracy and loss on ``watched``.
+
+        The two are None where a loss or an answer was not finite.
+        """
+        position = f'epoch {epoch + 1}/{self.epochs}'
+        self.progress.open(position, len(self.loader))
+        start = time.perf_counter()
+        try:
+            loss = self._take_steps(epoch)
+        except NotFinite as error:
+            logger.warning('%s', error)
+            return dict(epoch=epoch + 1, loss=math.nan, accuracy=None, cross_entropy=None)
+        seconds = time.perf_counter() - start
+        probabilities = predict(self.model, watched, self.settings, self.normalise)
+        if not probabilities.isfinite().all():
+            return dict(epoch=epoch + 1, loss=loss, accuracy=None, cross_entropy=None)
+        accuracy = float((probabilities.argmax(1) == watched.labels).double().mean())
+        cross_entropy = float(F.nll_loss(probabilities.clamp(min=1e-12).log(), watched.labels))
+        self.progress.record(position, dict(
+            loss=loss, accuracy=accuracy, lr=self.rates[epoch],
+            tiles_per_s=len(self.loader.dataset) / seconds,
+            data_wait=min(self.loader.take_wait() / seconds, 1.0)))
+        return dict(epoch=epoch + 1, loss=loss, accuracy=accuracy, cross_entropy=cross_entropy)
+
+    def _take_steps(self, epoch: int) -> float:
+        """Take every step of an epoch and return the mean loss.
 
         Raises:
             NotFinite: a loss was NaN or infinite.
@@ -301,8 +331,9 @@ class _Epoch:
                 logits = self.model(self.normalize(batch['views'][0]))[0].flatten(1)
             loss = F.cross_entropy(logits.float(), labels)
             self.step.backward(loss)
-            self.step.update(lr)
+            self.step.update(self.rates[epoch])
             self.finite.watch(dict(loss=loss), f'epoch {epoch + 1}, step {i + 1}')
+            self.progress.advance()
             total += loss.detach() * len(labels)
         self.finite.check()
         return float(total) / len(self.loader.dataset)

@@ -7,8 +7,8 @@ import torch
 
 from ..errors import UserError
 
-AMP = ('auto', 'bf16', 'fp16', 'off')
 DTYPES = dict(off=None, bf16=torch.bfloat16, fp16=torch.float16)
+NAMES = dict(off='float32', bf16='bfloat16', fp16='float16')  # as results have them
 
 logger = logging.getLogger(__name__)
 

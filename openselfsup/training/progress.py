@@ -100,9 +100,7 @@ class ProgressLine:
     def advance(self, steps: int = 1) -> None:
         """Count steps that were taken."""
         self.done += steps
-        if self._live is not None:
-            self._live.update(self._task, advance=steps,
-                              numbers=f'{self._numbers}  ETA {self.time_left()}'.strip())
+        self._show(steps)
 
     def record(self, position: str, values: Mapping[str, float]) -> None:
         """Tell new numbers, on rank 0.
@@ -112,6 +110,7 @@ class ProgressLine:
             values: losses, lr and the like; see :func:`describe`.
         """
         self._numbers = describe(values)
+        self._show()
         if distributed.is_main():
             self.logger.info('%s  %s  ETA %s', position, self._numbers, self.time_left(),
                              extra=dict(live=True))
@@ -121,6 +120,11 @@ class ProgressLine:
         seconds = time.perf_counter() - self._began
         return datetime.timedelta(seconds=round(
             seconds / max(self.done - self.first, 1) * (self.total - self.done)))
+
+    def _show(self, steps: int = 0) -> None:
+        if self._live is not None:
+            self._live.update(self._task, advance=steps,
+                              numbers=f'{self._numbers}  ETA {self.time_left()}'.strip())
 
     def close(self) -> None:
         """Leave the live line standing and give the terminal back."""

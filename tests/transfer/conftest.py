@@ -1,4 +1,4 @@
-"""A tiny synthetic GlaS and a recipe that trains on it in seconds."""
+"""A tiny synthetic GlaS and a config that trains on it in seconds."""
 
 from pathlib import Path
 

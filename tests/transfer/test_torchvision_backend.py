@@ -6,12 +6,13 @@ import logging
 import numpy as np
 import pytest
 import torch
-from short_recipe import DETECTION, SHORT, TINY
+from short_config import DETECTION, SHORT, TINY
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from openselfsup.checkpoints import load
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
+from openselfsup.training.optimizer_step import OptimizerStep
 from openselfsup.transfer.instance.data import InstanceDataset, batch_indices, training_batches
 from openselfsup.transfer.instance.data_sets import Wanted, open_data_sets
 from openselfsup.transfer.instance.job import Job
@@ -159,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(datasets, tmp_path):
     spoilt = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '2')
     with torch.no_grad():
         spoilt.model.roi_heads.mask_predictor.mask_fcn_logits.bias.fill_(torch.nan)
-    with pytest.raises(UserError, match='loss_mask is not finite at iteration 0'):
+    with pytest.raises(UserError, match='iteration 1: loss_mask = nan is not finite.*is None'):
         spoilt.fit()
 
 
@@ -170,11 +171,20 @@ def test_amp_computes_layers_in_bfloat16_and_losses_in_float32(datasets, tmp_pat
         run.model.get_submodule(name).register_forward_hook(
             lambda module, inputs, output, name=name: seen.setdefault(name, output))
     batch = next(run._batches(run._training_data(), 0, 1))
-    losses = run._step(run.model.train(), build_optimizer(run.recipe, run.model), batch, 0.01, 0)
+    step = OptimizerStep(build_optimizer(run.config, run.model), run.device, run.amp)
+    losses = run._step(run.model.train(), step, batch, 0.01, 0)
     assert seen['backbone.body.layer1'].dtype is torch.bfloat16
     assert seen['rpn.head'][0][0].dtype is torch.float32
     assert seen['roi_heads.box_predictor'][0].dtype is torch.float32
     assert len(losses) == 5 and all(v.dtype is torch.float32 for v in losses.values())
+
+
+def test_the_command_lines_precision_counts_before_the_switch(datasets, tmp_path):
+    switched = backend(datasets, tmp_path, 'SOLVER.AMP.ENABLED', 'True', amp='off')
+    assert switched.amp == 'off' and switched.info()['precision'] == 'float32'
+    assert backend(datasets, tmp_path, amp='bf16').info()['precision'] == 'bfloat16'
+    with pytest.raises(UserError, match='--amp: fp16 needs a GPU'):
+        backend(datasets, tmp_path, amp='fp16')
 
 
 def test_sizes_are_drawn_in_training_and_fixed_in_testing(datasets, tmp_path):
@@ -255,7 +265,7 @@ def test_retinanet_finds_boxes(datasets, tmp_path):
         retina.predict = lambda name: results
 
 
-def test_a_changed_recipe_is_told_and_used_when_a_run_goes_on(datasets, tmp_path, caplog,
+def test_a_changed_config_is_told_and_used_when_a_run_goes_on(datasets, tmp_path, caplog,
                                                               monkeypatch):
     monkeypatch.setattr(logging.getLogger('openselfsup'), 'propagate', True)
     backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '1').fit()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_recipe import DETECTION, SHORT, TINY
+from short_config import DETECTION, SHORT, TINY
 
 from openselfsup.claims import claimed
 from openselfsup.cli.main import execute
@@ -27,7 +27,7 @@ def test_the_command_line_in_two_processes(datasets, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / 'o' / 'results.json').read_text())
     assert results['run']['processes'] == 2 and len(results['images']) == 3
-    assert 'iteration 2' in (tmp_path / 'o' / 'log.txt').read_text()
+    assert 'iteration 2/2 ' in (tmp_path / 'o' / 'log.txt').read_text()
     again = subprocess.run(done.args, cwd=DETECTION, capture_output=True, text=True,
                            env={'OMP_NUM_THREADS': '1', 'PATH': ''})
     assert again.returncode == 2 and 'Traceback' not in again.stderr
@@ -72,7 +72,7 @@ def test_compare_swallows_no_key(run_train_net, datasets, tmp_path):
     first, second = str(tmp_path / 'first'), str(tmp_path / 'second')
     assert run_train_net(SHORT, *words, *steps, 'OUTPUT_DIR', first) == 0
     assert run_train_net(SHORT, *words, '--compare', first, *steps, 'OUTPUT_DIR', second) == 0
-    assert 'iteration 1 ' in (tmp_path / 'second' / 'log.txt').read_text()
+    assert 'iteration 1/1 ' in (tmp_path / 'second' / 'log.txt').read_text()
     assert (tmp_path / 'second' / 'index.html').read_text().count('from random weights, 1') == 2
     third = [*words, '--compare', first, second, *steps, 'OUTPUT_DIR', str(tmp_path / 'third')]
     with pytest.raises(UserError, match='is a folder where KEY VALUE is expected'):
@@ -113,7 +113,7 @@ SPOILT = {
         segmentation=dict(size=[96, 96], counts=[96 * 96])), 'its mask is empty'),
     'no segmentation': (lambda c: c['annotations'][0].pop('segmentation'), 'has no segmentation'),
     'two categories': (lambda c: c['categories'].append(dict(id=2, name='x')),
-                       'has 2 classes, the recipe 1'),
+                       'has 2 classes, the config 1'),
     'another category': (lambda c: (c['categories'][0].update(id=7), [
         a.update(category_id=7) for a in c['annotations']]), 'has other categories'),
     'crowds only': (lambda c: [a.update(iscrowd=1) for a in c['annotations']],

@@ -3,7 +3,6 @@
 import functools
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,10 +12,11 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from ...datasets.decode import read_tile
+from ...datasets.prefetch import prefetch
 from ...datasets.prepare.annotations import Id
 from ...errors import UserError
 
-_PREFETCH = 4  # batches prepared ahead
+AHEAD = 5  # batches under way, the one that is due included
 
 Window = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels
 
@@ -137,7 +137,7 @@ def training_batches(dataset: InstanceDataset, batch: int, start: int, stop: int
                      rank: int = 0, world_size: int = 1, flip: bool = True,
                      workers: int = 2, crop: tuple[int, int] | None = None
                      ) -> Iterator[tuple[list[Tensor], list[dict]]]:
-    """Yield this rank's images and targets of the global batches start ... stop - 1.
+    """Iterate over this rank's share of the global batches start ... stop - 1.
 
     Args:
         dataset: where they come from.
@@ -150,6 +150,9 @@ def training_batches(dataset: InstanceDataset, batch: int, start: int, stop: int
         flip: mirror each image with probability 1/2.
         workers: threads that prepare batches.
         crop: (height, width) of a random window that is taken of each image, at most all of it.
+
+    Returns:
+        Of images float32 [3, H, W] in [0, 255], and their targets, in lists of one length.
     """
     share = batch // world_size
 
@@ -161,10 +164,4 @@ def training_batches(dataset: InstanceDataset, batch: int, start: int, stop: int
                for i in range(rank * share, (rank + 1) * share)]
         return ([dataset.image(*drawn) for drawn in own], [dataset.target(*drawn) for drawn in own])
 
-    with ThreadPoolExecutor(max(workers, 1), 'images') as pool:
-        waiting = [pool.submit(prepared, i) for i in range(start, min(start + _PREFETCH, stop))]
-        for iteration in range(start, stop):
-            current = waiting.pop(0).result()
-            if iteration + _PREFETCH < stop:
-                waiting.append(pool.submit(prepared, iteration + _PREFETCH))
-            yield current
+    return prefetch(prepared, range(start, stop), max(workers, 1), AHEAD, 'images')

@@ -1,4 +1,4 @@
-"""The data sets that a recipe names, read and checked before anything is trained."""
+"""The data sets that a config names, read and checked before anything is trained."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a recipe wants of its data sets.
+    """What a config wants of its data sets.
 
     Attributes:
         train: names of those to train on; none to evaluate only.
@@ -51,11 +51,11 @@ class Wanted:
 
 
 def open_data_sets(folder: str | Path, wanted: Wanted) -> tuple[dict[str, DataSet], list[str]]:
-    """Read and check all data sets of a recipe.
+    """Read and check all data sets of a config.
 
     Args:
         folder: the datasets folder.
-        wanted: what the recipe says.
+        wanted: what the config says.
 
     Returns:
         The data sets by name, and what is odd in them.
@@ -142,7 +142,7 @@ def _check_categories(good: dict[str, Coco], wanted: Wanted, report: Report) -> 
     for coco in good.values():
         own = coco.truth['categories']
         if len(own) != wanted.classes:
-            report.problem(coco.path, f'has {len(own)} classes, the recipe {wanted.classes}; '
+            report.problem(coco.path, f'has {len(own)} classes, the config {wanted.classes}; '
                            f'give MODEL.ROI_HEADS.NUM_CLASSES {len(own)}, or of RetinaNet '
                            f'MODEL.RETINANET.NUM_CLASSES {len(own)}')
         first = first or coco

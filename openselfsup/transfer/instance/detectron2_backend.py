@@ -25,6 +25,7 @@ from ...checkpoints import refuse_spoilt, to_detectron2
 from ...datasets.prepare.annotations import Id
 from ...datasets.prepare.instances import encode
 from ...errors import UserError
+from ...training.precision import DTYPES, NAMES, resolve
 from .data import ordered
 from .data_sets import DataSet, Wanted, open_data_sets
 from .job import PLACEHOLDER, Job
@@ -87,9 +88,11 @@ class Detectron2Backend:
             cfg.merge_from_file(job.config_file)
             cfg.merge_from_list(list(job.overrides))
         except (KeyError, ValueError, AssertionError) as error:
-            raise UserError(f'detectron2 refuses this recipe: {error}',
+            raise UserError(f'detectron2 refuses this config: {error}',
                             where=job.config_file) from None
         cfg.MODEL.DEVICE = job.device.type
+        self.amp = self._precision()
+        cfg.SOLVER.AMP.ENABLED = self.amp != 'off'
         cfg.freeze()
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + distributed.rank())
         self.output_dir = Path(cfg.OUTPUT_DIR)
@@ -103,6 +106,20 @@ class Detectron2Backend:
         self.model: nn.Module | None = None
         self.initialised = 'random'
         self.trained: dict[str, Any] = {}
+
+    def _precision(self) -> str:
+        """Return what the job asks for; detectron2 computes in less than float32 on GPUs only."""
+        wanted, device = self.job.amp, self.job.device
+        if device.type != 'cuda':
+            if wanted in ('bf16', 'fp16'):
+                raise UserError(f'detectron2 trains in {wanted} on GPUs only', where='--amp',
+                                expected='auto, off or --backend torchvision')
+            if wanted is None and self.cfg.SOLVER.AMP.ENABLED:
+                self.log.warning('SOLVER.AMP.ENABLED needs a GPU: training in float32')
+            return 'off'
+        if wanted is None:  # what detectron2 makes of the switch
+            return 'fp16' if self.cfg.SOLVER.AMP.ENABLED else 'off'
+        return resolve(wanted, device, '--amp')
 
     def _wanted(self) -> Wanted:
         cfg = self.cfg
@@ -132,6 +149,8 @@ class Detectron2Backend:
         logging.getLogger('detectron2.engine.defaults').setLevel(logging.WARNING)
         self.trainer = _Trainer(self.cfg)
         self.model = self.trainer._trainer.model
+        if self.amp != 'off':
+            self.trainer._trainer.precision = DTYPES[self.amp]
         if not path:
             return 'random initialisation: MODEL.WEIGHTS is empty'
         checkpoint = read_backbone(path)
@@ -141,7 +160,7 @@ class Detectron2Backend:
         return f'{matched}/{expected} tensors of the backbone matched ({path})'
 
     def fit(self) -> None:
-        """Train as the recipe says, with detectron2's own hooks."""
+        """Train as the config says, with detectron2's own hooks."""
         if self.job.resume:
             self.trainer.checkpointer.resume_or_load('', resume=True)
             if self.trainer.checkpointer.has_checkpoint():
@@ -169,7 +188,7 @@ class Detectron2Backend:
         return dict(backend=self.name, detectron2=detectron2.__version__,
                     torch=torch.__version__, device=self.cfg.MODEL.DEVICE,
                     processes=distributed.world_size(), config=self.job.config_file,
-                    precision='autocast' if self.cfg.SOLVER.AMP.ENABLED else 'float32',
+                    precision=NAMES[self.amp],
                     initialised=self.initialised, iterations=self.cfg.SOLVER.MAX_ITER,
                     masks=self.cfg.MODEL.MASK_ON,
                     detections_per_image=self.cfg.TEST.DETECTIONS_PER_IMAGE, **self.trained)

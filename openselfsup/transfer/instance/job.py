@@ -1,7 +1,6 @@
-"""What every backend of instance segmentation offers, and how one is chosen."""
+"""What is asked of a backend of instance segmentation: the job, and what every one offers."""
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,13 +10,10 @@ from typing import Any, Protocol
 import torch
 
 from ... import distributed
-from ...errors import UserError, nearest
+from ...errors import UserError
 from ...files import read_json, write_json
 from .data_sets import DataSet
 
-BACKENDS = ('auto', 'detectron2', 'torchvision')
-INSTALL = ("python -m pip install --no-build-isolation "
-           "'git+https://github.com/facebookresearch/detectron2.git'")
 LAST = 'last_checkpoint'  # a file that names the newest checkpoint, as detectron2 has it
 PLACEHOLDER = 'See Instructions'  # MODEL.WEIGHTS of the *_moco configs
 
@@ -27,12 +23,13 @@ class Job:
     """One fine-tuning run, as the command line describes it.
 
     Attributes:
-        config_file: YAML of the recipe.
+        config_file: YAML in the form of detectron2.
         overrides: 'KEY', 'VALUE', ... on top of it.
         datasets_folder: holds ``GlaS/train``, ``GlaS/annotations/train.json``, ...
         device: where to run.
         resume: go on from the last checkpoint of OUTPUT_DIR.
         eval_only: MODEL.WEIGHTS is a trained model to be evaluated.
+        amp: precision, 'auto', 'bf16', 'fp16' or 'off'; None goes by SOLVER.AMP.ENABLED.
     """
 
     config_file: str
@@ -41,6 +38,7 @@ class Job:
     device: torch.device = field(default_factory=lambda: torch.device('cpu'))
     resume: bool = False
     eval_only: bool = False
+    amp: str | None = None
 
 
 class Backend(Protocol):
@@ -48,8 +46,8 @@ class Backend(Protocol):
 
     Attributes:
         name: 'torchvision' or 'detectron2'.
-        output_dir: OUTPUT_DIR of the recipe.
-        weights: MODEL.WEIGHTS of the recipe.
+        output_dir: OUTPUT_DIR of the config.
+        weights: MODEL.WEIGHTS of the config.
         train_sets: names of the data sets to train on.
         test_sets: names of the data sets to evaluate on.
         data: all data sets by name, checked.
@@ -79,33 +77,6 @@ class Backend(Protocol):
     def info(self) -> dict[str, Any]:
         """Return what a reader of the results must know, as plain types."""
         ...
-
-
-def choose(name: str) -> str:
-    """Resolve 'auto': detectron2 where it is installed, torchvision otherwise.
-
-    Raises:
-        UserError: detectron2 is asked for and not installed; the command to install it is given.
-    """
-    if name not in BACKENDS:
-        raise UserError(f"there is no backend '{name}'", where='--backend',
-                        expected='one of ' + ', '.join(BACKENDS), nearest=nearest(name, BACKENDS))
-    installed = importlib.util.find_spec('detectron2') is not None
-    if name == 'detectron2' and not installed:
-        raise UserError('detectron2 is not installed', where='--backend detectron2',
-                        expected=f'--backend torchvision, or first: {INSTALL}')
-    if name != 'auto':
-        return name
-    return 'detectron2' if installed else 'torchvision'
-
-
-def build(name: str, job: Job) -> Backend:
-    """Return the backend of the given name ('torchvision' or 'detectron2'), ready to load."""
-    if name == 'detectron2':
-        from .detectron2_backend import Detectron2Backend
-        return Detectron2Backend(job)
-    from .torchvision_backend import TorchvisionBackend
-    return TorchvisionBackend(job)
 
 
 def digest_of(path: str) -> str:

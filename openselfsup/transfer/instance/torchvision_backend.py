@@ -1,13 +1,13 @@
-"""The built-in backend: torchvision's detectors, trained by detectron2's recipe."""
+"""The built-in backend: torchvision's detectors, trained by detectron2's config."""
 
 import json
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torchvision
@@ -16,17 +16,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ... import distributed
 from ...checkpoints import load, load_backbone_weights, refuse_spoilt, save
-from ...datasets.prepare.annotations import Id
-from ...datasets.prepare.instances import encode
 from ...errors import UserError
+from ...training.finite import FiniteCheck
+from ...training.optimizer_step import OptimizerStep
+from ...training.precision import NAMES, autocast, resolve
+from ...training.progress import Meter, ProgressLine
+from ...training.seeding import seed_step
 from .data import InstanceDataset, training_batches
 from .data_sets import Wanted, open_data_sets
 from .job import LAST, PLACEHOLDER, Job
 from .precise_bn import update_statistics
 from .solver import build_optimizer, clip_gradients, learning_rate
-from .torchvision_model import build_model, synchronises
+from .torchvision_model import build_model, coco_results, synchronises
 from .weights import read_backbone
-from .yaml_config import Recipe
+from .yaml_config import DetectionConfig
 
 KIND = 'torchvision detector'
 _LOG_INTERVAL = 20
@@ -39,27 +42,29 @@ class TorchvisionBackend:
         job: what to run.
 
     Raises:
-        UserError: mistakes in the recipe or in the data sets, or a model that torchvision
-            cannot build.
+        UserError: mistakes in the config or in the data sets, a model that torchvision
+            cannot build, or a precision that the device lacks.
     """
 
     name = 'torchvision'
 
     def __init__(self, job: Job):
         self.job, self.device = job, job.device
-        self.recipe = recipe = Recipe(job.config_file, job.overrides)
-        self.output_dir = Path(recipe['OUTPUT_DIR'])
-        self.weights = recipe['MODEL.WEIGHTS']
-        self.train_sets = () if job.eval_only else recipe['DATASETS.TRAIN']
-        self.test_sets = recipe['DATASETS.TEST']
+        self.config = config = DetectionConfig(job.config_file, job.overrides)
+        switched = 'bf16' if config['SOLVER.AMP.ENABLED'] else 'off'
+        self.amp = resolve(job.amp or switched, self.device, '--amp')
+        self.output_dir = Path(config['OUTPUT_DIR'])
+        self.weights = config['MODEL.WEIGHTS']
+        self.train_sets = () if job.eval_only else config['DATASETS.TRAIN']
+        self.test_sets = config['DATASETS.TEST']
         self.log = logging.getLogger('openselfsup.transfer')
         self.world = distributed.world_size()
-        self.seed = recipe['SEED'] if recipe['SEED'] >= 0 else 0
-        if recipe['SOLVER.IMS_PER_BATCH'] % self.world:
-            raise UserError(f"SOLVER.IMS_PER_BATCH {recipe['SOLVER.IMS_PER_BATCH']} cannot be "
-                            f'divided among {self.world} processes', where=recipe.config_file)
+        self.seed = config['SEED'] if config['SEED'] >= 0 else 0
+        if config['SOLVER.IMS_PER_BATCH'] % self.world:
+            raise UserError(f"SOLVER.IMS_PER_BATCH {config['SOLVER.IMS_PER_BATCH']} cannot be "
+                            f'divided among {self.world} processes', where=config.path)
         torch.manual_seed(self.seed)
-        self.model = build_model(recipe, self.device, self.world)
+        self.model = build_model(config, self.device, self.world)
         self.data, self.notes = open_data_sets(job.datasets_folder, self._wanted())
         self.initialised = 'random'
         self.trained: dict[str, Any] = {}
@@ -71,7 +76,7 @@ class TorchvisionBackend:
         path = self.weights
         if path == PLACEHOLDER:
             raise UserError('this config starts from a pretrained backbone, and none is given',
-                            where=self.recipe.config_file,
+                            where=self.config.path,
                             expected='MODEL.WEIGHTS backbone.pkl at the end of the command, or '
                                      'the config without _moco to start from random weights')
         if not path and not self.job.eval_only:
@@ -93,100 +98,112 @@ class TorchvisionBackend:
     # ------------------------------------------------------------------ training
 
     def fit(self) -> None:
-        """Train to MAX_ITER, with precise batch norm at the end; write ``model_final.pth``."""
-        recipe, stop = self.recipe, self.recipe['SOLVER.MAX_ITER']
+        """Train to MAX_ITER, with precise batch norm at the end; write ``model_final.pth``.
+
+        A run that goes on equals one that was never interrupted.
+
+        Raises:
+            UserError: the checkpoint is of another model, or a loss is not finite.
+        """
+        config, stop = self.config, self.config['SOLVER.MAX_ITER']
         data = self._training_data()
-        optimizer = build_optimizer(recipe, self.model)
-        start = self._resume(optimizer) if self.job.resume else 0
+        step = OptimizerStep(build_optimizer(config, self.model), self.device, self.amp,
+                             partial(clip_gradients, config))
+        start = self._resume(step) if self.job.resume else 0
         if start == stop and self.trained:
             self.log.info('this run was finished: nothing is trained')
             return
+        images = config['SOLVER.IMS_PER_BATCH']
         if not synchronises(self.device, self.world) and 'SyncBN' in (
-                recipe['MODEL.RESNETS.NORM'], recipe['MODEL.FPN.NORM']):
+                config['MODEL.RESNETS.NORM'], config['MODEL.FPN.NORM']):
             self.log.info('SyncBN needs several GPUs: here it is BN, over %d image(s) of each '
-                          'process', recipe['SOLVER.IMS_PER_BATCH'] // self.world)
-        self.model.train()
-        step_model: nn.Module = self.model
-        if self.world > 1:
-            devices = [self.device.index] if self.device.type == 'cuda' else None
-            step_model = DistributedDataParallel(self.model, device_ids=devices)
+                          'process', images // self.world)
         self.log.info('training on %d images: iterations %d to %d, %d images each, on %s',
-                      len(data), start, stop, recipe['SOLVER.IMS_PER_BATCH'], self.device)
-        began, logged = time.perf_counter(), (start, time.perf_counter())
-        sums: dict[str, Tensor] = {}
-        for iteration, batch in zip(range(start, stop), self._batches(data, start, stop)):
-            rate = learning_rate(recipe, iteration)
-            losses = self._step(step_model, optimizer, batch, rate, iteration)
-            sums = {k: sums.get(k, 0) + v.detach() for k, v in losses.items()}
-            if (iteration + 1) % _LOG_INTERVAL == 0 or iteration + 1 == stop:
-                self._report(iteration, rate, sums, *logged)
-                logged, sums = (iteration + 1, time.perf_counter()), {}
-            if (iteration + 1) % recipe['SOLVER.CHECKPOINT_PERIOD'] == 0 and iteration + 1 < stop:
-                self._save(f'model_{iteration:07d}.pth', iteration + 1, optimizer)
+                      len(data), start, stop, images, self.device)
+        began = time.perf_counter()
+        self._train(step, data, start, stop)
         minutes = (time.perf_counter() - began) / 60
-        if recipe['TEST.PRECISE_BN.ENABLED']:
-            count = recipe['TEST.PRECISE_BN.NUM_ITER']
+        if config['TEST.PRECISE_BN.ENABLED']:
+            count = config['TEST.PRECISE_BN.NUM_ITER']
             batches = self._batches(data, 0, count, seed=self.seed + 1)
             layers = update_statistics(self.model, batches, self._backbone_only)
             self.log.info('precise batch norm: %d layers over %d batches', layers, count)
         self.trained = dict(iterations=stop, seconds_per_iteration=round(
             60 * minutes / max(stop - start, 1), 3), minutes=round(minutes, 2),
             resumed_at=start)
-        self._save('model_final.pth', stop, optimizer)
+        self._save('model_final.pth', stop, step)
+
+    def _train(self, step: OptimizerStep, data: InstanceDataset, start: int, stop: int) -> None:
+        """Take the iterations start ... stop - 1."""
+        config = self.config
+        self.model.train()
+        model: nn.Module = self.model
+        if self.world > 1:
+            devices = [self.device.index] if self.device.type == 'cuda' else None
+            model = DistributedDataParallel(self.model, device_ids=devices)
+        finite, meter = FiniteCheck(self._advice), Meter()
+        with ProgressLine(self.log, stop, start) as progress:
+            progress.open('iteration', stop, start)
+            for iteration, batch in enumerate(self._batches(data, start, stop), start):
+                rate = learning_rate(config, iteration)
+                losses = self._step(model, step, batch, rate, iteration)
+                finite.watch(losses, f'iteration {iteration + 1}')
+                # At once: boxes that are not finite would stop the next iteration without a name.
+                # torchvision reads boxes on the host all the time, so nobody waits for this.
+                finite.check()
+                meter.add(losses)
+                progress.advance()
+                if (iteration + 1) % _LOG_INTERVAL == 0 or iteration + 1 == stop:
+                    self._report(progress, meter, iteration + 1, rate)
+                if ((iteration + 1) % config['SOLVER.CHECKPOINT_PERIOD'] == 0
+                        and iteration + 1 < stop):
+                    self._save(f'model_{iteration:07d}.pth', iteration + 1, step)
 
     def _wanted(self) -> Wanted:
-        recipe = self.recipe
+        config = self.config
         if len(self.train_sets) != 1 and not self.job.eval_only:
-            raise UserError(f'DATASETS.TRAIN is {self.train_sets}', where=recipe.config_file,
+            raise UserError(f'DATASETS.TRAIN is {self.train_sets}', where=config.path,
                             expected='one data set')
-        retina = recipe['MODEL.META_ARCHITECTURE'] == 'RetinaNet'
+        retina = config['MODEL.META_ARCHITECTURE'] == 'RetinaNet'
         return Wanted(
             self.train_sets, self.test_sets,
-            recipe['MODEL.RETINANET.NUM_CLASSES' if retina else 'MODEL.ROI_HEADS.NUM_CLASSES'],
-            recipe['MODEL.MASK_ON'] and not retina, recipe['TEST.DETECTIONS_PER_IMAGE'])
+            config['MODEL.RETINANET.NUM_CLASSES' if retina else 'MODEL.ROI_HEADS.NUM_CLASSES'],
+            config['MODEL.MASK_ON'] and not retina, config['TEST.DETECTIONS_PER_IMAGE'])
 
     def _training_data(self) -> InstanceDataset:
         data = self.data[self.train_sets[0]]
         return InstanceDataset(data.folder, data.truth,
-                               not self.recipe['DATALOADER.FILTER_EMPTY_ANNOTATIONS'])
+                               not self.config['DATALOADER.FILTER_EMPTY_ANNOTATIONS'])
 
     def _batches(self, data: InstanceDataset, start: int, stop: int,
                  seed: int | None = None) -> Iterator:
         return training_batches(
-            data, self.recipe['SOLVER.IMS_PER_BATCH'], start, stop,
+            data, self.config['SOLVER.IMS_PER_BATCH'], start, stop,
             self.seed if seed is None else seed, distributed.rank(), self.world,
-            self.recipe['INPUT.RANDOM_FLIP'] == 'horizontal',
-            self.recipe['DATALOADER.NUM_WORKERS'],
-            self.recipe['INPUT.CROP.SIZE'] if self.recipe['INPUT.CROP.ENABLED'] else None)
+            self.config['INPUT.RANDOM_FLIP'] == 'horizontal',
+            self.config['DATALOADER.NUM_WORKERS'],
+            self.config['INPUT.CROP.SIZE'] if self.config['INPUT.CROP.ENABLED'] else None)
 
-    def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple,
-              rate: float, iteration: int) -> dict[str, Tensor]:
-        """One optimiser step; return its losses."""
-        # Sizes, anchors and regions are drawn from the default generator: a function of the step.
-        seeds = np.random.SeedSequence([self.seed, distributed.rank(), iteration])
-        torch.manual_seed(int(seeds.generate_state(1)[0]))
+    def _step(self, model: nn.Module, step: OptimizerStep, batch: tuple, rate: float,
+              iteration: int) -> dict[str, Tensor]:
+        """Take one optimiser step; return its losses."""
+        seed_step(self.seed, distributed.rank(), iteration)  # sizes, anchors and regions
         images, targets = self._to_device(*batch)
-        with self._autocast():
+        with step.autocast():
             losses = model(images, targets)
-        loss = sum(losses.values())
-        if not torch.isfinite(loss):
-            names = [k for k, v in losses.items() if not torch.isfinite(v)]
-            last = self.output_dir / LAST
-            raise UserError(
-                f"{', '.join(names)} is not finite at iteration {iteration}; the last checkpoint "
-                f'is {last.read_text() if last.exists() else "none"}',
-                expected='a smaller SOLVER.BASE_LR, or SOLVER.CLIP_GRADIENTS.ENABLED True')
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_gradients(self.recipe, self.model.parameters())
-        for group in optimizer.param_groups:
-            group['lr'] = rate
-        optimizer.step()
+        step.backward(sum(losses.values()))
+        step.update(rate)
         return losses
+
+    def _advice(self) -> str:
+        last = self.output_dir / LAST
+        name = last.read_text(encoding='utf-8') if last.exists() else None
+        return (f'finite losses; the last good checkpoint is {name}, try a smaller '
+                'SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS.ENABLED True or --amp off')
 
     def _backbone_only(self, batch: tuple) -> None:
         images, targets = self._to_device(*batch)
-        with self._autocast():
+        with autocast(self.device, self.amp):
             resized, _ = self.model.transform(images, targets)
             self.model.backbone(resized.tensors)
 
@@ -194,38 +211,30 @@ class TorchvisionBackend:
         return ([i.to(self.device, non_blocking=True) for i in images],
                 [{k: v.to(self.device, non_blocking=True) for k, v in t.items()} for t in targets])
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16,
-                              enabled=self.recipe['SOLVER.AMP.ENABLED'])
-
-    def _report(self, iteration: int, rate: float, sums: dict[str, Tensor], first: int,
-                since: float) -> None:
-        count = iteration + 1 - first
-        seconds = (time.perf_counter() - since) / count
-        losses = {k: float(distributed.all_reduce_mean(v)) / count for k, v in sums.items()}
-        if not distributed.is_main():
-            return
-        left = (self.recipe['SOLVER.MAX_ITER'] - iteration - 1) * seconds / 60
-        self.log.info('iteration %d  loss %.3f  (%s)  lr %.2g  %.2f s/it  %.0f min left',
-                      iteration + 1, sum(losses.values()),
-                      '  '.join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in losses.items()),
-                      rate, seconds, left)
-        entry = dict(iteration=iteration + 1, total_loss=sum(losses.values()), **losses, lr=rate,
-                     time=seconds)
-        with open(self.output_dir / 'metrics.json', 'a', encoding='utf-8') as file:
-            file.write(json.dumps(entry) + '\n')
+    def _report(self, progress: ProgressLine, meter: Meter, done: int, rate: float) -> None:
+        found = meter.take()
+        losses, seconds = found.values, found.seconds / found.steps
+        total = sum(losses.values())
+        progress.record(f"iteration {done}/{self.config['SOLVER.MAX_ITER']}", dict(
+            loss=total, **losses, lr=rate,
+            images_per_s=self.config['SOLVER.IMS_PER_BATCH'] / seconds))
+        if distributed.is_main():
+            entry = dict(iteration=done, total_loss=total, **losses, lr=rate, time=seconds)
+            with open(self.output_dir / 'metrics.json', 'a', encoding='utf-8') as file:
+                file.write(json.dumps(entry) + '\n')
 
     # ------------------------------------------------------------------ checkpoints
 
-    def _save(self, name: str, iteration: int, optimizer: torch.optim.Optimizer) -> None:
+    def _save(self, name: str, iteration: int, step: OptimizerStep) -> None:
         if distributed.is_main():
-            save(dict(kind=KIND, model=self.model.state_dict(), optimizer=optimizer.state_dict(),
+            save(dict(kind=KIND, model=self.model.state_dict(),
+                      optimizer=step.optimizer.state_dict(), scaler=step.scaler.state_dict(),
                       iteration=iteration, initialised=self.initialised, trained=self.trained,
-                      recipe=self.recipe.dump()), self.output_dir / name)
+                      recipe=self.config.dump()), self.output_dir / name)
             (self.output_dir / LAST).write_text(name, encoding='utf-8')
         distributed.barrier()
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+    def _resume(self, step: OptimizerStep) -> int:
         """Load the last checkpoint of OUTPUT_DIR if there is one; return its iteration."""
         last = self.output_dir / LAST
         if not last.exists():
@@ -233,16 +242,19 @@ class TorchvisionBackend:
         path = self.output_dir / last.read_text(encoding='utf-8').strip()
         checkpoint = load(path)
         refuse_spoilt(checkpoint, str(path))
-        for change in self.recipe.changes(checkpoint['recipe']):
-            self.log.warning('the recipe has changed: %s', change)
+        for change in self.config.changes(checkpoint['recipe']):
+            self.log.warning('the config has changed: %s', change)
         self.model.load_state_dict(checkpoint['model'])
+        if checkpoint.get('scaler'):  # empty but for fp16
+            step.scaler.load_state_dict(checkpoint['scaler'])
+        optimizer = step.optimizer
         own = [{k: v for k, v in g.items() if k != 'params'} for g in optimizer.param_groups]
         optimizer.load_state_dict(checkpoint['optimizer'])
         for group, settings in zip(optimizer.param_groups, own):
-            group.update(settings)  # of the recipe as it is now
+            group.update(settings)  # of the config as it is now
         self.initialised, self.trained = checkpoint['initialised'], checkpoint['trained']
         self.log.info('going on from %s, iteration %d', last.read_text(), checkpoint['iteration'])
-        return min(checkpoint['iteration'], self.recipe['SOLVER.MAX_ITER'])
+        return min(checkpoint['iteration'], self.config['SOLVER.MAX_ITER'])
 
     # ------------------------------------------------------------------ prediction
 
@@ -253,7 +265,7 @@ class TorchvisionBackend:
         self.model.eval()
         results = []
         for index in range(distributed.rank(), len(data), self.world):
-            with self._autocast():
+            with autocast(self.device, self.amp):
                 found, = self.model([data.image(index).to(self.device)])
             results += coco_results(found, data.images[index]['id'], data.categories)
         if self.world > 1:
@@ -266,28 +278,7 @@ class TorchvisionBackend:
         """Return backend, versions, initialisation and the figures of the training."""
         return dict(backend=self.name, torch=torch.__version__, torchvision=torchvision.__version__,
                     device=str(self.device), processes=self.world,
-                    precision='bfloat16' if self.recipe['SOLVER.AMP.ENABLED'] else 'float32',
-                    config=self.recipe.config_file, initialised=self.initialised, seed=self.seed,
-                    masks=self.recipe['MODEL.MASK_ON'],
-                    detections_per_image=self.recipe['TEST.DETECTIONS_PER_IMAGE'], **self.trained)
-
-
-def coco_results(found: dict[str, Tensor], image_id: Id, categories: list[Id]) -> list[dict]:
-    """Turn the detections of one image into COCO results.
-
-    Args:
-        found: boxes [N, 4] as corners, scores [N], labels [N] from 1, and masks [N, 1, H, W]
-            as probabilities where the model has them.
-        image_id: of the image.
-        categories: COCO category of each label.
-    """
-    boxes = found['boxes'].float().cpu().numpy()
-    masks = found['masks'][:, 0].float().cpu().numpy() > 0.5 if 'masks' in found else None
-    results = []
-    for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
-        result = dict(image_id=image_id, category_id=categories[int(found['labels'][i]) - 1],
-                      bbox=[x0, y0, x1 - x0, y1 - y0], score=float(found['scores'][i]))
-        if masks is not None:
-            result['segmentation'] = encode(masks[i])
-        results.append(result)
-    return results
+                    precision=NAMES[self.amp],
+                    config=self.config.path, initialised=self.initialised, seed=self.seed,
+                    masks=self.config['MODEL.MASK_ON'],
+                    detections_per_image=self.config['TEST.DETECTIONS_PER_IMAGE'], **self.trained)

@@ -1,4 +1,4 @@
-"""Mask R-CNN and RetinaNet of torchvision, built as a detectron2 recipe describes them."""
+"""Mask R-CNN and RetinaNet of torchvision: built as a detectron2 config says, and their results."""
 
 from collections import OrderedDict
 
@@ -13,28 +13,31 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from ...datasets.prepare.annotations import Id
+from ...datasets.prepare.instances import encode
 from ...errors import UserError
 from ...models.backbones.resnet import ResNet
-from .yaml_config import Recipe
+from ...training.normalization import Normalize
+from .yaml_config import DetectionConfig
 
 _C4 = ('build_resnet_backbone', 'Res5ROIHeads', 'Res5ROIHeadsExtraNorm')
 
 
-def build_model(recipe: Recipe, device: torch.device, world_size: int = 1) -> nn.Module:
-    """Build the detector of a recipe, randomly initialised.
+def build_model(config: DetectionConfig, device: torch.device, world_size: int = 1) -> nn.Module:
+    """Build the detector of a config, randomly initialised.
 
     Args:
-        recipe: what to build.
+        config: what to build.
         device: where it goes. Where batch norm cannot be synchronised it is plain.
         world_size: number of processes.
 
     Raises:
         UserError: torchvision cannot build this model.
     """
-    refuse_unbuildable(recipe)
-    retina = recipe['MODEL.META_ARCHITECTURE'] == 'RetinaNet'
-    model = _retinanet(recipe) if retina else _rcnn(recipe)
-    model.transform = _Resize(recipe)
+    refuse_unbuildable(config)
+    retina = config['MODEL.META_ARCHITECTURE'] == 'RetinaNet'
+    model = _retinanet(config) if retina else _rcnn(config)
+    model.transform = _Resize(config)
     # Losses are computed in float32 whatever the precision of the layers.
     for head in ([model.head] if retina else
                  [model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor]):
@@ -42,11 +45,11 @@ def build_model(recipe: Recipe, device: torch.device, world_size: int = 1) -> nn
             head.register_forward_hook(_to_float32)
     for module, key in ((model.backbone.body, 'MODEL.RESNETS.NORM'),
                         (model.backbone.fpn, 'MODEL.FPN.NORM')):
-        if recipe[key] == 'SyncBN' and synchronises(device, world_size):
+        if config[key] == 'SyncBN' and synchronises(device, world_size):
             nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        elif recipe[key] == 'FrozenBN':
+        elif config[key] == 'FrozenBN':
             freeze_norms(module)
-    _freeze_stages(model.backbone.body, recipe['MODEL.BACKBONE.FREEZE_AT'])
+    _freeze_stages(model.backbone.body, config['MODEL.BACKBONE.FREEZE_AT'])
     return model.to(device)
 
 
@@ -55,22 +58,22 @@ def synchronises(device: torch.device, world_size: int) -> bool:
     return world_size > 1 and device.type == 'cuda'
 
 
-def refuse_unbuildable(recipe: Recipe) -> None:
+def refuse_unbuildable(config: DetectionConfig) -> None:
     """Raise UserError for a model that torchvision's parts cannot make."""
-    where = recipe.config_file
+    where = config.path
     for key in ('MODEL.BACKBONE.NAME', 'MODEL.ROI_HEADS.NAME'):
-        if recipe[key] in _C4 and not (key.endswith('HEADS.NAME') and
-                                       recipe['MODEL.META_ARCHITECTURE'] == 'RetinaNet'):
-            raise UserError(f'this is a C4 model ({key}: {recipe[key]}), which the torchvision '
+        if config[key] in _C4 and not (key.endswith('HEADS.NAME') and
+                                       config['MODEL.META_ARCHITECTURE'] == 'RetinaNet'):
+            raise UserError(f'this is a C4 model ({key}: {config[key]}), which the torchvision '
                             'backend cannot build', where=where,
                             expected='--backend detectron2, or the FPN config beside it')
-    if recipe['MODEL.RESNETS.STRIDE_IN_1X1'] and recipe['MODEL.RESNETS.DEPTH'] >= 50:
+    if config['MODEL.RESNETS.STRIDE_IN_1X1'] and config['MODEL.RESNETS.DEPTH'] >= 50:
         raise UserError('MODEL.RESNETS.STRIDE_IN_1X1 is True: torchvision strides in the 3x3 '
                         'convolution, and so did pretraining', where=where, expected='False')
-    basic = recipe['MODEL.RESNETS.DEPTH'] < 50
-    if recipe['MODEL.RESNETS.RES2_OUT_CHANNELS'] != (64 if basic else 256):
+    basic = config['MODEL.RESNETS.DEPTH'] < 50
+    if config['MODEL.RESNETS.RES2_OUT_CHANNELS'] != (64 if basic else 256):
         raise UserError(f"MODEL.RESNETS.RES2_OUT_CHANNELS is "
-                        f"{recipe['MODEL.RESNETS.RES2_OUT_CHANNELS']}", where=where,
+                        f"{config['MODEL.RESNETS.RES2_OUT_CHANNELS']}", where=where,
                         expected='64 for depths 18 and 34, 256 for deeper ones')
 
 
@@ -88,93 +91,94 @@ class FPNBackbone(nn.Module):
         return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
 
 
-def _backbone(recipe: Recipe, first_layer: int, extra: nn.Module) -> FPNBackbone:
-    norm = recipe['MODEL.RESNETS.NORM']
-    body = ResNet(recipe['MODEL.RESNETS.DEPTH'], dict(type='GN' if norm == 'GN' else 'BN'),
+def _backbone(config: DetectionConfig, first_layer: int, extra: nn.Module) -> FPNBackbone:
+    norm = config['MODEL.RESNETS.NORM']
+    body = ResNet(config['MODEL.RESNETS.DEPTH'], dict(type='GN' if norm == 'GN' else 'BN'),
                   out_indices=tuple(range(first_layer, 5)))
     norms = {'': None, 'GN': lambda channels: nn.GroupNorm(32, channels)}
-    fpn = FeaturePyramidNetwork(body.out_channels, recipe['MODEL.FPN.OUT_CHANNELS'], extra,
-                                norms.get(recipe['MODEL.FPN.NORM'], nn.BatchNorm2d))
+    fpn = FeaturePyramidNetwork(body.out_channels, config['MODEL.FPN.OUT_CHANNELS'], extra,
+                                norms.get(config['MODEL.FPN.NORM'], nn.BatchNorm2d))
     return FPNBackbone(body, fpn).to(memory_format=torch.channels_last)
 
 
-def _anchors(recipe: Recipe, levels: int) -> AnchorGenerator:
-    sizes = recipe['MODEL.ANCHOR_GENERATOR.SIZES']
-    ratios = recipe['MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS']
+def _anchors(config: DetectionConfig, levels: int) -> AnchorGenerator:
+    sizes = config['MODEL.ANCHOR_GENERATOR.SIZES']
+    ratios = config['MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS']
     if len(sizes) != levels:
         raise UserError(f'MODEL.ANCHOR_GENERATOR.SIZES has {len(sizes)} entries, the pyramid '
-                        f'{levels} levels', where=recipe.config_file)
+                        f'{levels} levels', where=config.path)
     return AnchorGenerator(sizes, ratios * levels if len(ratios) == 1 else ratios)
 
 
-def _rcnn(recipe: Recipe) -> nn.Module:
-    backbone = _backbone(recipe, 1, LastLevelMaxPool())
-    channels, classes = backbone.out_channels, recipe['MODEL.ROI_HEADS.NUM_CLASSES'] + 1
+def _rcnn(config: DetectionConfig) -> nn.Module:
+    backbone = _backbone(config, 1, LastLevelMaxPool())
+    channels, classes = backbone.out_channels, config['MODEL.ROI_HEADS.NUM_CLASSES'] + 1
 
     def pooler(head: str) -> MultiScaleRoIAlign:
-        return MultiScaleRoIAlign(['0', '1', '2', '3'], recipe[f'MODEL.{head}.POOLER_RESOLUTION'],
-                                  recipe[f'MODEL.{head}.POOLER_SAMPLING_RATIO'])
+        return MultiScaleRoIAlign(['0', '1', '2', '3'], config[f'MODEL.{head}.POOLER_RESOLUTION'],
+                                  config[f'MODEL.{head}.POOLER_SAMPLING_RATIO'])
 
-    fc = recipe['MODEL.ROI_BOX_HEAD.FC_DIM']
-    if recipe['MODEL.ROI_BOX_HEAD.NUM_FC'] != 2:
-        raise UserError(f"MODEL.ROI_BOX_HEAD.NUM_FC is {recipe['MODEL.ROI_BOX_HEAD.NUM_FC']}",
-                        where=recipe.config_file, expected='2, the head torchvision has')
-    pool = recipe['MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION']
-    low, high = recipe['MODEL.RPN.IOU_THRESHOLDS']
-    iou, = recipe['MODEL.ROI_HEADS.IOU_THRESHOLDS']
+    fc = config['MODEL.ROI_BOX_HEAD.FC_DIM']
+    if config['MODEL.ROI_BOX_HEAD.NUM_FC'] != 2:
+        raise UserError(f"MODEL.ROI_BOX_HEAD.NUM_FC is {config['MODEL.ROI_BOX_HEAD.NUM_FC']}",
+                        where=config.path, expected='2, the head torchvision has')
+    pool = config['MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION']
+    low, high = config['MODEL.RPN.IOU_THRESHOLDS']
+    iou, = config['MODEL.ROI_HEADS.IOU_THRESHOLDS']
     arguments = dict(
-        rpn_anchor_generator=_anchors(recipe, 5), rpn_bg_iou_thresh=low, rpn_fg_iou_thresh=high,
-        rpn_pre_nms_top_n_train=recipe['MODEL.RPN.PRE_NMS_TOPK_TRAIN'],
-        rpn_pre_nms_top_n_test=recipe['MODEL.RPN.PRE_NMS_TOPK_TEST'],
-        rpn_post_nms_top_n_train=recipe['MODEL.RPN.POST_NMS_TOPK_TRAIN'],
-        rpn_post_nms_top_n_test=recipe['MODEL.RPN.POST_NMS_TOPK_TEST'],
-        rpn_nms_thresh=recipe['MODEL.RPN.NMS_THRESH'],
-        rpn_batch_size_per_image=recipe['MODEL.RPN.BATCH_SIZE_PER_IMAGE'],
-        rpn_positive_fraction=recipe['MODEL.RPN.POSITIVE_FRACTION'],
+        rpn_anchor_generator=_anchors(config, 5), rpn_bg_iou_thresh=low, rpn_fg_iou_thresh=high,
+        rpn_pre_nms_top_n_train=config['MODEL.RPN.PRE_NMS_TOPK_TRAIN'],
+        rpn_pre_nms_top_n_test=config['MODEL.RPN.PRE_NMS_TOPK_TEST'],
+        rpn_post_nms_top_n_train=config['MODEL.RPN.POST_NMS_TOPK_TRAIN'],
+        rpn_post_nms_top_n_test=config['MODEL.RPN.POST_NMS_TOPK_TEST'],
+        rpn_nms_thresh=config['MODEL.RPN.NMS_THRESH'],
+        rpn_batch_size_per_image=config['MODEL.RPN.BATCH_SIZE_PER_IMAGE'],
+        rpn_positive_fraction=config['MODEL.RPN.POSITIVE_FRACTION'],
         box_roi_pool=pooler('ROI_BOX_HEAD'), box_head=TwoMLPHead(channels * pool ** 2, fc),
         box_predictor=FastRCNNPredictor(fc, classes), box_fg_iou_thresh=iou, box_bg_iou_thresh=iou,
-        box_score_thresh=recipe['MODEL.ROI_HEADS.SCORE_THRESH_TEST'],
-        box_nms_thresh=recipe['MODEL.ROI_HEADS.NMS_THRESH_TEST'],
-        box_detections_per_img=recipe['TEST.DETECTIONS_PER_IMAGE'],
-        box_batch_size_per_image=recipe['MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE'],
-        box_positive_fraction=recipe['MODEL.ROI_HEADS.POSITIVE_FRACTION'])
-    if not recipe['MODEL.MASK_ON']:
+        box_score_thresh=config['MODEL.ROI_HEADS.SCORE_THRESH_TEST'],
+        box_nms_thresh=config['MODEL.ROI_HEADS.NMS_THRESH_TEST'],
+        box_detections_per_img=config['TEST.DETECTIONS_PER_IMAGE'],
+        box_batch_size_per_image=config['MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE'],
+        box_positive_fraction=config['MODEL.ROI_HEADS.POSITIVE_FRACTION'])
+    if not config['MODEL.MASK_ON']:
         return FasterRCNN(backbone, **arguments)
-    dim = recipe['MODEL.ROI_MASK_HEAD.CONV_DIM']
-    heads = MaskRCNNHeads(channels, [dim] * recipe['MODEL.ROI_MASK_HEAD.NUM_CONV'], 1)
+    dim = config['MODEL.ROI_MASK_HEAD.CONV_DIM']
+    heads = MaskRCNNHeads(channels, [dim] * config['MODEL.ROI_MASK_HEAD.NUM_CONV'], 1)
     return MaskRCNN(backbone, mask_roi_pool=pooler('ROI_MASK_HEAD'), mask_head=heads,
                     mask_predictor=MaskRCNNPredictor(dim, dim, classes), **arguments)
 
 
-def _retinanet(recipe: Recipe) -> RetinaNet:
-    channels = recipe['MODEL.FPN.OUT_CHANNELS']
-    backbone = _backbone(recipe, 2, LastLevelP6P7(channels, channels))
-    low, high = recipe['MODEL.RETINANET.IOU_THRESHOLDS']
+def _retinanet(config: DetectionConfig) -> RetinaNet:
+    channels = config['MODEL.FPN.OUT_CHANNELS']
+    backbone = _backbone(config, 2, LastLevelP6P7(channels, channels))
+    low, high = config['MODEL.RETINANET.IOU_THRESHOLDS']
     return RetinaNet(
-        backbone, recipe['MODEL.RETINANET.NUM_CLASSES'] + 1, anchor_generator=_anchors(recipe, 5),
-        score_thresh=recipe['MODEL.RETINANET.SCORE_THRESH_TEST'],
-        nms_thresh=recipe['MODEL.RETINANET.NMS_THRESH_TEST'],
-        detections_per_img=recipe['TEST.DETECTIONS_PER_IMAGE'], bg_iou_thresh=low,
-        fg_iou_thresh=high, topk_candidates=recipe['MODEL.RETINANET.TOPK_CANDIDATES_TEST'])
+        backbone, config['MODEL.RETINANET.NUM_CLASSES'] + 1, anchor_generator=_anchors(config, 5),
+        score_thresh=config['MODEL.RETINANET.SCORE_THRESH_TEST'],
+        nms_thresh=config['MODEL.RETINANET.NMS_THRESH_TEST'],
+        detections_per_img=config['TEST.DETECTIONS_PER_IMAGE'], bg_iou_thresh=low,
+        fg_iou_thresh=high, topk_candidates=config['MODEL.RETINANET.TOPK_CANDIDATES_TEST'])
 
 
 class _Resize(GeneralizedRCNNTransform):
     """torchvision's resizing and normalising, with the short side drawn from a list or a range.
 
     In training the short side comes from torch's default generator; images are [3, H, W] RGB in
-    [0, 255] and leave in the channel order of the recipe.
+    [0, 255] and leave in the channel order of the config.
     """
 
-    def __init__(self, recipe: Recipe):
-        self.sizes = recipe['INPUT.MIN_SIZE_TRAIN']
-        self.from_range = recipe['INPUT.MIN_SIZE_TRAIN_SAMPLING'] == 'range'
-        mean, std = recipe['MODEL.PIXEL_MEAN'], recipe['MODEL.PIXEL_STD']
-        bgr = recipe['INPUT.FORMAT'] == 'BGR'
-        super().__init__((recipe['INPUT.MIN_SIZE_TEST'],), recipe['INPUT.MAX_SIZE_TEST'],
-                         mean[::-1] if bgr else mean, std[::-1] if bgr else std)
-        self.bgr = bgr
-        self.max_sizes = {True: recipe['INPUT.MAX_SIZE_TRAIN'],
-                          False: recipe['INPUT.MAX_SIZE_TEST']}
+    def __init__(self, config: DetectionConfig):
+        self.sizes = config['INPUT.MIN_SIZE_TRAIN']
+        self.from_range = config['INPUT.MIN_SIZE_TRAIN_SAMPLING'] == 'range'
+        mean, std = config['MODEL.PIXEL_MEAN'], config['MODEL.PIXEL_STD']
+        self.bgr = config['INPUT.FORMAT'] == 'BGR'
+        mean, std = ([v / 255 for v in (values[::-1] if self.bgr else values)]
+                     for values in (mean, std))
+        super().__init__((config['INPUT.MIN_SIZE_TEST'],), config['INPUT.MAX_SIZE_TEST'], mean, std)
+        self.to_input = Normalize(mean, std)
+        self.max_sizes = {True: config['INPUT.MAX_SIZE_TRAIN'],
+                          False: config['INPUT.MAX_SIZE_TEST']}
         self.test_sizes = self.min_size
 
     def resize(self, image: Tensor, target: dict | None = None) -> tuple:
@@ -192,7 +196,7 @@ class _Resize(GeneralizedRCNNTransform):
 
     def normalize(self, image: Tensor) -> Tensor:
         """Normalise an RGB image with the statistics of its channels."""
-        image = super().normalize(image)
+        image = self.to_input(image)
         return image.flip(0) if self.bgr else image
 
     def _drawn(self) -> int:
@@ -234,3 +238,24 @@ def _to_float32(_module: nn.Module, _inputs: object, output: object) -> object:
     if isinstance(output, dict):
         return {k: _to_float32(_module, None, v) for k, v in output.items()}
     return type(output)(_to_float32(_module, None, v) for v in output)
+
+
+def coco_results(found: dict[str, Tensor], image_id: Id, categories: list[Id]) -> list[dict]:
+    """Turn the detections of one image into COCO results.
+
+    Args:
+        found: boxes [N, 4] as corners, scores [N], labels [N] from 1, and masks [N, 1, H, W]
+            as probabilities where the model has them.
+        image_id: of the image.
+        categories: COCO category of each label.
+    """
+    boxes = found['boxes'].float().cpu().numpy()
+    masks = found['masks'][:, 0].float().cpu().numpy() > 0.5 if 'masks' in found else None
+    results = []
+    for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
+        result = dict(image_id=image_id, category_id=categories[int(found['labels'][i]) - 1],
+                      bbox=[x0, y0, x1 - x0, y1 - y0], score=float(found['scores'][i]))
+        if masks is not None:
+            result['segmentation'] = encode(masks[i])
+        results.append(result)
+    return results

@@ -1,8 +1,8 @@
 """Reads detectron2's YAML without detectron2: `_BASE_`, `KEY VALUE` overrides, known keys only.
 
 The table below lists every key that the torchvision backend honours, with detectron2's
-defaults where the two agree on a meaning. A key that is not in it is refused: a recipe that
-is silently half followed is no recipe.
+defaults where the two agree on a meaning. A key that is not in it is refused: a config
+that is silently half followed would tell nobody.
 """
 
 import ast
@@ -71,11 +71,13 @@ _CHOICES: dict[str, tuple] = {
     'MODEL.META_ARCHITECTURE': ('GeneralizedRCNN', 'RetinaNet')}
 
 
-class Recipe:
-    """A fine-tuning recipe: every key of :data:`DEFAULTS`, read as ``recipe['SOLVER.BASE_LR']``.
+class DetectionConfig:
+    """Settings in detectron2's form: each key of :data:`DEFAULTS`.
+
+    They are read as ``config['SOLVER.BASE_LR']``.
 
     Args:
-        config_file: YAML file; ``_BASE_`` in it names the file it goes on from.
+        config_file: the YAML file; ``_BASE_`` in it names the file it goes on from.
         overrides: ``['KEY', 'VALUE', ...]`` as on detectron2's command line.
 
     Raises:
@@ -84,7 +86,7 @@ class Recipe:
     """
 
     def __init__(self, config_file: str | Path, overrides: Sequence[str] = ()):
-        self.config_file = str(config_file)
+        self.path = str(config_file)
         self.values = dict(DEFAULTS)
         problems: list[str] = []
         for key, (value, where) in read_yaml(config_file).items():
@@ -92,8 +94,8 @@ class Recipe:
         for key, value in parse_overrides(overrides).items():
             self._set(key, value, 'command line', problems)
         if problems:
-            raise UserError(f'{len(problems)} mistakes in this recipe:\n  '
-                            + '\n  '.join(problems), where=self.config_file)
+            raise UserError(f'{len(problems)} mistakes in this config:\n  '
+                            + '\n  '.join(problems), where=self.path)
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -121,7 +123,7 @@ class Recipe:
             self.values[key] = value
 
     def changes(self, dumped: str) -> list[str]:
-        """Return what differs from the recipe that a run was begun with, 'KEY was X, is now Y'.
+        """Return what differs from the config that a run was begun with, 'KEY was X, is now Y'.
 
         Args:
             dumped: what :meth:`dump` returned then.
@@ -136,12 +138,12 @@ class Recipe:
                  and not text.split()[0].endswith('_TEST')]
         if model:
             raise UserError(f'this run was begun with another model: {"; ".join(model)}',
-                            where=self.config_file,
+                            where=self.path,
                             expected='the same model to --resume, or another OUTPUT_DIR')
         return other
 
     def dump(self) -> str:
-        """Return the whole recipe as YAML that detectron2 reads too."""
+        """Return the whole config as YAML that detectron2 reads too."""
         tree: dict[str, Any] = {}
         for key, value in self.values.items():
             *path, name = key.split('.')

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 from ...errors import UserError, nearest
 from ...models.backbones.resnet import LAYERS
-from ...training.precision import AMP
+from ...values import AMP
 
 _FIXED = ('backbone', 'classes', 'codes', 'depth', 'freeze', 'ignore_index', 'width')
 # YAML reads off and on as truth values; configs of earlier versions have true and false.

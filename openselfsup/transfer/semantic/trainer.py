@@ -17,7 +17,7 @@ from ...training.features import evaluating
 from ...training.finite import FiniteCheck
 from ...training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ...training.optimizer_step import OptimizerStep
-from ...training.precision import autocast, resolve
+from ...training.precision import NAMES, autocast, resolve
 from ...training.progress import Meter, ProgressLine
 from ...training.schedules import half_cosine
 from ...training.seeding import seed_step
@@ -116,7 +116,7 @@ class SemanticTrainer:
             if each is not None:
                 each(index, mask, found)
         results = dict(protocol=PROTOCOL, run=dict(
-            torch=torch.__version__, device=str(self.device), precision=self.amp,
+            torch=torch.__version__, device=str(self.device), precision=NAMES[self.amp],
             settings=asdict(self.config), initialised=self.config.backbone or 'random'),
             tiles=len(self.test_set), data=dict(facts=self.found.facts, notes=self.found.notes),
             scores=confusion.scores())

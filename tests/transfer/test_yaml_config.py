@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from openselfsup.errors import UserError
-from openselfsup.transfer.instance import job as jobs
+from openselfsup.transfer.instance import backends
 from openselfsup.transfer.instance.solver import build_optimizer, clip_gradients, learning_rate
 from openselfsup.transfer.instance.torchvision_model import build_model
-from openselfsup.transfer.instance.yaml_config import Recipe
+from openselfsup.transfer.instance.yaml_config import DetectionConfig
 
 DETECTION = Path(__file__).resolve().parents[2] / 'segmentation' / 'detection'
 SHORT = DETECTION / 'configs' / 'GlaS' / 'GlaS_R_18_FPN_short.yaml'
@@ -22,40 +22,41 @@ PUBLISHED = ['R_18_FPN_1x', *(f'R_18_FPN_{k}x_moco' for k in ('0.5', '1', '2', '
 @pytest.mark.parametrize('dataset', ['GlaS', 'CRAG'])
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_every_published_config_is_there_and_says_what_was_published(dataset, name):
-    recipe = Recipe(DETECTION / 'configs' / dataset / f'{dataset}_{name}.yaml')
+    config = DetectionConfig(DETECTION / 'configs' / dataset / f'{dataset}_{name}.yaml')
     factor = float(name.split('_')[3].removesuffix('x'))
     iterations, steps, sizes, test = {'GlaS': (5000, (4000,), (400, 522), 522),
                                       'CRAG': (15000, (10000, 13000), (768, 1024), 768)}[dataset]
-    assert recipe['SOLVER.MAX_ITER'] == iterations * factor
-    assert recipe['SOLVER.STEPS'] == tuple(s * factor for s in steps)
-    assert recipe['INPUT.MIN_SIZE_TRAIN'] == sizes and recipe['INPUT.MIN_SIZE_TEST'] == test
-    assert recipe['DATASETS.TRAIN'] == (f'{dataset}_train',)
-    assert recipe['SOLVER.IMS_PER_BATCH'] == 16 and recipe['SOLVER.WARMUP_ITERS'] == 1000
-    assert recipe['SOLVER.BASE_LR'] == (0.01 if 'RetinaNet' in name else 0.02)
-    assert recipe['MODEL.RESNETS.NORM'] == 'SyncBN' and recipe['MODEL.BACKBONE.FREEZE_AT'] == 0
-    assert recipe['TEST.PRECISE_BN.ENABLED'] and recipe['TEST.PRECISE_BN.NUM_ITER'] == 200
-    assert recipe['MODEL.RESNETS.RES2_OUT_CHANNELS'] == (256 if 'R_50' in name else 64)
-    assert (recipe['MODEL.WEIGHTS'] == 'See Instructions') == name.endswith('_moco')
+    assert config['SOLVER.MAX_ITER'] == iterations * factor
+    assert config['SOLVER.STEPS'] == tuple(s * factor for s in steps)
+    assert config['INPUT.MIN_SIZE_TRAIN'] == sizes and config['INPUT.MIN_SIZE_TEST'] == test
+    assert config['DATASETS.TRAIN'] == (f'{dataset}_train',)
+    assert config['SOLVER.IMS_PER_BATCH'] == 16 and config['SOLVER.WARMUP_ITERS'] == 1000
+    assert config['SOLVER.BASE_LR'] == (0.01 if 'RetinaNet' in name else 0.02)
+    assert config['MODEL.RESNETS.NORM'] == 'SyncBN' and config['MODEL.BACKBONE.FREEZE_AT'] == 0
+    assert config['TEST.PRECISE_BN.ENABLED'] and config['TEST.PRECISE_BN.NUM_ITER'] == 200
+    assert config['MODEL.RESNETS.RES2_OUT_CHANNELS'] == (256 if 'R_50' in name else 64)
+    assert (config['MODEL.WEIGHTS'] == 'See Instructions') == name.endswith('_moco')
 
 
 @pytest.mark.parametrize('path', [p for p in CONFIGS if '_1x.yaml' in p.name], ids=lambda p: p.stem)
 def test_every_model_is_built_or_refused_by_name(path):
-    recipe = Recipe(path)
+    config = DetectionConfig(path)
     if 'C4' in path.name:
         with pytest.raises(UserError, match='C4 model .*torchvision backend cannot build'):
-            build_model(recipe, torch.device('cpu'))
+            build_model(config, torch.device('cpu'))
         return
-    model = build_model(recipe, torch.device('cpu'))
-    assert len(model.backbone.body.layer3) == {18: 2, 50: 6}[recipe['MODEL.RESNETS.DEPTH']]
+    model = build_model(config, torch.device('cpu'))
+    assert len(model.backbone.body.layer3) == {18: 2, 50: 6}[config['MODEL.RESNETS.DEPTH']]
     assert hasattr(model, 'roi_heads') == ('RetinaNet' not in path.name)
 
 
 def test_overrides_and_types():
-    recipe = Recipe(SHORT, ['SOLVER.STEPS', '(3,)', 'SOLVER.BASE_LR', '1', 'OUTPUT_DIR', 'a/b',
-                            'INPUT.MIN_SIZE_TRAIN', '200', 'SOLVER.AMP.ENABLED=False'])
-    assert recipe['SOLVER.STEPS'] == (3,) and recipe['SOLVER.BASE_LR'] == 1.0
-    assert recipe['OUTPUT_DIR'] == 'a/b' and recipe['INPUT.MIN_SIZE_TRAIN'] == (200,)
-    assert recipe['SOLVER.AMP.ENABLED'] is False
+    words = ['SOLVER.STEPS', '(3,)', 'SOLVER.BASE_LR', '1', 'OUTPUT_DIR', 'a/b',
+             'INPUT.MIN_SIZE_TRAIN', '200', 'SOLVER.AMP.ENABLED=False']
+    config = DetectionConfig(SHORT, words)
+    assert config['SOLVER.STEPS'] == (3,) and config['SOLVER.BASE_LR'] == 1.0
+    assert config['OUTPUT_DIR'] == 'a/b' and config['INPUT.MIN_SIZE_TRAIN'] == (200,)
+    assert config['SOLVER.AMP.ENABLED'] is False
 
 
 def test_all_mistakes_at_once_with_file_and_nearest_key(tmp_path):
@@ -63,7 +64,7 @@ def test_all_mistakes_at_once_with_file_and_nearest_key(tmp_path):
     path.write_text(f'_BASE_: "{SHORT}"\nSOLVER:\n  BASE_LRR: 1\n  MAX_ITER: many\n'
                     'MODEL:\n  RESNETS:\n    NORM: BatchNorm\n')
     with pytest.raises(UserError) as error:
-        Recipe(path, ['TEST.EVAL_PERIODS', '5'])
+        DetectionConfig(path, ['TEST.EVAL_PERIODS', '5'])
     text = str(error.value)
     assert text.startswith(f'{path}: 4 mistakes')
     for words in ("SOLVER.BASE_LRR; did you mean 'SOLVER.BASE_LR'?", "MAX_ITER is 'many'",
@@ -75,48 +76,48 @@ def test_all_mistakes_at_once_with_file_and_nearest_key(tmp_path):
 def test_a_missing_base_a_loop_and_a_key_without_value(tmp_path):
     (tmp_path / 'a.yaml').write_text('_BASE_: b.yaml\n')
     with pytest.raises(UserError, match='b.yaml'):
-        Recipe(tmp_path / 'a.yaml')
+        DetectionConfig(tmp_path / 'a.yaml')
     (tmp_path / 'b.yaml').write_text('_BASE_: a.yaml\n')
     with pytest.raises(UserError, match='its own _BASE_'):
-        Recipe(tmp_path / 'a.yaml')
+        DetectionConfig(tmp_path / 'a.yaml')
     with pytest.raises(UserError, match='OUTPUT_DIR has no value'):
-        Recipe(SHORT, ['OUTPUT_DIR'])
+        DetectionConfig(SHORT, ['OUTPUT_DIR'])
 
 
-def test_the_dumped_recipe_is_the_same_recipe(tmp_path):
-    recipe = Recipe(SHORT)
-    (tmp_path / 'dump.yaml').write_text(recipe.dump())
-    assert Recipe(tmp_path / 'dump.yaml').values == recipe.values
+def test_the_dumped_config_is_the_same_config(tmp_path):
+    config = DetectionConfig(SHORT)
+    (tmp_path / 'dump.yaml').write_text(config.dump())
+    assert DetectionConfig(tmp_path / 'dump.yaml').values == config.values
 
 
 def test_learning_rate_warms_up_and_steps_down():
-    recipe = Recipe(SHORT, ['SOLVER.BASE_LR', '0.1', 'SOLVER.WARMUP_ITERS', '10',
+    config = DetectionConfig(SHORT, ['SOLVER.BASE_LR', '0.1', 'SOLVER.WARMUP_ITERS', '10',
                             'SOLVER.STEPS', '(20, 30)'])
-    rates = [learning_rate(recipe, i) for i in (0, 5, 10, 19, 20, 30)]
+    rates = [learning_rate(config, i) for i in (0, 5, 10, 19, 20, 30)]
     assert rates == pytest.approx([1e-4, 0.1 * (0.001 + 0.999 / 2), 0.1, 0.1, 0.01, 0.001])
 
 
 def test_norm_layers_have_their_own_weight_decay_and_clipping_clips():
-    recipe = Recipe(SHORT, ['SOLVER.WEIGHT_DECAY', '0.5'])
+    config = DetectionConfig(SHORT, ['SOLVER.WEIGHT_DECAY', '0.5'])
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
-    optimizer = build_optimizer(recipe, model)
+    optimizer = build_optimizer(config, model)
     assert [(len(g['params']), g['weight_decay']) for g in optimizer.param_groups] == [
         (2, 0.5), (2, 0.0)]
     a, b = (torch.nn.Parameter(torch.zeros(2)) for _ in 'ab')
     for how, expected in (('value', [[1., 1.], [1., 1.]]), ('norm', [[.6, .8], [.6, .8]]),
                           ('full_model', [[.3 * 2 ** .5, .4 * 2 ** .5]] * 2)):
         a.grad, b.grad = torch.tensor([3., 4.]), torch.tensor([3., 4.])
-        clip_gradients(Recipe(SHORT, ['SOLVER.CLIP_GRADIENTS.CLIP_TYPE', how,
+        clip_gradients(DetectionConfig(SHORT, ['SOLVER.CLIP_GRADIENTS.CLIP_TYPE', how,
                                       'SOLVER.CLIP_GRADIENTS.CLIP_VALUE', '1.0']), [a, b])
         torch.testing.assert_close(torch.stack([a.grad, b.grad]), torch.tensor(expected),
                                    rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('norm', ['BN', 'FrozenBN', 'GN'])
-def test_norms_of_the_recipe(norm):
-    recipe = Recipe(SHORT, ['MODEL.RESNETS.NORM', norm, 'MODEL.FPN.NORM', norm,
+def test_norms_of_the_config(norm):
+    config = DetectionConfig(SHORT, ['MODEL.RESNETS.NORM', norm, 'MODEL.FPN.NORM', norm,
                             'MODEL.BACKBONE.FREEZE_AT', '2', 'MODEL.FPN.OUT_CHANNELS', '32'])
-    backbone = build_model(recipe, torch.device('cpu')).backbone
+    backbone = build_model(config, torch.device('cpu')).backbone
     kinds = {type(m).__name__ for part in (backbone.body.layer2, backbone.fpn)
              for m in part.modules() if 'Norm' in type(m).__name__ and not list(m.children())}
     assert kinds == {dict(BN='BatchNorm2d', FrozenBN='FrozenBatchNorm2d', GN='GroupNorm')[norm]}
@@ -125,9 +126,9 @@ def test_norms_of_the_recipe(norm):
 
 
 def test_auto_without_detectron2_and_wrong_names(monkeypatch):
-    monkeypatch.setattr(jobs.importlib.util, 'find_spec', lambda name: None)
-    assert jobs.choose('auto') == 'torchvision'
+    monkeypatch.setattr(backends.importlib.util, 'find_spec', lambda name: None)
+    assert backends.choose_backend('auto') == 'torchvision'
     with pytest.raises(UserError, match='detectron2 is not installed.*pip install'):
-        jobs.choose('detectron2')
+        backends.choose_backend('detectron2')
     with pytest.raises(UserError, match="did you mean 'torchvision'"):
-        jobs.choose('torchvison')
+        backends.choose_backend('torchvison')

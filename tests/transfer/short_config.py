@@ -1,4 +1,4 @@
-"""A recipe that trains on tiny glands in seconds."""
+"""A config that trains on tiny glands in seconds."""
 
 from pathlib import Path
 

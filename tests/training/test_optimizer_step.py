@@ -1,0 +1,50 @@
+"""Scaling, clipping and updating, as every loop does it."""
+
+import pytest
+import torch
+
+from openselfsup.training.optimizer_step import OptimizerStep
+
+CPU = torch.device('cpu')
+
+
+def make(amp: str = 'off', clip=None) -> tuple[torch.nn.Parameter, OptimizerStep]:
+    weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    return weight, OptimizerStep(torch.optim.SGD([weight], lr=9.0), CPU, amp, clip)
+
+
+@pytest.mark.parametrize('amp', ['off', 'fp16'])
+def test_a_step_moves_weights_by_rate_times_gradient_whatever_the_loss_scale(amp):
+    weight, step = make(amp)
+    for _ in range(2):
+        step.backward((weight ** 2).sum(), batches=2)
+    step.update(0.25)
+    assert weight.tolist() == [0.5, 1.0] and weight.grad is None
+    assert step.optimizer.param_groups[0]['lr'] == 0.25
+    assert float(step.loss_scale()) == (1.0 if amp == 'off' else 65536.0)
+
+
+def test_gradients_are_clipped_without_their_loss_scale():
+    weight, step = make('fp16', lambda parameters: torch.nn.utils.clip_grad_value_(parameters, 3.0))
+    step.backward((weight ** 2).sum())
+    step.update(1.0)
+    assert weight.tolist() == [-1.0, -1.0]  # 2 and 4, cut to 3
+
+
+def test_an_overflow_moves_nothing_and_lowers_a_scale_that_can_be_kept():
+    weight, step = make('fp16')
+    step.backward(weight.sum() * torch.inf)
+    step.update(1.0)
+    assert weight.tolist() == [1.0, 2.0] and float(step.loss_scale()) == 32768.0
+    _, other = make('fp16')
+    other.scaler.load_state_dict(step.scaler.state_dict())
+    assert float(other.loss_scale()) == 32768.0
+
+
+def test_a_step_that_is_left_out_leaves_no_gradient():
+    for amp, scale in (('off', 1.0), ('fp16', 32768.0)):
+        weight, step = make(amp)
+        step.backward(weight.sum())
+        step.leave_out()
+        assert weight.tolist() == [1.0, 2.0] and weight.grad is None
+        assert float(step.loss_scale()) == scale
