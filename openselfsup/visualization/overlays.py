@@ -165,7 +165,7 @@ def _start(outcome: dict[str, Any]) -> str:
 def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
     names = (('iterations', 'Iterations'), ('minutes', 'Minutes'),
              ('seconds_per_iteration', 'Seconds per iteration'), ('precision', 'Precision'),
-             ('device', 'Device'), ('config', 'Recipe'))
+             ('device', 'Device'), ('config', 'Config'))
     return [(name, os.path.basename(str(run[key]))) for key, name in names if key in run]
 
 

@@ -1,17 +1,17 @@
-"""YAML of fine-tuning: a recipe or settings of known types, or one sentence."""
+"""YAML of fine-tuning: of a detector or a U-Net, in known types, or one sentence."""
 
 from pathlib import Path
 
 from openselfsup.errors import UserError
-from openselfsup.transfer.instance.yaml_config import DEFAULTS, Recipe, read_yaml
-from openselfsup.transfer.semantic.settings import Settings
+from openselfsup.transfer.instance.yaml_config import DEFAULTS, DetectionConfig, read_yaml
+from openselfsup.transfer.semantic.config import SemanticConfig
 
 SUFFIX = '.yaml'
 
 
 def seeds() -> list[bytes]:
-    """A recipe and a semantic config."""
-    recipe = b"""MODEL:
+    """One of detectron2's form and a semantic one."""
+    detection = b"""MODEL:
   MASK_ON: True
   RESNETS: {DEPTH: 18, NORM: "SyncBN"}
 SOLVER:
@@ -28,18 +28,18 @@ crop: 256
 lr: 3.0e-4
 amp: true
 """
-    return [recipe, semantic]
+    return [detection, semantic]
 
 
 def check(path: Path, original: bytes) -> None:
     """Read a file as the tool of its kind does; of the seeds either reads one."""
     if b'MODEL' in original:
-        recipe = Recipe(path)
-        assert all(type(recipe[key]) is type(value) for key, value in DEFAULTS.items())
-        assert recipe.changes(recipe.dump()) == []
+        config = DetectionConfig(path)
+        assert all(type(config[key]) is type(value) for key, value in DEFAULTS.items())
+        assert config.changes(config.dump()) == []
         return
-    settings = Settings.read(read_yaml(path, nested=False))
+    config = SemanticConfig.read(read_yaml(path, nested=False))
     try:
-        settings.changes({'width': 3})
+        config.changes({'width': 3})
     except UserError:
         pass
