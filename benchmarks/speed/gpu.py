@@ -20,11 +20,11 @@ import torch
 from rich.console import Console
 
 from openselfsup.datasets import ImageFolder, TileDataset, ViewLoader, pack
-from openselfsup.engine.hooks.metrics import MetricsHook
 from openselfsup.registry import ALGORITHMS
 from openselfsup.training.environment import describe_environment
 from openselfsup.training.optimizers import build_optimizer
 from openselfsup.training.preprocessor import Preprocessor, can_compile
+from openselfsup.training.progress import Meter
 from openselfsup.training.step import TrainStep
 
 from .step import MODEL, NORMALIZE, SGD
@@ -126,7 +126,7 @@ def shares(bench: Bench, loader: ViewLoader) -> dict[str, float]:
     outputs = step(repeat(raw), 1, 0.03)
     del model.contrast
     queries = tuple(q.detach().requires_grad_() for q in grids['queries'])
-    hook = MetricsHook(interval=10 ** 9)
+    meter = Meter()
 
     def loss() -> None:
         with torch.autocast(bench.device.type, torch.bfloat16):
@@ -136,7 +136,7 @@ def shares(bench: Bench, loader: ViewLoader) -> dict[str, float]:
     samples = bench.seconds(step=lambda: step(repeat(raw), 1, 0.03),
                             views=lambda: step.preprocessor(raw), loss=loss,
                             ema=model._update_key_encoder,
-                            logging=lambda: hook.add(outputs))
+                            logging=lambda: meter.add(outputs))
     seconds = {name: statistics.median(s) for name, s in samples.items()}
     return {name: value / seconds['step'] for name, value in seconds.items() if name != 'step'}
 

@@ -1,6 +1,5 @@
 """Files that watch a run: they grow by whole pieces and never end it, however full the disk."""
 
-import contextlib
 import io
 import itertools
 import logging
@@ -99,28 +98,3 @@ def _record(event) -> bytes:
     out = io.BytesIO()
     RecordWriter(out).write(event.SerializeToString())
     return out.getvalue()
-
-
-class LogFile(logging.FileHandler):
-    """A log file on which a full disk is told once, not with a traceback a line."""
-
-    failing = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a line; what finds no room stays in the buffer for the next time."""
-        self.failed = False
-        super().emit(record)
-        self.failing = self.failed
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Tell the other handlers, unless they know."""
-        self.failed = True
-        if not self.failing:
-            self.failing = True
-            logging.getLogger(record.name).warning(
-                '%s could not be written; the run goes on', self.baseFilename)
-
-    def close(self) -> None:
-        """Close the file; what never found room is lost."""
-        with contextlib.suppress(OSError):
-            super().close()

@@ -21,6 +21,7 @@ from ..registry import ALGORITHMS, DATASETS, SCHEDULES
 from ..training.environment import describe_environment
 from ..training.finite import FiniteCheck
 from ..training.launch import Launch
+from ..training.logs import build_logger
 from ..training.optimizers import build_optimizer
 from ..training.precision import resolve
 from ..training.preprocessor import Preprocessor, can_compile, choose_render
@@ -31,7 +32,7 @@ from .config_text import config_text
 from .hooks import build_hooks
 from .position import Position
 from .signals import caught
-from .work_dir import LATEST, build_logger, write_run_files
+from .work_dir import LATEST, write_run_files
 
 FEW_ATTEMPTS = 3  # to write the first checkpoint of a run
 
@@ -89,7 +90,7 @@ class Runner:
         if cfg.deterministic:
             make_deterministic()
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        self.logger = build_logger(self.work_dir)
+        self.logger = build_logger(self.work_dir / 'train.log')
         self.environment = describe_environment(self.device, self.world_size)
 
         self.model = building.place(self.algorithm, cfg, self.device)

@@ -9,11 +9,12 @@ from ..claims import Claim
 from ..datasets import ViewLoader
 from ..training.allocator import keep_freed_memory
 from ..training.launch import Launch
+from ..training.logs import CONSOLE
 from ..training.precision import resolve
 from ..training.threads import overload, share_cores
 from .config_text import config_text
 from .runner import Runner
-from .work_dir import CONSOLE, find_checkpoint, held, on_main, set_aside
+from .work_dir import find_checkpoint, held, on_main, set_aside
 
 
 def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:

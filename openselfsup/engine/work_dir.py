@@ -1,8 +1,7 @@
-"""The work directory: who writes into it, what is in it, and the logger that writes there."""
+"""The work directory: who writes into it, what is in it, and how it is held."""
 
 import contextlib
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -10,54 +9,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from mmengine.config import Config
-from rich.console import Console
 
 from .. import distributed
 from ..claims import Claim, claimed
 from ..errors import UserError
 from ..files import write_text
 from .config_text import config_text
-from .journal import LogFile
 
 Result = TypeVar('Result')
 LATEST = 'latest.pth'
 # What a start that left no checkpoint may have left.
 _OF_A_START = ('config.py', 'environment.json', 'metrics.jsonl', 'train.log', 'tensorboard')
-CONSOLE = Console()
-
-
-class _ConsoleHandler(logging.Handler):
-    """Prints through rich's console, so that lines do not tear a live progress line."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # Records of every logging step are a live line on a terminal, and printed elsewhere.
-        if CONSOLE.is_terminal and getattr(record, 'live', False):
-            return
-        style = 'bold red' if record.levelno >= logging.WARNING else None
-        CONSOLE.print(self.format(record), style=style, markup=False, highlight=False,
-                      soft_wrap=True)
-
-
-def build_logger(work_dir: Path, level: str = 'INFO') -> logging.Logger:
-    """Return the logger 'openselfsup': console and train.log on rank 0, warnings elsewhere."""
-    logger = logging.getLogger('openselfsup')
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.propagate = False
-    logger.setLevel(level)
-    console = _ConsoleHandler()
-    logger.addHandler(console)
-    if distributed.is_main():
-        file = LogFile(work_dir / 'train.log', encoding='utf-8',
-                                   errors='backslashreplace')
-        file.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s',
-                                            '%Y-%m-%d %H:%M:%S'))
-        logger.addHandler(file)
-    else:
-        console.setLevel(logging.WARNING)
-        console.setFormatter(logging.Formatter(f'[rank {distributed.rank()}] %(message)s'))
-    return logger
 
 
 @contextlib.contextmanager

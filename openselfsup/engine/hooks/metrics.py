@@ -3,17 +3,16 @@
 They watch the run and never end it: what a full disk does not take is written later.
 """
 
-import datetime
 import json
 import time
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ... import distributed
 from ...files import write_text
 from ...models.health import effective_rank
+from ...training.progress import Meter
 from ..journal import Events, Journal
 from .hook import Hook
 
@@ -31,16 +30,12 @@ class MetricsHook(Hook):
     """
 
     def __init__(self, interval: int = 50):
-        self.interval = interval
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.steps = 0
+        self.interval, self.meter = interval, Meter()
 
     def before_train(self, runner) -> None:
         """Open the files; lines of steps that are about to be repeated are dropped."""
         runner.record = {}
-        self.started = self.since = time.perf_counter()
-        self.waited = 0.0
+        self.started, self.waited, self.meter = time.perf_counter(), 0.0, Meter()
         self.first_step = runner.steps_done
         if not distributed.is_main():
             return
@@ -51,22 +46,14 @@ class MetricsHook(Hook):
 
     def after_step(self, runner, outputs: dict[str, Tensor]) -> None:
         """Add the step's values; write a line where one is due."""
-        self.add(outputs)
-        self.steps += 1
+        self.meter.add(outputs)
         ended = runner.position.step == runner.steps_per_epoch
         if ended or runner.steps_done % self.interval == 0:
             runner.record = self._write(runner)
 
-    def add(self, outputs: dict[str, Tensor]) -> None:
-        """Add the values of one step to the sums, on whatever device they are."""
-        for key, value in outputs.items():
-            known = key in self.sums
-            self.sums[key] = self.sums[key] + value if known else value.detach().float()
-            self.counts[key] = self.counts.get(key, 0) + 1
-
     def after_train(self, runner) -> None:
         """Write what is left and say what the whole run did."""
-        if self.steps:
+        if self.meter.steps:
             runner.record = self._write(runner)
         seconds = time.perf_counter() - self.started
         steps = runner.steps_done - self.first_step
@@ -88,26 +75,20 @@ class MetricsHook(Hook):
 
     def _write(self, runner) -> dict:
         runner.finite.check()
-        means = {k: self.sums[k] / self.counts[k] for k in sorted(self.sums)}
         features = runner.algorithm.features
-        if features is not None:  # a decomposition, so at logging steps only
-            means['effective_rank'] = effective_rank(features)
-        keys, means = list(means), torch.stack(list(means.values()))
-        values = distributed.all_reduce_mean(means).tolist()
-        now = time.perf_counter()
+        # A decomposition, so at logging steps only.
+        more = {} if features is None else dict(effective_rank=effective_rank(features))
+        found = self.meter.take(more)
         wait = runner.loader.take_wait()
         self.waited += wait
-        step, tiles = runner.steps_done, self.steps * runner.cfg.global_batch_size
+        step, tiles = runner.steps_done, found.steps * runner.cfg.global_batch_size
         record = dict(step=step, epoch=runner.position.epoch + 1, iteration=runner.position.step,
-                      lr=float(runner.learning_rates[step - 1]), **dict(zip(keys, values)),
-                      tiles_per_s=tiles / (now - self.since),
-                      data_wait=min(wait / (now - self.since), 1.0),
+                      lr=float(runner.learning_rates[step - 1]), **found.values,
+                      tiles_per_s=tiles / found.seconds,
+                      data_wait=min(wait / found.seconds, 1.0),
                       corrupt_tiles=runner.loader.corrupt_count)
-        self.since, self.steps = now, 0
-        self.sums, self.counts = {}, {}
         if distributed.is_main():
             self.write(record, step)
-            runner.logger.info(describe(record, runner), extra=dict(live=True))
         return record
 
 
@@ -124,17 +105,6 @@ def what_limits(data: float, device: float, kind: str) -> str:
     if kind != 'cpu' and device < 0.05:
         return 'the host limits this run, try compile=True or a larger batch'
     return 'the model limits this run'
-
-
-def describe(record: dict, runner) -> str:
-    """Return a record as one line: position, losses, the rest."""
-    losses = '  '.join(f'{k} {v:.4f}' for k, v in record.items() if k.startswith('loss'))
-    steps = runner.max_steps - record['step']
-    left = steps * runner.cfg.global_batch_size / record['tiles_per_s']
-    return (f"epoch {record['epoch']}/{runner.cfg.epochs} "
-            f"[{record['iteration']}/{runner.steps_per_epoch}]  {losses}  lr {record['lr']:.3g}  "
-            f"{record['tiles_per_s']:.0f} tiles/s  wait {100 * record['data_wait']:.0f} %  "
-            f"ETA {datetime.timedelta(seconds=round(left))}")
 
 
 def forget_after(path: Path, step: int) -> None:
