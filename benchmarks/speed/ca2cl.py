@@ -26,7 +26,7 @@ def strong_view_cases() -> Iterator[Case]:
     import cv2
     paths = sorted((REPO / 'data/demo').glob('*/**/*.[pj][np]g'))[:TILES]
     tiles = [cv2.imread(str(path))[..., ::-1].copy() for path in paths]
-    settings = dict(load_config(CONFIG).dataset.recipe[0])
+    settings = dict(load_config(CONFIG).dataset.recipe.strong)
     recipe = ViewRecipe(settings['size'], settings['steps'])
     generator = torch.Generator().manual_seed(0)
     out = np.empty((*recipe.size, 3), np.uint8)

@@ -52,7 +52,7 @@ def draw(cfg, dataset, batch: dict, out: Path) -> None:
 
     for number, part in enumerate(chunks(len(batch['index']), VIEWS_PER_SHEET), 1):
         print(view_sheet(take(batch, part), out / f'views_{number:02d}.png',
-                         source=dataset.source))
+                         source=dataset.source, names=dataset.view_names))
     if not ALGORITHMS.get(cfg.model['type']).needs_geometry:
         return
     if batch['view_to_tile'] is None:

@@ -41,6 +41,7 @@ def main(args: argparse.Namespace) -> None:
 
     from ..checkpoints import load_backbone_weights
     from ..claims import claimed
+    from ..datasets.recipes import view_recipes
     from ..engine.config import load_config
     from ..evaluation.extract import (
         extract_source,
@@ -58,8 +59,8 @@ def main(args: argparse.Namespace) -> None:
     else:
         described = dict(type='ImageFolder', root=args.data) if args.data else cfg.dataset.source
     source = SOURCES.build(described)
-    recipe = cfg.dataset.recipe
-    size = args.size or (recipe[0] if isinstance(recipe, (list, tuple)) else recipe)['size']
+    _, recipe = next(iter(view_recipes(cfg.dataset.recipe).values()))
+    size = args.size or recipe['size']
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     settings = (size, cfg.normalize['mean'], cfg.normalize['std'],
                 resolve(args.amp, torch.device(device), '--amp'))

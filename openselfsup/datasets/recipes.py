@@ -3,7 +3,8 @@
 ``views`` knows nothing of registries, so its classes are registered here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..errors import UserError
 from ..registry import RECIPES, STEPS
@@ -16,6 +17,40 @@ RECIPES.register_module(module=ViewRecipe)
 RECIPES.register_module(module=TorchvisionPipeline)
 for _name, _step in VIEW_STEPS.items():
     STEPS.register_module(name=_name, module=_step)
+
+
+def are_named_views(recipe: object) -> bool:
+    """Return whether this is a dict of recipes, one for each view under its name.
+
+    A dict with a ``type`` is a recipe itself, and so is meant one that lacks its ``type``.
+    """
+    return isinstance(recipe, Mapping) and not {'type', 'size', 'steps'} & set(recipe)
+
+
+def view_recipes(recipe: Any, n_views: int | None = None) -> dict[str, tuple[str, Any]]:
+    """Return the key path and the recipe of each view by its name.
+
+    Args:
+        recipe: one recipe for all views, a dict of named ones (None leaves a view out) or a list.
+        n_views: how many views there are; None for 2 of one recipe, or as many as there are
+            recipes.
+
+    Raises:
+        UserError: there are not as many recipes as views, or none.
+    """
+    where = 'dataset.recipe'
+    if are_named_views(recipe):
+        views = {name: (f'{where}.{name}', one) for name, one in recipe.items() if one is not None}
+    elif isinstance(recipe, (list, tuple)):
+        views = {f'view {i + 1}': (f'{where}.{i}', one) for i, one in enumerate(recipe)}
+    else:
+        return {f'view {i + 1}': (where, recipe) for i in range(n_views or 2)}
+    if not views:
+        raise UserError('it describes no view', where=where, expected='one recipe, or one per view')
+    if n_views not in (None, len(views)):
+        raise UserError(f'{len(views)} recipes are given for {n_views} views', where=where,
+                        expected='one recipe, or one per view')
+    return views
 
 
 def build_recipe(cfg: dict | Recipe, where: str = 'recipe') -> Recipe:
@@ -32,25 +67,27 @@ def build_recipe(cfg: dict | Recipe, where: str = 'recipe') -> Recipe:
     if not isinstance(cfg, Mapping):
         return cfg
     cfg = dict(cfg)
-    steps = cfg.get('steps')
-    if steps is not None:
-        named = steps.items() if isinstance(steps, Mapping) else enumerate(steps)
-        built = _build_steps({f'{where}.steps.{key}': step for key, step in named})
-        cfg['steps'] = (dict(zip(steps, built)) if isinstance(steps, Mapping) else built)
+    problems: list[str] = []
+    if cfg.get('steps') is not None:
+        cfg['steps'] = _build_steps(cfg['steps'], f'{where}.steps', problems)
+    if problems:
+        raise UserError('\n  '.join(problems))
     try:
         return RECIPES.build(cfg)
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise UserError(str(error), where=where) from None
 
 
-def _build_steps(steps: dict[str, object]) -> list:
-    """Build the steps, each given under its key path; report all mistakes at once."""
-    built, problems = [], []
-    for key, step in steps.items():
+def _build_steps(steps: Sequence | Mapping, where: str, problems: list[str]) -> list | dict:
+    """Build steps, and first those that a step chooses from; add what is wrong to ``problems``."""
+    built = {}
+    for name, step in steps.items() if isinstance(steps, Mapping) else enumerate(steps):
+        known = len(problems)
+        if isinstance(step, Mapping) and isinstance(step.get('steps'), (Mapping, list, tuple)):
+            step = dict(step, steps=_build_steps(step['steps'], f'{where}.{name}.steps', problems))
         try:
-            built.append(STEPS.build(step) if isinstance(step, Mapping) else step)
+            if len(problems) == known:
+                built[name] = STEPS.build(step) if isinstance(step, Mapping) else step
         except (UserError, ValueError) as error:
-            problems.append(f'{key}: {error}')
-    if problems:
-        raise UserError('\n  '.join(problems))
-    return built
+            problems.append(f'{where}.{name}: {error}')
+    return built if isinstance(steps, Mapping) else list(built.values())

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ..views import TorchvisionPipeline, render_opencv, unbind
 from .headers import TileError
 from .memory import Allocate, recycled
 from .packed import PackedTiles
-from .recipes import Recipe, build_recipe
+from .recipes import Recipe, build_recipe, view_recipes
 from .sources import Source, build_source
 
 logger = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ class TileDataset:
 
     Args:
         source: where the tiles come from (``type`` in SOURCES).
-        recipe: what the views undergo (``type`` in RECIPES): one for all views, or a list
-            of one per view.
-        n_views: views per tile; 2 by default. A list of recipes sets it.
+        recipe: what the views undergo (``type`` in RECIPES): one for all views, or one for each
+            view under its name, ``dict(strong=..., weak=...)``, or a list of one per view.
+        n_views: views per tile; 2 by default. Several recipes set it.
         on_corrupt: what happens when a tile turns out to be unreadable during training:
             'skip' takes the next readable tile in its place and logs its path once, 'raise'
             stops.
@@ -38,6 +38,8 @@ class TileDataset:
 
     Attributes:
         recipes: the V recipes.
+        view_names: the V names; 'view 1', 'view 2', ... where the recipes have none.
+        recipe_paths: where each of the V recipes stands in a config.
         geometry: 'axis_aligned', 'affine' or 'none', whatever all views are at most.
         corrupt: path and error of every unreadable tile met so far.
 
@@ -52,7 +54,10 @@ class TileDataset:
         if on_corrupt not in ('skip', 'raise'):
             raise UserError(f'{on_corrupt!r} is unknown', where='dataset.on_corrupt',
                             expected="'skip' or 'raise'")
-        self.recipes = _build_recipes(recipe, n_views)
+        views = view_recipes(recipe, n_views)
+        self.view_names = list(views)
+        self.recipe_paths = [path for path, _ in views.values()]
+        self.recipes = _build_recipes(views)
         self.geometry = _weakest([recipe.geometry for recipe in self.recipes])
         self.source = build_source(source)
         self.on_corrupt = on_corrupt
@@ -125,8 +130,8 @@ class TileDataset:
             batch['label'] = torch.from_numpy(self.source.labels[list(read)])
         if render == 'device':
             return dict(tiles=self._stack(tiles, read, allocate), draw=draws, **batch)
-        views, maps = zip(*(_render(tiles, recipe, draw, allocate)
-                            for recipe, draw in zip(self.recipes, draws)))
+        views, maps = zip(*(_render(tiles, recipe, draw, allocate, path) for recipe, draw, path
+                            in zip(self.recipes, draws, self.recipe_paths)))
         return dict(views=list(views), **batch,
                     view_to_tile=None if self.geometry == 'none' else torch.stack(maps, 1))
 
@@ -167,13 +172,10 @@ class TileDataset:
         return out.permute(0, 3, 1, 2)
 
 
-def _build_recipes(recipe: dict | Sequence[dict], n_views: int | None) -> list[Recipe]:
-    if not isinstance(recipe, (list, tuple)):
-        return [build_recipe(recipe, 'dataset.recipe')] * (n_views or 2)
-    if n_views not in (None, len(recipe)):
-        raise UserError(f'{len(recipe)} recipes are given for {n_views} views',
-                        where='dataset.recipe', expected='one recipe, or one per view')
-    return [build_recipe(one, f'dataset.recipe.{i}') for i, one in enumerate(recipe)]
+def _build_recipes(views: dict[str, tuple[str, Any]]) -> list[Recipe]:
+    """Build the recipe of each view: what stands at one place of the config, once."""
+    built = {path: build_recipe(recipe, path) for path, recipe in views.values()}
+    return [built[path] for path, _ in views.values()]
 
 
 def _weakest(geometries: list[str]) -> str:
@@ -181,7 +183,7 @@ def _weakest(geometries: list[str]) -> str:
 
 
 def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor],
-            allocate: Allocate) -> tuple[Tensor, Tensor | None]:
+            allocate: Allocate, where: str) -> tuple[Tensor, Tensor | None]:
     """Render one view of every tile: (B, 3, S, S), and the maps to the tiles (B, 2, 3)."""
     memory = allocate((len(tiles), *recipe.size, 3))
     out = memory.permute(0, 3, 1, 2)
@@ -193,5 +195,5 @@ def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor]
     try:  # here the maps are known after rendering only
         maps = [recipe.render(tile, parameters, slot) for tile, parameters, slot in work]
     except ValueError as error:
-        raise UserError(str(error), where='dataset.recipe') from error
+        raise UserError(str(error), where=where) from error
     return out, None if recipe.geometry == 'none' else torch.from_numpy(np.stack(maps))

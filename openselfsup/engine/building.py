@@ -46,12 +46,12 @@ def check_geometry(algorithm: Method, dataset: TileDataset) -> None:
     if dataset.geometry != 'none':
         algorithm.set_geometry(dataset.geometry)
         return
-    steps = sorted({f'{name} ({type(recipe.named_steps[name]).__name__})'
-                    for recipe in dataset.recipes for name in recipe.breaking_steps})
+    steps = {f'{path}.{key}': kind for path, recipe in zip(dataset.recipe_paths, dataset.recipes)
+             for key, kind in recipe.breaking_steps.items()}
     raise UserError(
         f"{type(algorithm).__name__} matches cells by their place in the tile, but "
-        f"{', '.join(steps)} moves pixels in a way that no affine map describes",
-        where='dataset.recipe.steps',
+        f"{', '.join(dict.fromkeys(steps.values()))} moves pixels in a way that no affine map "
+        'describes', where=', '.join(steps),
         expected='crops, flips, quarter turns or affine steps only, or a method without geometry')
 
 

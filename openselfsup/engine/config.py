@@ -9,12 +9,14 @@ or with ``--cfg-options`` changes what runs.
 import ast
 import dataclasses
 import importlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mmengine.config import Config, ConfigDict
 
+from ..datasets.recipes import are_named_views
 from ..errors import UserError
 from ..shipped import find_config
 from ..values import AMP, Count, Positive, Range, Seed, Whole, accepts
@@ -150,7 +152,7 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
             cfg[field.name] = field.default
         elif field.name not in cfg and field.default_factory is not dataclasses.MISSING:
             cfg[field.name] = field.default_factory()
-    options = options or []
+    options = [_by_view_name(cfg, option) for option in options or []]
     problems = [problem for option in options if (problem := _override(cfg, option))]
     _import_modules(cfg)
     problems += find_problems(cfg, Settings)
@@ -253,6 +255,16 @@ def _without_delete(value: Any) -> Any:
         return ConfigDict({key: _without_delete(item) for key, item in value.items()
                            if (key, item) != ('_delete_', True)})
     return [_without_delete(item) for item in value] if isinstance(value, list) else value
+
+
+def _by_view_name(cfg: Config, option: str) -> str:
+    """Let a position stand for the name of a view: a list has no names."""
+    found = re.match(r'dataset\.recipe\.(\d+)(?=[.=])', option)
+    dataset = cfg.get('dataset')
+    views = dataset.get('recipe') if isinstance(dataset, dict) else None
+    if not found or not are_named_views(views) or int(found[1]) >= len(views):
+        return option
+    return f'dataset.recipe.{list(views)[int(found[1])]}{option[found.end():]}'
 
 
 def _override(cfg: Config, option: str) -> Problem | None:

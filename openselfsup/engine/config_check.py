@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from mmengine.config import Config
 
 from .. import registry
+from ..datasets.recipes import are_named_views
 from ..errors import UserError, nearest
 from ..shipped import shipped_config
 from ..values import accepts, annotations, choices, fault
@@ -70,7 +71,8 @@ def _check_value(path: tuple[str, ...], name: str, value: Any) -> Iterator[Probl
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _check_value((*path, str(i)), name, item)
-    elif isinstance(value, dict) and path[-1] == 'steps' and 'type' not in value:
+    elif isinstance(value, dict) and (path[-1] == 'steps' and 'type' not in value
+                                      or path[-1] == 'recipe' and are_named_views(value)):
         for key, item in value.items():
             yield from _check_value((*path, key), name, item)
     elif isinstance(value, dict):
@@ -107,8 +109,10 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
     valid = (names | TAKEN_OUT.get(name, set())) - FILLED_IN.get(name, set())
     for key in value:
         if key != 'type' and key not in valid and not takes_all:
-            yield Problem((*path, key), f"{value['type']} takes no argument '{key}'",
-                          nearest(key, valid))
+            view = name == 'recipe' and isinstance(value[key], dict) and 'type' in value[key]
+            yield Problem((*path, key), f"{value['type']} takes no argument '{key}'"
+                          + ('; to name views where there was one recipe, or the other way round, '
+                             "begin with _delete_=True" if view else ''), nearest(key, valid))
     for key, parameter in parameters.items():
         if (parameter.default is parameter.empty and key in valid and key not in value):
             yield Problem(path, f"{value['type']} needs the argument '{key}'")

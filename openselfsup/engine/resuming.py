@@ -16,6 +16,7 @@ from torch import nn
 
 from ..checkpoints import check_training_state
 from ..checkpoints.config_text import read_config_text
+from ..datasets.recipes import are_named_views
 from ..errors import UserError
 
 QUIET = 'applied, and no number of the run depends on it'
@@ -96,7 +97,8 @@ class Change:
 def changes(was: dict, now: dict, prefix: str = '') -> list[Change]:
     """Return every field that differs between two configs (or facts), the deepest that does."""
     found = []
-    if prefix.endswith('steps.') and list(was) != list(now) and was.keys() == now.keys():
+    ordered = prefix.endswith('steps.') or prefix == 'dataset.recipe.' and are_named_views(now)
+    if ordered and list(was) != list(now) and was.keys() == now.keys():
         found.append(Change(prefix[:-1], list(was), list(now)))  # their order counts
     for key in dict.fromkeys([*was, *now]):
         old, new = was.get(key, _ABSENT), now.get(key, _ABSENT)
@@ -105,6 +107,17 @@ def changes(was: dict, now: dict, prefix: str = '') -> list[Change]:
         elif _plain(old) != _plain(new):
             found.append(Change(prefix + key, old, new))
     return found
+
+
+def _name_views(was: Any, now: Any) -> None:
+    """Give the views of an older config, a list, the names they have now: nothing else differs."""
+    if not (isinstance(was, dict) and isinstance(now, dict) and are_named_views(now.get('recipe'))
+            and isinstance(was.get('recipe'), (list, tuple))
+            and len(was['recipe']) == len(now['recipe'])):
+        return
+    was['recipe'] = dict(zip(now['recipe'], was['recipe']))
+    if was.get('n_views') == len(was['recipe']) and 'n_views' not in now:
+        del was['n_views']  # it said the same
 
 
 def changes_since(checkpoint: Mapping[str, Any], cfg: Config, facts: Mapping[str, Any],
@@ -136,6 +149,7 @@ def changes_since(checkpoint: Mapping[str, Any], cfg: Config, facts: Mapping[str
                         where=where) from None
     if not cfg.pretrained:
         cfg.pretrained = was.get('pretrained')
+    _name_views(was.get('dataset'), cfg.get('dataset'))
     known = {key: meta[key] for key in FACTS if key in meta and key in facts}
     return changes(was | known, cfg.to_dict() | {key: facts[key] for key in known})
 

@@ -28,6 +28,7 @@ from ..training.optimizer_step import OptimizerStep
 from ..training.progress import ProgressLine
 from ..training.schedules import cosine_with_restarts
 from ..training.seeding import seed_step
+from ..views import strong_view
 from .data import Part
 from .sampling import validation_split, with_replacement
 
@@ -116,34 +117,6 @@ class TileClassifier(nn.Module):
         return [self.fc(self.backbone(images)[-1].mean((2, 3)))[:, :, None, None]]
 
 
-def augmentation(size: int) -> dict:
-    """Return the recipe of the published augmentation, CA2CL's strong view.
-
-    The whole tile is turned and mirrored, changed in colour, blurred or made noisy, distorted,
-    moved, and a square is cut out. The recipe stands in the settings of every result.
-
-    Args:
-        size: side of the view in pixels.
-    """
-    return dict(type='ViewRecipe', size=size, steps=dict(
-        transpose=dict(type='Transpose', p=0.5), vflip=dict(type='VerticalFlip', p=0.5),
-        hflip=dict(type='HorizontalFlip', p=0.5),
-        brightness=dict(type='Brightness', limit=0.2, p=0.75),
-        contrast=dict(type='Contrast', limit=0.2, p=0.75),
-        blur=dict(type='OneOf', p=0.7, steps=dict(
-            motion=dict(type='MotionBlur', limit=5), median=dict(type='MedianBlur', limit=5),
-            gaussian=dict(type='GaussianBlur', sigma=(0.8, 1.1)),  # kernels 3 and 5
-            noise=dict(type='GaussianNoise', variance=(5.0, 30.0)))),
-        distortion=dict(type='OneOf', p=0.4, steps=dict(
-            optical=dict(type='OpticalDistortion', limit=1.0),
-            grid=dict(type='GridDistortion', steps=5, limit=1.0),
-            elastic=dict(type='ElasticDistortion', alpha=3.0, sigma=4.0))),
-        clahe=dict(type='CLAHE', clip=4.0, p=0.7),
-        hsv=dict(type='HueSaturationValue', hue=10, saturation=20, value=10, p=0.5),
-        affine=dict(type='ShiftScaleRotate', shift=0.1, scale=0.1, degrees=15, p=0.85),
-        cutout=dict(type='Cutout', size=0.375, p=0.7)))  # 84 of 224 pixels
-
-
 def train_honestly(backbone: nn.Module, width: int, labelled: Part, classes: int,
                    settings: TrainSettings, seed: int, frozen: bool,
                    patients: np.ndarray | None = None, copies: np.ndarray | None = None,
@@ -216,7 +189,7 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
     """Train, keep the weights of the epoch that is best on ``choice``."""
     model.to(next(model.backbone.parameters()).device, memory_format=torch.channels_last)
     model.backbone.requires_grad_(not frozen)
-    recipe = augmentation(settings.image_size)
+    recipe = strong_view(settings.image_size)  # stands in the settings of every result
     loader = ViewLoader(TileDataset(train, recipe, n_views=1, on_corrupt='raise', check=False),
                         min(settings.batch_size, len(train)), seed=seed,
                         workers=settings.workers, drop_last=False)

@@ -70,7 +70,9 @@ def choose_render(wanted: str, dataset: TileDataset, device: torch.device) -> st
     """
     if wanted == 'worker' or wanted == 'auto' and device.type != 'cuda':
         return 'worker'
-    missing = sorted({name for recipe in dataset.recipes for name in missing_steps(recipe)})
+    missing = list(dict.fromkeys(
+        f'{name} of {path}' for path, recipe in zip(dataset.recipe_paths, dataset.recipes)
+        for name in missing_steps(recipe)))
     if not missing and dataset.source.tile_size is not None:
         return 'device'
     if wanted == 'auto':

@@ -9,6 +9,7 @@ and nothing else of ours.
 from . import steps
 from .geometry import cell_boxes, cell_polygons, compose, invert, is_axis_aligned
 from .overlap import Matching, match_cells
+from .published import strong_view, weak_view
 from .recipe import ViewRecipe, unbind
 from .render import TorchRenderer, missing_steps, render_opencv, render_pil
 from .steps import *  # noqa: F403
@@ -17,5 +18,5 @@ from .torchvision_pipeline import TorchvisionPipeline
 __all__ = [
     'Matching', 'TorchRenderer', 'TorchvisionPipeline', 'ViewRecipe', 'cell_boxes',
     'cell_polygons', 'compose', 'invert', 'is_axis_aligned', 'match_cells', 'missing_steps',
-    'render_opencv', 'render_pil', 'unbind']
+    'render_opencv', 'render_pil', 'strong_view', 'unbind', 'weak_view']
 __all__ += steps.__all__

@@ -54,9 +54,10 @@ class ViewRecipe:
         return list(self.named_steps.values())
 
     @property
-    def breaking_steps(self) -> list[str]:
-        """Names of the steps that leave no affine map from view to tile."""
-        return [name for name, step in self.named_steps.items() if step.geometry == 'none']
+    def breaking_steps(self) -> dict[str, str]:
+        """Where steps stand that leave no affine map from view to tile, and what they are."""
+        return {f'steps.{name}': type(step).__name__ for name, step in self.named_steps.items()
+                if step.geometry == 'none'}
 
     @functools.cached_property
     def is_warped(self) -> bool:

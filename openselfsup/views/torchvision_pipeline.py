@@ -104,9 +104,9 @@ class TorchvisionPipeline:
                              "or set geometry='none'")
 
     @property
-    def breaking_steps(self) -> list[str]:
+    def breaking_steps(self) -> dict[str, str]:
         """As of a recipe: what leaves no affine map from view to tile."""
-        return ['transforms'] if self.geometry == 'none' else []
+        return {'transforms': type(self).__name__} if self.geometry == 'none' else {}
 
     def draw(self, tile_sizes: Tensor, generator: Generator) -> dict[str, Tensor]:
         """Draw a seed for one view of each tile; see :meth:`.ViewRecipe.draw`."""

@@ -17,12 +17,14 @@ def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path, algorithm: 
 
     Args:
         batch: a batch of the dataset with its views rendered; see :func:`view_sheet`.
-        dataset: has ``source``, the tiles, and ``geometry``, what its recipes keep track of.
+        dataset: has ``source``, the tiles, ``view_names`` and ``geometry``, what its recipes
+            keep track of.
         out: the folder to write into.
         algorithm: has ``backbone`` and ``needs_geometry``; neither it nor any generator of
             random numbers is changed.
     """
-    view_sheet(batch, Path(out) / 'views.png', source=dataset.source, rows=4)
+    view_sheet(batch, Path(out) / 'views.png', source=dataset.source,
+               names=dataset.view_names, rows=4)
     if algorithm.needs_geometry:
         grid = cell_grid(algorithm.backbone, tuple(batch['views'][0].shape[-2:]))
         match_sheet(batch, match_views(batch, grid, dataset.geometry), Path(out) / 'matches.png',

@@ -1,6 +1,7 @@
 """A sheet of what the model is shown: tiles, where their views lie, and the views."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ class TileSource(Protocol):
 
 
 def view_sheet(batch: dict[str, Any], path: str | Path, *, source: TileSource | None = None,
+               names: Sequence[str] | None = None,
                normalize: dict | None = None, title: str = 'Views as the model sees them',
                captions: list[str] | None = None, rows: int = 8, blocks: int = 2,
                side: float = 84.0) -> Path:
@@ -44,6 +46,7 @@ def view_sheet(batch: dict[str, Any], path: str | Path, *, source: TileSource | 
             geometry is unknown; ``index``: int64 [B].
         path: the PNG to write.
         source: where ``index`` points to; without it no tile is shown behind the outlines.
+        names: the names of the V views; 'view 1', 'view 2', ... without.
         normalize: ``mean`` and ``std`` to undo on floating-point views.
         title: printed on top.
         captions: a line under each sample; default is the end of the tile's path.
@@ -68,10 +71,11 @@ def view_sheet(batch: dict[str, Any], path: str | Path, *, source: TileSource | 
     canvas = Canvas(2 * MARGIN + blocks * (block_width + BLOCK_GAP) - BLOCK_GAP,
                     MARGIN + HEADER + HEADINGS + rows * row_height)
 
-    _write_header(canvas, title, len(views), known=maps is not None)
+    names = names or [f'view {v + 1}' for v in range(len(views))]
+    _write_header(canvas, title, names, known=maps is not None)
     for block in range(blocks):
         left = MARGIN + block * (block_width + BLOCK_GAP)
-        _write_headings(canvas, left, side, len(views), with_tile)
+        _write_headings(canvas, left, side, names, with_tile)
     for sample in range(count):
         left = MARGIN + (sample % blocks) * (block_width + BLOCK_GAP)
         top = MARGIN + HEADER + HEADINGS + (sample // blocks) * row_height
@@ -121,7 +125,7 @@ def draw_tile(canvas: Canvas, panel: Panel, tile: np.ndarray | None,
     return inner
 
 
-def _write_header(canvas: Canvas, title: str, n_views: int, known: bool) -> None:
+def _write_header(canvas: Canvas, title: str, names: Sequence[str], known: bool) -> None:
     canvas.text(MARGIN, MARGIN + 8, title, size=10, bold=True,
                 max_width=canvas.width - 2 * MARGIN)
     x, y = MARGIN, MARGIN + 22
@@ -129,20 +133,19 @@ def _write_header(canvas: Canvas, title: str, n_views: int, known: bool) -> None
         canvas.text(x, y, 'This recipe distorts the views: where they lie on the tile is not '
                     'known.', size=6.5, color=SOFT_INK, max_width=canvas.width - 2 * MARGIN)
         return
-    for v in range(n_views):
+    for v, name in enumerate(names):
         canvas.line([(x, y - 2.2), (x + 12, y - 2.2)], view_color(v), 1.6)
-        x += 15 + canvas.text(x + 15, y, f'view {v + 1}', size=6.5, color=SOFT_INK) + 10
+        x += 15 + canvas.text(x + 15, y, name, size=6.5, color=SOFT_INK) + 10
     canvas.text(x, y, 'thick tick: upper edge of the view, from its upper left corner',
                 size=6.5, color=SOFT_INK, max_width=canvas.width - MARGIN - x)
 
 
-def _write_headings(canvas: Canvas, left: float, side: float, n_views: int,
+def _write_headings(canvas: Canvas, left: float, side: float, names: Sequence[str],
                     with_tile: bool) -> None:
-    names = ['tile'] * with_tile + [f'view {v + 1}' for v in range(n_views)]
-    colors = [SOFT_INK] * with_tile + [view_color(v) for v in range(n_views)]
-    for column, (name, color) in enumerate(zip(names, colors)):
+    colors = [SOFT_INK] * with_tile + [view_color(v) for v in range(len(names))]
+    for column, (name, color) in enumerate(zip(['tile'] * with_tile + [*names], colors)):
         canvas.text(left + column * (side + GAP), MARGIN + HEADER + 8, name, size=7, color=color,
-                    bold=True)
+                    bold=True, max_width=side)
 
 
 def tile_name(source: TileSource | None, index: int) -> str:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from openselfsup.datasets import TileDataset, TileError, build_recipe
 from openselfsup.errors import UserError
-from openselfsup.registry import DATASETS
-from openselfsup.views import ViewRecipe, render_opencv
+from openselfsup.registry import DATASETS, STEPS
+from openselfsup.views import Cutout, ViewRecipe, render_opencv
 
 DEMO = Path(__file__).parents[2] / 'data/demo'
 KATHER = dict(type='ImageFolder', root=str(DEMO / 'kather2016'))
@@ -64,6 +64,36 @@ def test_one_recipe_per_view():
     assert len(TileDataset(CMU, RECIPE, n_views=3).recipes) == 3
     with pytest.raises(UserError, match='2 recipes are given for 3 views'):
         TileDataset(CMU, [RECIPE, small], n_views=3)
+
+
+def test_views_have_the_names_that_a_recipe_gives_them():
+    small = dict(RECIPE, size=32)
+    named = TileDataset(CMU, dict(local=small, reference=RECIPE, left_out=None))
+    assert named.view_names == ['local', 'reference'] and len(named.recipes) == 2
+    assert named.recipe_paths == ['dataset.recipe.local', 'dataset.recipe.reference']
+    unnamed = TileDataset(CMU, [small, RECIPE])
+    assert unnamed.view_names == ['view 1', 'view 2'] == TileDataset(CMU, RECIPE).view_names
+    ours, theirs = (dataset.batch([0, 7], generator()) for dataset in (named, unnamed))
+    assert all(map(torch.equal, ours['views'], theirs['views']))
+    assert torch.equal(ours['view_to_tile'], theirs['view_to_tile'])
+
+
+@pytest.mark.parametrize('recipe, n_views, words', [
+    (dict(a=RECIPE, b=RECIPE), 3, '2 recipes are given for 3 views'),
+    (dict(a=None), None, r'dataset\.recipe: it describes no view'), ([], None, 'no view'),
+    (dict(a=RECIPE, b=dict(RECIPE, steps=dict(flip=dict(type='HorizontalFlp')))), None,
+     r'dataset\.recipe\.b\.steps\.flip: no recipe step'),
+    (dict(size=64, steps=[CROP]), None, r"dataset\.recipe.*'type'")])
+def test_recipes_that_make_no_views(recipe, n_views, words):
+    with pytest.raises(UserError, match=words):
+        TileDataset(CMU, recipe, n_views=n_views)
+
+
+def test_a_view_that_cannot_be_rendered_is_named():
+    turned = dict(PIPELINE, geometry='axis_aligned', transforms=[
+        *PIPELINE['transforms'], dict(type='RandomRotation', degrees=(20, 30))])
+    with pytest.raises(UserError, match=r'dataset\.recipe\.turned: this view is turned'):
+        TileDataset(CMU, dict(plain=RECIPE, turned=turned)).batch([0], generator())
 
 
 def test_tiles_of_several_sizes(tmp_path):
@@ -158,6 +188,9 @@ def test_all_wrong_steps_at_once_and_refused_values():
     steps = dict(crop=dict(CROP, scale=(1.0, 0.2)), flip=dict(type='Flip'))
     with pytest.raises(UserError, match=r'(?s)recipe\.steps\.crop: .*recipe\.steps\.flip: no'):
         build_recipe(dict(RECIPE, steps=steps))
+    choice = dict(type='OneOf', steps=dict(a=dict(type='Cutout', size=2), b=dict(type='Blur')))
+    with pytest.raises(UserError, match=r'(?s)steps\.one\.steps\.a: .*steps\.one\.steps\.b: no'):
+        build_recipe(dict(RECIPE, steps=dict(one=choice)))
     with pytest.raises(UserError, match="recipe ViewRecipe: .*'size'"):
         build_recipe(dict(type='ViewRecipe', sise=64, steps=[CROP]))
 
@@ -217,3 +250,16 @@ def test_headers_are_checked_at_the_start(damaged, tmp_path):
         TileDataset(damaged, RECIPE)
     dataset = TileDataset(damaged, RECIPE, check=False)
     assert dataset.batch([1], generator())['index'].tolist() == [4]
+
+
+def test_a_registered_step_may_stand_within_a_choice():
+    @STEPS.register_module()
+    class Blacken(Cutout):
+        """A step of a user's own."""
+
+    try:
+        steps = dict(one=dict(type='OneOf', p=1.0, steps=dict(all=dict(type='Blacken', size=1.0))))
+        dataset = TileDataset(CMU, dict(type='ViewRecipe', size=32, steps=steps))
+    finally:
+        STEPS._module_dict.pop('Blacken')
+    assert dataset.batch([0], generator())['views'][0].eq(0).any()

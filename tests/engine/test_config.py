@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from openselfsup.datasets.recipes import view_recipes
 from openselfsup.engine.config import load_config, split_option
 from openselfsup.engine.config_text import config_text
 from openselfsup.errors import UserError
@@ -11,9 +12,12 @@ CONFIGS = sorted(p for p in (REPO / 'configs').rglob('*.py') if '_base_' not in 
 PLM = REPO / 'configs/PLM_SSL/r18_bs256_ep200.py'
 
 
-def write(tmp_path: Path, text: str) -> Path:
+CA2CL = REPO / 'configs/CA2CL/r18_bs1792_ep100.py'
+
+
+def write(tmp_path: Path, text: str, base: Path = PLM) -> Path:
     path = tmp_path / 'mine.py'
-    path.write_text(f"_base_ = '{PLM}'\n" + text)
+    path.write_text(f"_base_ = '{base}'\n" + text)
     return path
 
 
@@ -29,6 +33,47 @@ def test_overriding_one_field_changes_that_field_only(tmp_path):
     assert child.dataset.recipe.steps.jitter.p == 0.1
     assert child.dataset.recipe.steps.jitter.hue == base.dataset.recipe.steps.jitter.hue
     assert list(child.dataset.recipe.steps) == list(base.dataset.recipe.steps)
+
+
+def test_a_child_changes_one_field_of_one_view(tmp_path):
+    text = 'dataset = dict(recipe=dict(strong=dict(steps=dict(clahe=dict(p=0.1)))))'
+    child, base = load_config(write(tmp_path, text, CA2CL)), load_config(CA2CL)
+    assert list(child.dataset.recipe) == ['strong', 'weak']
+    assert child.dataset.recipe.strong.steps.clahe == dict(type='CLAHE', clip=4.0, p=0.1)
+    child.dataset.recipe.strong.steps.clahe.p = 0.7
+    assert child.to_dict() == base.to_dict()
+    # Views that had no names were named by their position.
+    assert (load_config(CA2CL, ['dataset.recipe.0.steps.clahe.p=0.1']).to_dict()
+            == load_config(CA2CL, ['dataset.recipe.strong.steps.clahe.p=0.1']).to_dict())
+    third = load_config(CA2CL, ['dataset.recipe.third=' + str(base.dataset.recipe.weak.to_dict())])
+    assert list(third.dataset.recipe) == ['strong', 'weak', 'third']
+
+
+def test_views_of_a_child_in_all_their_forms(tmp_path):
+    recipe = "dict(type='ViewRecipe', size=32, steps=dict())"
+    for views, names in [(f'[{recipe}, {recipe}, {recipe}]', ['view 1', 'view 2', 'view 3']),
+                         (f'dict(_delete_=True, a={recipe}, b={recipe})', ['a', 'b'])]:
+        cfg = load_config(write(tmp_path, f'dataset = dict(recipe={views}, n_views=None)'))
+        assert list(view_recipes(cfg.dataset.recipe)) == names
+    with pytest.raises(UserError, match="takes no argument 'strong'; to name .*_delete_=True"):
+        load_config(write(tmp_path, f'dataset = dict(recipe=dict(strong={recipe}))'))
+    with pytest.raises(UserError, match="takes no argument 'weak'; to name .*_delete_=True"):
+        load_config(write(tmp_path, f'dataset = dict(recipe={recipe})', CA2CL))
+
+
+@pytest.mark.parametrize('option, words', [
+    ('dataset.recipe.strong.steps.blur.p=2', 'dataset.recipe.strong.steps.blur.p: p must be'),
+    ('dataset.recipe.1.steps.hsv.heu=2', "recipe.weak.steps.hsv.heu: .*did you mean 'hue'"),
+    ('dataset.recipe.weak.sise=1', "dataset.recipe.weak.sise: .*did you mean 'size'"),
+    ('dataset.recipe.other={"size": 3}', "dataset.recipe.other: this recipe has no 'type'"),
+    ('dataset.recipe.other=3', "dataset.recipe.other: 'other' must be a dict with 'type'"),
+    ('dataset.recipe.weak=None', None)])
+def test_mistakes_name_the_view(option, words):
+    if words is None:
+        assert load_config(CA2CL, [option]).dataset.recipe.weak is None
+        return
+    with pytest.raises(UserError, match=words):
+        load_config(CA2CL, [option])
 
 
 @pytest.mark.parametrize('value', [0.0, 0.25, 0.5, 0.75, 1.0])

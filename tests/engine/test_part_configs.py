@@ -14,7 +14,7 @@ from openselfsup.training.launch import Launch
 
 TILES = ['dataset.source={"type": "ImageFolder", "root": "data/demo/kather2016"}',
          'global_batch_size=12', 'log_interval=1', 'epochs=1', 'workers=0', 'amp=off']
-TWO_VIEWS = ['dataset.recipe.0.size=32', 'dataset.recipe.1.size=32']
+TWO_VIEWS = ['dataset.recipe.strong.size=32', 'dataset.recipe.weak.size=32']
 ONE_RECIPE = ['dataset.recipe.size=32']
 CLUSTERS = ['loss_cluster', 'cluster_smallest', 'cluster_largest', 'clusters_empty',
             'label_agreement']

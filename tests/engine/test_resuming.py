@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from small_runs import DEMO, REPO, SMALL, command, start
 from test_training import free_port, wait_for_lines
 
@@ -16,6 +17,7 @@ from openselfsup.claims import claimed
 from openselfsup.datasets import ImageFolder, PackedTiles, pack
 from openselfsup.datasets.identity import identity
 from openselfsup.engine.config import Settings, load_config
+from openselfsup.engine.config_text import config_text
 from openselfsup.engine.position import Position
 from openselfsup.engine.resuming import QUIET, RULES, changes, changes_since, refuse
 from openselfsup.engine.runner import Runner
@@ -105,6 +107,24 @@ def test_the_order_of_steps_counts_and_tuples_are_lists():
         "dataset.steps was ['a', 'b'] and is now ['b', 'a']"]
     assert changes(dict(dataset=dict(x=(1, [2]))), dict(dataset=dict(x=[1, (2,)]))) == []
     assert changes(dict(model=steps), dict(model=again)) == []
+
+
+def test_views_of_a_list_are_those_that_have_names_now():
+    now = load_config(REPO / 'configs/demo/ca2cl_r18.py')
+    was = now.to_dict()
+    was['dataset'].update(recipe=list(was['dataset']['recipe'].values()), n_views=2)
+    meta = dict.fromkeys(('epoch', 'iteration', 'step', 'global_batch_size'), 1)
+
+    def found(was: dict) -> list[str]:
+        meta['config'] = config_text(Config(was))
+        return list(map(str, changes_since(dict(meta=meta), now, {}, 'latest.pth')))
+
+    assert found(was) == []
+    was['dataset']['recipe'][1]['size'] = 64
+    assert found(was) == ['dataset.recipe.weak.size was 64 and is now 96']
+    was = now.to_dict()
+    was['dataset']['recipe'] = dict(reversed(was['dataset']['recipe'].items()))
+    assert found(was) == ["dataset.recipe was ['weak', 'strong'] and is now ['strong', 'weak']"]
 
 
 def resumed(checkpoint: Path, folder: Path, *options: str) -> Runner:

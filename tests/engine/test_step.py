@@ -131,6 +131,7 @@ def test_raw_tiles_become_the_views_that_workers_render():
 class Tiles:
     def __init__(self, *steps, tile_size=(40, 40)):
         self.recipes = [ViewRecipe(32, steps)] * 2
+        self.recipe_paths = ['dataset.recipe'] * 2
         self.source = types.SimpleNamespace(tile_size=tile_size)
 
 
@@ -144,7 +145,7 @@ def test_where_views_are_rendered(wanted, device, dataset, chosen):
 
 
 @pytest.mark.parametrize('dataset, message', [
-    (Tiles(CROP, EVEN), 'render: CLAHE cannot be rendered on the device'),
+    (Tiles(CROP, EVEN), 'render: CLAHE of dataset.recipe cannot be rendered on the device'),
     (Tiles(CROP, tile_size=None), 'not all of one size')])
 def test_what_cannot_be_rendered_on_the_device_is_refused(dataset, message):
     with pytest.raises(UserError, match=message):

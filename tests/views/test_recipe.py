@@ -21,12 +21,12 @@ def draw(recipe, sizes, seed=0):
 
 
 @pytest.mark.parametrize('steps, geometry, breaking', [
-    ([], 'axis_aligned', []),
+    ([], 'axis_aligned', {}),
     (['RandomResizedCrop', 'QuarterTurn', 'Transpose', 'VerticalFlip', 'HEDJitter'],
-     'axis_aligned', []),
-    (['ShiftScaleRotate', 'HorizontalFlip'], 'affine', []),
+     'axis_aligned', {}),
+    (['ShiftScaleRotate', 'HorizontalFlip'], 'affine', {}),
     (['ElasticDistortion', 'ShiftScaleRotate', 'GridDistortion'], 'none',
-     ['ElasticDistortion', 'GridDistortion'])])
+     {'steps.ElasticDistortion': 'ElasticDistortion', 'steps.GridDistortion': 'GridDistortion'})])
 def test_a_recipe_knows_its_geometry(steps, geometry, breaking):
     recipe = ViewRecipe(64, [dict(type=step) for step in steps])
     assert recipe.geometry == geometry and recipe.breaking_steps == breaking

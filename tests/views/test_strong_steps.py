@@ -148,7 +148,7 @@ def test_geometry_is_that_of_the_strongest_step():
     bent = dict(type='OneOf', steps=[dict(type='MedianBlur'), dict(type='OpticalDistortion')])
     assert ViewRecipe(9, [plain]).geometry == 'axis_aligned'
     recipe = ViewRecipe(9, dict(blur=plain, bend=bent))
-    assert recipe.geometry == 'none' and recipe.breaking_steps == ['bend']
+    assert recipe.geometry == 'none' and recipe.breaking_steps == {'steps.bend': 'OneOf'}
 
 
 def test_steps_keep_their_order_from_the_first_that_needs_the_finished_view():

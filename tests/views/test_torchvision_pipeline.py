@@ -62,7 +62,7 @@ def test_what_no_affine_map_explains_is_refused(breaking):
         list(views(TorchvisionPipeline(SIZE, [breaking, RESIZE]), tile))
     pipeline = TorchvisionPipeline(SIZE, [breaking, RESIZE], 'none')
     assert [to_tile for _, to_tile in views(pipeline, tile)] == [None] * 6
-    assert pipeline.breaking_steps == ['transforms']
+    assert pipeline.breaking_steps == {'transforms': 'TorchvisionPipeline'}
 
 
 def test_a_rotation_is_refused_where_none_was_declared():

@@ -67,6 +67,18 @@ def test_normalised_views_look_like_the_bytes_they_came_from(tmp_path, make_batc
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_views_stand_under_their_names(sheet, make_batch, source):
+    batch = make_batch([CROPS])
+    plain, named = (sheet(batch, source=source, rows=1, blocks=1, names=names)
+                    for names in (None, ['strong', 'weak']))
+    for v, panel in enumerate(PANELS):
+        above = [seen.box(panel.x, panel.y - HEADINGS, SIDE, HEADINGS - 2)
+                 for seen in (plain, named)]
+        assert np.array_equal(*above) == (v == 0)  # the tile keeps its heading
+    again = sheet(batch, source=source, rows=1, blocks=1, names=['view 1', 'view 2'])
+    assert np.array_equal(again.box(*PANELS[2]), plain.box(*PANELS[2]))
+
+
 def test_unknown_geometry_draws_no_outline(sheet, make_batch, source, count_color):
     batch = make_batch([CROPS])
     known = sheet(batch, source=source, rows=1, blocks=1).box(*PANELS[0])
