@@ -80,8 +80,9 @@ def seconds_of_published_epoch(repeats: int) -> float:
     import numpy as np
 
     from openselfsup.evaluation import networks
+    from openselfsup.evaluation.classifier import TrainSettings
     from openselfsup.evaluation.data import Part, open_source
-    from openselfsup.evaluation.finetune import TrainSettings, train_honestly
+    from openselfsup.evaluation.finetune import train_honestly
     source = open_source('data/demo/kather2016')
     part = Part(source, np.arange(len(source)))
     times = []

@@ -109,9 +109,9 @@ def main(args: argparse.Namespace) -> None:
 
     from ..engine.config import import_modules
     from ..evaluation import settings as evaluation
+    from ..evaluation.classifier import TrainSettings
     from ..evaluation.data import find_data
     from ..evaluation.evaluate import Evaluation
-    from ..evaluation.finetune import TrainSettings
     from ..evaluation.table import columns_of, results_table
     from ..training.logs import build_logger
     from ..training.precision import resolve

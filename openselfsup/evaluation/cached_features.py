@@ -15,9 +15,9 @@ from ..datasets.sources import Source
 from ..files import atomic_file
 from ..training.features import extract_features
 from .baselines import RANDOM_INIT, FeatureBank
+from .classifier import TrainSettings
 from .copies import pixel_number
 from .data import Part
-from .finetune import TrainSettings
 from .neighbours import refuse_not_finite
 from .networks import weights_hash
 

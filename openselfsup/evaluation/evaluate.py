@@ -26,8 +26,9 @@ from .baselines import (
     imagenet_weights,
 )
 from .cached_features import Features, extract_all
+from .classifier import predict
 from .data import EvaluationData, Part
-from .finetune import predict, train_as_published, train_honestly
+from .finetune import train_as_published, train_honestly
 from .frozen import TOLERANCE, Fitted, fit_knn, fit_linear
 from .metrics import SCORES, bootstrap, confusion, interval, per_class_recall, score
 from .neighbours import nearest_tiles

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError, nearest
-from .finetune import TrainSettings
+from .classifier import TrainSettings
 
 LINEAR, KNN, AUGMENTED, FINETUNE = 'linear-v1', 'knn-v1', 'linear-augmented-v1', 'finetune-v1'
 PROTOCOLS = (LINEAR, KNN, AUGMENTED, FINETUNE)

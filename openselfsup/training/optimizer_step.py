@@ -1,10 +1,12 @@
 """From a loss to changed weights: what all training loops do alike."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .precision import autocast
 
 Clip = Callable[[list[nn.Parameter]], object]
@@ -65,3 +67,25 @@ class OptimizerStep:
         if self.scaler.is_enabled():
             self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
         self.optimizer.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def enough_for_batch_norm(images: Tensor, where: str) -> Iterator[None]:
+    """Make a batch that leaves batch norm nothing to normalise over a mistake of the user.
+
+    Args:
+        images: what the forward pass within sees, [B, C, H, W].
+        where: the setting of B, as an error names it.
+
+    Raises:
+        UserError: there is one tile a forward pass, and its last map is one pixel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith('Expected more than 1 value per channel'):
+            raise
+        raise UserError(
+            f'{len(images)} tile(s) of {images.shape[-1]} px at a time leave batch norm one value '
+            'per channel, whose variance is 0', where=where,
+            expected='at least 2 tiles per rank and forward pass, or larger views') from None

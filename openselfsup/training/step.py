@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import UserError
 from ..models.parts import total_loss
 from .finite import LateFlag
-from .optimizer_step import OptimizerStep
+from .optimizer_step import OptimizerStep, enough_for_batch_norm
 from .preprocessor import Preprocessor
 
 
@@ -79,16 +78,8 @@ class TrainStep:
 
     def forward(self, views: list[Tensor], view_to_tile: Tensor | None) -> dict[str, Tensor]:
         """Return the losses and monitors of one batch in the chosen precision."""
-        try:
-            with self.optimizer_step.autocast():
-                return self.model(views, view_to_tile)
-        except ValueError as error:
-            if not str(error).startswith('Expected more than 1 value per channel'):
-                raise
-            raise UserError(
-                f'{len(views[0])} tile(s) of {views[0].shape[-1]} px at a time leave batch norm '
-                'one value per channel, whose variance is 0', where='global_batch_size',
-                expected='at least 2 tiles per rank and forward pass, or larger views') from None
+        with self.optimizer_step.autocast(), enough_for_batch_norm(views[0], 'global_batch_size'):
+            return self.model(views, view_to_tile)
 
     def _no_sync(self, last: bool) -> contextlib.AbstractContextManager:
         """Let ranks exchange gradients in the last backward pass of a step only."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from openselfsup.datasets.sources import Source
 from openselfsup.errors import UserError
 from openselfsup.evaluation import evaluate
+from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.copies import pixel_number, same_files
 from openselfsup.evaluation.data import find_data
-from openselfsup.evaluation.finetune import TrainSettings
 from openselfsup.evaluation.settings import Settings
 
 

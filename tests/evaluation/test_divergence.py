@@ -8,8 +8,8 @@ import torch
 
 from openselfsup.errors import UserError
 from openselfsup.evaluation import evaluate, finetune, networks
+from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import find_data
-from openselfsup.evaluation.finetune import TrainSettings
 from openselfsup.evaluation.frozen import fit_knn, fit_linear
 from openselfsup.evaluation.logistic import gradient_left, principal_axes, solve
 from openselfsup.evaluation.metrics import SCORES, bootstrap, score

@@ -10,8 +10,8 @@ import torch
 from openselfsup.cli.evaluate import default_folder
 from openselfsup.errors import UserError
 from openselfsup.evaluation import evaluate
+from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import find_data
-from openselfsup.evaluation.finetune import TrainSettings
 from openselfsup.evaluation.results import read_results
 from openselfsup.evaluation.settings import Settings
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from openselfsup.training.optimizer_step import OptimizerStep
+from openselfsup.errors import UserError
+from openselfsup.training.optimizer_step import OptimizerStep, enough_for_batch_norm
 
 CPU = torch.device('cpu')
 
@@ -48,3 +49,13 @@ def test_a_step_that_is_left_out_leaves_no_gradient():
         step.leave_out()
         assert weight.tolist() == [1.0, 2.0] and weight.grad is None
         assert float(step.loss_scale()) == scale
+
+
+def test_a_batch_without_variance_is_told_and_other_errors_are_left_alone():
+    image = torch.zeros(1, 3, 1, 1)
+    with pytest.raises(UserError, match=r'--batch_size: 1 tile\(s\) of 1 px .* at least 2 tiles'):
+        with enough_for_batch_norm(image, '--batch_size'):
+            torch.nn.BatchNorm2d(3)(image)
+    with pytest.raises(ValueError, match='something else'):
+        with enough_for_batch_norm(image, '--batch_size'):
+            raise ValueError('something else')

@@ -16,7 +16,7 @@ from ...models.parts import total_loss
 from ...training.features import evaluating
 from ...training.finite import FiniteCheck
 from ...training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from ...training.optimizer_step import OptimizerStep
+from ...training.optimizer_step import OptimizerStep, enough_for_batch_norm
 from ...training.precision import NAMES, autocast, resolve
 from ...training.progress import Meter, ProgressLine
 from ...training.schedules import half_cosine
@@ -142,7 +142,7 @@ class SemanticTrainer:
         """Take one optimiser step; return its losses."""
         seed_step(self.config.seed, 0, iteration)
         images, masks = batch
-        with step.autocast():
+        with step.autocast(), enough_for_batch_norm(images, 'batch_size'):
             logits = self.model(self.normalize(images))
         losses = segmentation_losses(logits.float(), masks.to(self.device),
                                      self.train_set.ignore_index)
