@@ -55,6 +55,13 @@ def test_the_backbone_trains_and_is_read_back(module_of, tmp_path):
         assert torch.equal(value, trained[f'encoder_q.backbone.{name}'])
 
 
+def test_the_hook_stops_the_run(module_of, tmp_path):
+    module_of('hook', 'my_hooks')
+    train_page('hook', 'my_hooks', tmp_path, TILES, 'epochs=3')
+    meta = torch.load(tmp_path / 'OUT/latest.pth', weights_only=True)['meta']
+    assert (meta['epoch'], meta['iteration']) == (0, 1)
+
+
 def test_the_source_is_trained_on(module_of, tmp_path):
     module_of('source', 'my_source')
     tiles = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
