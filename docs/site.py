@@ -16,7 +16,8 @@ def on_page_markdown(markdown: str, page, **kwargs) -> str:
     source = AT_THE_ROOT.get(page.file.src_uri)
     if source is None:
         return markdown
-    return (ROOT / source).read_text(encoding='utf-8').replace('](docs/', '](')
+    return (ROOT / source).read_text(encoding='utf-8').replace('](docs/', '](').replace(
+        '](CHANGELOG.md)', '](changelog.md)')
 
 
 class Roles(Extension):

@@ -59,7 +59,7 @@ def test_the_hook_stops_the_run(module_of, tmp_path):
     module_of('hook', 'my_hooks')
     train_page('hook', 'my_hooks', tmp_path, TILES, 'epochs=3')
     meta = torch.load(tmp_path / 'OUT/latest.pth', weights_only=True)['meta']
-    assert (meta['epoch'], meta['iteration']) == (0, 1)
+    assert (meta['epoch'], meta['iteration']) == (0, 2)  # ranks agree a step later
 
 
 def test_the_source_is_trained_on(module_of, tmp_path):

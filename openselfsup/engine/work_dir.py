@@ -68,7 +68,7 @@ def write_run_files(work_dir: Path, cfg: Config, environment: dict, step: int) -
     Args:
         work_dir: the work directory.
         cfg: the config.
-        environment: what :func:`~.environment.describe_environment` returned.
+        environment: what :func:`~openselfsup.training.environment.describe_environment` returned.
         step: optimiser steps done.
     """
     _write_if_changed(work_dir, 'config', '.py', config_text(cfg), step)

@@ -51,7 +51,7 @@ class Row:
         chosen: what was selected on validation tiles.
         scores: by name, each with value, low and high.
         recall_by_class: recall of each class, None for a class the test lacks.
-        confusion: C x C counts, [true class][predicted class].
+        confusion: C x C counts, indexed by true and predicted class.
         history: loss, and accuracy and cross-entropy on the validation tiles, of each epoch;
             empty for protocols on cached features.
         seconds: time of fitting and testing, without the cached features.

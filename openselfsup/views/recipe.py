@@ -75,13 +75,13 @@ class ViewRecipe:
             Tensors on the CPU with leading dimension B:
 
             - ``view_to_tile``: float32 (B, 2, 3), see :mod:`.geometry`. If ``geometry`` is
-              'none' it lacks the distortions.
+                'none' it lacks the distortions.
             - ``crop``: int64 (B, 4), (top, left, height, width) on the tile, and
-              ``orientation``: int64 (B,), see :func:`orientation_of`; or, where
-              ``is_warped``, ``frame_to_tile``: float64 (B, 2, 3) in pixels, and
-              ``frame_size``: int64 (B, 2).
+                ``orientation``: int64 (B,), see :func:`orientation_of`; or, where
+                ``is_warped``, ``frame_to_tile``: float64 (B, 2, 3) in pixels, and
+                ``frame_size``: int64 (B, 2).
             - ``{step}.apply``: bool (B,), and ``{step}.{parameter}`` of the steps that
-              change pixels.
+                change pixels.
         """
         batch = len(tile_sizes)
         size = tile_sizes

@@ -73,7 +73,7 @@ def _cut(tile: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
 
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Flip and transpose an image, see :func:`.recipe.orientation_of`."""
+    """Flip and transpose an image, see :func:`~openselfsup.views.recipe.orientation_of`."""
     if orientation & 4:
         image = cv2.transpose(image)
     if orientation & 3:
