@@ -169,11 +169,12 @@ def _products(weight: Tensor, match: Tensor, transposed: Tensor, other_transpose
     weight = weight[..., 1, :rows, None] * weight[..., 0, None, :columns]
     # A column goes with columns of the other view, or with its rows.
     match = torch.where(turned[..., None], match.flip(-3), match)
-    x, y = match[..., 0, :columns, :], match[..., 1, :rows, :]
+    cell = torch.arange(other_rows * other_columns, device=match.device)
+    of_cell = torch.stack([cell // other_columns, cell % other_columns])[:, None]  # 2 1 M
     crossed = (transposed != other_transposed)[..., None, None, None]
-    x = torch.where(crossed, x[..., :other_rows, None], x[..., None, :other_columns])
-    y = torch.where(crossed, y[..., None, :other_columns], y[..., :other_rows, None])
-    match = y.flatten(-2)[..., :, None, :] * x.flatten(-2)[..., None, :, :]  # ... rows columns M
+    which = torch.where(crossed, of_cell, of_cell.flip(0))  # ... 2 1 M
+    match = match.gather(-1, which.expand(*match.shape[:-1], -1))  # ... 2 L M
+    match = match[..., 1, :rows, None, :] * match[..., 0, None, :columns, :]  # ... rows columns M
     return weight.clamp_(max=1).flatten(-2), match.flatten(-3, -2)
 
 
