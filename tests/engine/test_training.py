@@ -107,14 +107,14 @@ PUBLISHED = ['dataset.source={"type": "ImageFolder", "root": "data/demo/kather20
              'log_interval=1']
 
 
-@pytest.mark.parametrize('how', ['torch.distributed.launch', 'torchrun'])
-def test_the_published_command_runs_on_two_processes(tmp_path, how):
-    module = dict(torchrun='torch.distributed.run').get(how, how)
+@pytest.mark.parametrize('module, program, options', [
+    ('torch.distributed.launch', ['tools/train.py'], ['--launcher', 'pytorch']),
+    ('torch.distributed.run', ['-m', 'openselfsup', 'train'], [])], ids=['published', 'torchrun'])
+def test_the_published_command_runs_on_two_processes(tmp_path, module, program, options):
     output = finish(start([
         sys.executable, '-W', 'ignore', '-m', module, '--nproc_per_node=2',
-        f'--master_port={free_port()}', 'tools/train.py',
-        'configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py', '--work_dir', str(tmp_path / 'out'),
-        '--seed', '0', *(['--launcher', 'pytorch'] if how != 'torchrun' else []),
+        f'--master_port={free_port()}', *program, 'configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py',
+        '--work_dir', str(tmp_path / 'out'), '--seed', '0', *options,
         '--cfg-options', *PUBLISHED], OMP_NUM_THREADS='1'))
     assert 'global batch 16 = 2 rank(s) x 8' in output
     rows = (tmp_path / 'out/metrics.jsonl').read_text().splitlines()
@@ -134,9 +134,10 @@ def test_the_published_command_runs_on_two_processes(tmp_path, how):
     ('mpi', ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'))])
 def test_slurm_and_mpi_by_their_environment(tmp_path, launcher, names):
     port = free_port()
-    ranks = [start([sys.executable, 'tools/train.py',
-                    'configs/PLM_SSL/r18_bs256_ep200_lambda_0.0.py', '--work-dir', str(tmp_path),
-                    '--launcher', launcher, '--cfg-options', *PUBLISHED],
+    program = ['-m', 'openselfsup', 'train'] if launcher == 'slurm' else ['tools/train.py']
+    ranks = [start([sys.executable, *program, 'configs/PLM_SSL/r18_bs256_ep200_lambda_0.0.py',
+                    '--work-dir', str(tmp_path), '--launcher', launcher,
+                    '--cfg-options', *PUBLISHED],
                    MASTER_PORT=port, MASTER_ADDR='127.0.0.1', OMP_NUM_THREADS='1',
                    **dict(zip(names, (str(rank), str(rank), '2'))))
              for rank in range(2)]
