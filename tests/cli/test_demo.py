@@ -1,10 +1,12 @@
 """The demo empties its own folder and no other."""
 
+import subprocess
+
 import pytest
 
 from openselfsup.claims import claimed
 from openselfsup.cli import demo
-from openselfsup.cli.main import execute
+from openselfsup.cli.main import COMMANDS, execute, parse
 from openselfsup.errors import UserError
 
 
@@ -42,3 +44,22 @@ def test_claims_survive_the_emptying(tmp_path, monkeypatch):
         path.name for path in folder.iterdir()))
     execute('demo', ['--work-dir', str(tmp_path)])
     assert sorted(held) == ['.demo', '.demo_in_use']
+
+
+def test_the_commands_that_it_prints_are_read_by_their_parsers(tmp_path, monkeypatch):
+    read = []
+
+    def parsed(words: list[str], env: dict) -> subprocess.CompletedProcess:
+        words = words[words.index('openselfsup') + 1:]
+        name = ' '.join(words[:2]) if ' '.join(words[:2]) in COMMANDS else words[0]
+        parse(name, words[len(name.split()):])
+        read.append(name)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(demo.subprocess, 'run', parsed)
+    for part in (lambda folder: demo.demonstrate(folder, ['epochs=1']), demo.classify,
+                 demo.segment):
+        with pytest.raises(FileNotFoundError):  # what the commands would have written
+            part(tmp_path)
+    assert read == ['train', 'extract-backbone', 'evaluate', 'prepare', 'segment instance',
+                    'segment instance']
