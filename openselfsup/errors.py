@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Iterable
 
+_SHOWN = 10  # problems of one kind that a message lists
+
 
 class UserError(Exception):
     """Something the user can mend: a path, a config key, a checkpoint, a tile.
@@ -50,3 +52,11 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     by_lower = {str(choice).lower(): str(choice) for choice in choices}
     found = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.55)
     return by_lower[found[0]] if found else None
+
+
+def listed(what: str, problems: Iterable[object]) -> str:
+    """Return ``what`` followed by the first ten problems, a line each."""
+    lines = [str(problem) for problem in problems]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f'... and {len(lines) - _SHOWN} more']
+    return f'{what}:\n  ' + '\n  '.join(lines)

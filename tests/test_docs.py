@@ -83,9 +83,9 @@ def test_the_data_page_names_every_step_and_its_file():
 def test_every_field_of_a_config_is_documented():
     import dataclasses
 
-    from openselfsup.engine.config import Settings
+    from openselfsup.engine.config import PretrainConfig
     text = (REPO / 'docs/configuration.md').read_text()
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(PretrainConfig):
         assert f'| `{field.name}` |' in text
         default = field.default
         if isinstance(default, (int, float, str)) and not isinstance(default, bool):

@@ -32,7 +32,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 from openselfsup.cli.run import run  # noqa: E402
-from openselfsup.evaluation.frozen import fit_linear  # noqa: E402
+from openselfsup.evaluation.linear_probe import fit_linear  # noqa: E402
 
 CLASSES, WIDTH, EPOCHS, BATCH = 9, 512, 100, 128
 

@@ -13,9 +13,9 @@ from openselfsup.training.preprocessor import Preprocessor
 from openselfsup.training.step import TrainStep
 from openselfsup.views import ViewRecipe, cell_boxes
 
-from .apart import Apart
 from .published_plm import PublishedPLM
 from .timing import Case
+from .worker_process import WorkerProcess
 
 BATCH, SIZE, GRID = 64, 224, 7
 CPU = torch.device('cpu')
@@ -74,8 +74,8 @@ def published_work(batch_size: int, size: int, grid: int) -> Callable[[], object
 def step_cases() -> Iterator[Case]:
     """Yield the step of 64 pairs at 224 px, ours in the precision that a run takes here."""
     precision = dict(off='float32').get(resolve('auto', CPU), 'bf16')
-    ours = Apart(partial(our_work, BATCH, SIZE))
-    theirs = Apart(partial(published_work, BATCH, SIZE, GRID))
+    ours = WorkerProcess(partial(our_work, BATCH, SIZE))
+    theirs = WorkerProcess(partial(published_work, BATCH, SIZE, GRID))
     yield Case('step', f'PLM step, ResNet-18, {BATCH} pairs of {SIZE} px, {precision} '
                        'channels_last against float32 contiguous',
                ours, theirs, items=BATCH, unit='pairs/s', calls=1, memory=True)

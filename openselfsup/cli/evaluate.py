@@ -135,7 +135,7 @@ def main(args: argparse.Namespace) -> None:
         args.ft_epoch, args.lr, args.momentum, args.weight_decay, args.batch_size,
         args.early_stop, args.validation_split, args.image_size,
         min(args.dataloader_num_workers, os.cpu_count() or 1), amp, args.debug)
-    settings = evaluation.Settings(
+    settings = evaluation.EvaluationSettings(
         out, args.model_name, args.model_path, tuple(protocols), tuple(args.labeled_train),
         tuple(args.seeds or [args.seed]), train, args.paper_compat, torch.device(device),
         args.knn_k, args.knn_temperature, args.imagenet, rename_out=args.out is None)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..errors import UserError, listed
 from ..shipped import is_config
 from ..values import Count
 from .arguments import checked
@@ -48,7 +48,6 @@ def with_progress(what: str, total: int, work: Callable[[Callable[[int], None]],
 def verify(root: str) -> int:
     """Compare every tile of a store with its checksum."""
     from ..datasets import PackedTiles
-    from ..datasets.scan import listed
     store = PackedTiles(root)
     damaged = with_progress('checking', len(store), store.damaged)
     if damaged:

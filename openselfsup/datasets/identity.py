@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 
-from .scan import scan
+from .parallel import parallel_map
 from .sources import Source
 
 
@@ -22,7 +22,7 @@ def identity(source: Source) -> dict[str, str]:
     except ValueError:  # absolute and relative paths, or several drives
         shared = 0
     names = [[path[shared:].replace(os.sep, '/'), source.label(i)] for i, path in enumerate(paths)]
-    stamps = scan(range(len(source)), source.stamp, threads=16)  # they wait for the disk
+    stamps = parallel_map(source.stamp, range(len(source)), threads=16)  # they wait for the disk
     return dict(tile_names=_digest(names), tile_contents=_digest(stamps))
 
 

@@ -14,9 +14,9 @@ import torch
 
 from ..errors import UserError
 from .memory import Allocate, pinned, recycled
+from .parallel import default_workers
 from .prefetch import prefetch
 from .processes import ViewProcesses, can_fork
-from .scan import default_workers
 from .tiles import TileDataset
 
 PREFETCH = 2  # finished batches that may wait, beyond the one that each worker makes

@@ -24,7 +24,7 @@ from ..registry import SOURCES
 from .headers import TileError
 from .identity import identity
 from .labeled import resize_and_crop
-from .scan import default_workers, scan
+from .parallel import default_workers, parallel_map
 from .sources import Source
 
 INDEX, TILES, PART, JOURNAL = 'index.json', 'tiles.u8', 'tiles.u8.part', 'journal.jsonl'
@@ -100,7 +100,7 @@ class PackedTiles(Source):
                 on_progress(index)
             return zlib.crc32(self._tiles[index])
 
-        found = np.array(scan(range(len(self)), look, default_workers()), np.uint32)
+        found = np.array(parallel_map(look, range(len(self)), default_workers()), np.uint32)
         return [self.paths[i] for i in np.flatnonzero(found != self.checksums)]
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError, located, nearest
+from ..errors import UserError, listed, located, nearest
 from ..registry import SOURCES
 from .decode import read_tile
 from .headers import SUFFIXES, Header, TileError
 from .listing import list_files, require_folder
-from .scan import listed, scan_headers
+from .parallel import read_headers
 from .tile_lists import check_encoding, parse_list
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class FileSource(Source):
         Raises:
             UserError: some files cannot be used: the first ten are listed, all are counted.
         """
-        found = scan_headers(self.paths)
+        found = read_headers(self.paths)
         bad = [entry for entry in found if isinstance(entry, TileError)]
         if bad:
             raise UserError(listed(f'{len(bad)} of {len(self)} tiles cannot be used', bad),

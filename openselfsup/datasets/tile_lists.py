@@ -5,9 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import UserError, located, shown
+from ..errors import UserError, listed, located, shown
 from .headers import SUFFIXES
-from .scan import listed
 
 
 def parse_list(list_file: str, classes: list[str] | None) -> list[tuple[str, int | None]]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 
 from .headers import Header, TileError
-from .scan import default_workers, scan, scan_headers
+from .parallel import default_workers, parallel_map, read_headers
 from .sources import FileSource, Source
 
 
@@ -50,11 +50,11 @@ def verify(source: Source, full: bool = False) -> Summary:
         full: decode every tile instead of reading its header only.
     """
     files = isinstance(source, FileSource)
-    headers = scan_headers(source.paths) if files else []
+    headers = read_headers(source.paths) if files else []
     found: list[Header | TileError] = headers
     if full or not files:
-        found = scan(range(len(source)), lambda i: _decoded(source, i, headers),
-                     default_workers())
+        found = parallel_map(lambda i: _decoded(source, i, headers), range(len(source)),
+                             default_workers())
     good = [entry for entry in found if isinstance(entry, Header)]
     return Summary(
         tiles=len(source),

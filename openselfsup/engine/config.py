@@ -1,7 +1,7 @@
 """Reading configs: mmengine's Config (``_base_`` inheritance) with strict overrides.
 
 A config is a Python file of plain dicts. Its top-level fields are those of
-:class:`Settings`; each dict with a ``type`` describes one registered class and its
+:class:`PretrainConfig`; each dict with a ``type`` describes one registered class and its
 arguments. There are no second copies of anything, so overriding a field in a child config
 or with ``--cfg-options`` changes what runs.
 """
@@ -63,7 +63,7 @@ class Imports:
 
 
 @dataclasses.dataclass
-class Settings:
+class PretrainConfig:
     """The top-level fields of a training config, with their defaults.
 
     Attributes:
@@ -137,7 +137,7 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
             strings. A dict replaces the one that stands there, as if it had ``_delete_=True``.
 
     Returns:
-        The config with the defaults of :class:`Settings` filled in.
+        The config with the defaults of :class:`PretrainConfig` filled in.
 
     Raises:
         UserError: no such file, not Python, or any number of mistakes in the fields: all
@@ -145,9 +145,9 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
     """
     path = find_config(path)
     cfg = _read(path)
-    for name in own_names(cfg, config_files(path)) - set(Settings.__annotations__):
+    for name in own_names(cfg, config_files(path)) - set(PretrainConfig.__annotations__):
         cfg._cfg_dict.pop(name)
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(PretrainConfig):
         if field.name not in cfg and field.default is not dataclasses.MISSING:
             cfg[field.name] = field.default
         elif field.name not in cfg and field.default_factory is not dataclasses.MISSING:
@@ -155,7 +155,7 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
     options = [_by_view_name(cfg, option) for option in options or []]
     problems = [problem for option in options if (problem := _override(cfg, option))]
     _import_modules(cfg)
-    problems += find_problems(cfg, Settings)
+    problems += find_problems(cfg, PretrainConfig)
     if problems:
         raise _report(problems, path, options)
     return cfg
@@ -186,7 +186,7 @@ def _read(path: Path) -> Config:
 def _import_modules(cfg: Config) -> None:
     """Import the user's own modules, which register what the config names."""
     asked = cfg.custom_imports
-    if not accepts(asked, Settings.__annotations__['custom_imports']):
+    if not accepts(asked, PretrainConfig.__annotations__['custom_imports']):
         return  # the check of the fields says so
     import_modules((asked or {}).get('imports', []), 'custom_imports')
 

@@ -23,8 +23,8 @@ QUIET = 'applied, and no number of the run depends on it'
 APPLIED = 'applied from here on'
 VIEWS = 'applied from here on; views and shuffling are no longer those of an uninterrupted run'
 CURVE = 'applied from here on; the learning rate follows its new curve'
-# One rule for each field of Settings, and for fields below them that are an exception. A rule that
-# begins with 'refused' says why.
+# One rule for each field of PretrainConfig, and for fields below them that are an exception. A
+# rule that begins with 'refused' says why.
 RULES = {
     'model': APPLIED,  # whether the tensors fit is checked against the checkpoint itself
     'model.type': 'refused: the state of one method means nothing to another',

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
 from ..files import atomic_file
-from ..training.features import extract_features
+from ..training.features import extract_features, refuse_not_finite
 from .baselines import RANDOM_INIT, FeatureBank
 from .classifier import TrainSettings
 from .copies import pixel_number
 from .data import Part
-from .neighbours import refuse_not_finite
 from .networks import weights_hash
 
 CACHE = 'features.npz'

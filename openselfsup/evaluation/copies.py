@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from ..datasets.scan import scan
+from ..datasets.parallel import parallel_map
 from ..datasets.sources import Source
 from ..errors import UserError
 
@@ -38,18 +38,18 @@ def same_files(*parts: Source) -> list[np.ndarray]:
         UserError: a file can no longer be read.
     """
     paths = [source.path(i) for source in parts for i in range(len(source))]
-    keys: list[Hashable] = scan(paths, _size, _THREADS)
+    keys: list[Hashable] = parallel_map(_size, paths, _THREADS)
     for look in (_middle, _whole):
         counts = Counter(keys)
         open_ = [i for i, key in enumerate(keys) if counts[key] > 1 and not isinstance(key, str)]
-        for i, found in zip(open_, scan([paths[i] for i in open_], look, _THREADS)):
+        for i, found in zip(open_, parallel_map(look, [paths[i] for i in open_], _THREADS)):
             keys[i] = (keys[i], found)
     return _numbered(keys, parts)
 
 
 def same_pixels(source: Source) -> np.ndarray:
     """Number the tiles of a source so that those of equal pixels are the same, reading all."""
-    numbers = scan(range(len(source)), lambda i: pixel_number(source.read(i)), _THREADS)
+    numbers = parallel_map(lambda i: pixel_number(source.read(i)), range(len(source)), _THREADS)
     if failed := next((n for n in numbers if not isinstance(n, int)), None):
         raise UserError(str(failed))
     return np.array(numbers, np.int64)

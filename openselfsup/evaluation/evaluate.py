@@ -29,13 +29,14 @@ from .cached_features import Features, extract_all
 from .classifier import predict
 from .data import EvaluationData, Part
 from .finetune import train_as_published, train_honestly
-from .frozen import TOLERANCE, Fitted, fit_knn, fit_linear
+from .fitted import Fitted
+from .knn import fit_knn, nearest_tiles
+from .linear_probe import TOLERANCE, fit_linear
 from .metrics import SCORES, bootstrap, confusion, interval, per_class_recall, score
-from .neighbours import nearest_tiles
 from .ownership import digest, settle
 from .results import Results, Row, Summary
 from .sampling import labelled_fraction, too_small_for
-from .settings import AUGMENTED, FINETUNE, KNN, LINEAR, Settings
+from .settings import AUGMENTED, FINETUNE, KNN, LINEAR, EvaluationSettings
 
 CHECKPOINT = 'checkpoint'
 COMPAT = 'paper-compat'
@@ -53,7 +54,7 @@ class Evaluation:
         data: training and test tiles.
     """
 
-    def __init__(self, settings: Settings, data: EvaluationData):
+    def __init__(self, settings: EvaluationSettings, data: EvaluationData):
         self.settings, self.data = settings, data
         self.say = settings.say
         self.classes = len(data.classes)
@@ -74,7 +75,7 @@ class Evaluation:
         the rows that were finished.
 
         Raises:
-            UserError: see :meth:`Settings.check`, :func:`find_data`,
+            UserError: see :meth:`EvaluationSettings.check`, :func:`find_data`,
                 :func:`~openselfsup.evaluation.ownership.settle` and
                 :func:`~openselfsup.claims.claimed`.
         """

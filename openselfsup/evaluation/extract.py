@@ -15,9 +15,8 @@ from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
 from ..errors import UserError
 from ..files import atomic_file
-from ..training.features import extract_features
+from ..training.features import extract_features, refuse_not_finite
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
-from .neighbours import refuse_not_finite
 from .networks import weights_hash
 from .ownership import digest
 

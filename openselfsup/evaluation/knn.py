@@ -1,7 +1,8 @@
 """k nearest neighbours on frozen features: the cheapest look at what a backbone has learnt.
 
-Nothing is trained. Similarities and votes are summed in float64, so that a result depends
-neither on the batch size nor on the order of the sums.
+Nothing is trained: the most similar tiles (cosine) vote for their classes (Wu et al. 2018,
+arXiv:1805.01978, section 3.4). The protocol knn-v1 lets training tiles vote for test tiles; the
+leave-one-out accuracy lets all other tiles vote for each.
 """
 
 import torch
@@ -9,88 +10,150 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .neighbours import refuse_not_finite
+from ..training.features import refuse_not_finite
+from .fitted import Fitted
 
-_ROWS = 1024  # queries compared at a time: bounds the memory of the similarity matrix
+_ROWS = 1024  # queries compared at a time by the torch path: bounds its memory
 
 
-def knn_predict(train_features: Tensor, train_labels: Tensor, test_features: Tensor, k: int,
-                temperature: float | None = None) -> Tensor:
-    """Classify by the k training tiles of highest cosine similarity.
+def fit_knn(features: Tensor, labels: Tensor, classes: int, k: int = 20,
+            temperature: float = 0.07, standardise: bool = False) -> Fitted:
+    """knn-v1: votes of the k most similar training tiles, weighted by exp(s / T).
+
+    k is at most the mean number of training tiles of a class. Colour baselines are
+    standardised first, because the cosine between raw colours is always near 1.
 
     Args:
-        train_features: tensor of shape (N, D).
-        train_labels: int64 tensor of shape (N,), any whole numbers.
-        test_features: tensor of shape (M, D).
-        k: number of neighbours, at most N.
-        temperature: None counts votes, and a tie goes to the class whose neighbours are
-            more similar in sum, then to the smaller label. Otherwise a neighbour of
-            similarity s votes with weight exp(s / temperature) (Wu et al. 2018,
-            arXiv:1805.01978, section 3.4).
-
-    Returns:
-        int64 tensor of shape (M,), the predicted labels.
-
-    Raises:
-        UserError: k is not in 1..N, or features are not finite.
+        features: float32 tensor of shape (N, D).
+        labels: int64 tensor of shape (N,).
+        classes: C.
+        k: number of neighbours.
+        temperature: T.
+        standardise: subtract the mean and divide by the deviation of each dimension.
     """
-    bank, queries = _normalised(train_features), _normalised(test_features)
-    _check_k(k, len(bank))
-    classes, label = train_labels.to(bank.device).unique(return_inverse=True)
-    winners = label.new_empty(len(queries))
-    for rows in _row_blocks(len(queries)):
-        winners[rows] = _vote(*(queries[rows] @ bank.T).topk(k), label, len(classes), temperature)
-    return classes[winners]
+    k = max(1, min(k, len(labels) // classes))
+    mean = features.mean(0) if standardise else features.new_zeros(features.shape[1])
+    scale = (features.std(0, correction=min(1, len(features) - 1)).clamp(min=1e-6) if standardise
+             else features.new_ones(features.shape[1]))
+    bank = (features - mean) / scale
+
+    def probabilities(queries: Tensor) -> Tensor:
+        similarity, found = nearest_tiles(bank, (queries - mean) / scale, k)
+        return vote_shares(similarity, found, labels, classes, temperature)
+
+    return Fitted(probabilities, dict(k=k, temperature=temperature, similarity='cosine',
+                                      standardised=standardise))
 
 
 def leave_one_out_accuracy(features: Tensor, labels: Tensor, k: int = 3,
                            temperature: float | None = None) -> float:
     """Return how many tiles their k nearest other tiles classify correctly.
 
+    Similarities are float64, so that the result does not depend on the order of sums.
+
     Args:
         features: tensor of shape (N, D).
-        labels: int64 tensor of shape (N,).
+        labels: int64 tensor of shape (N,), any whole numbers; the smaller label wins between
+            classes of exactly equal votes.
         k: number of neighbours, at most N - 1.
-        temperature: as in :func:`knn_predict`.
+        temperature: as in :func:`vote_shares`.
 
     Returns:
         The share of correct tiles in [0, 1].
+
+    Raises:
+        UserError: k is not in 1..N - 1, or features are not finite.
     """
-    bank = _normalised(features)
-    _check_k(k, len(bank) - 1)
-    classes, label = labels.to(bank.device).unique(return_inverse=True)
-    correct = 0
-    for rows in _row_blocks(len(bank)):
-        similarity = bank[rows] @ bank.T
-        similarity.diagonal(rows.start).fill_(-torch.inf)  # a tile is no neighbour of itself
-        winners = _vote(*similarity.topk(k), label, len(classes), temperature)
-        correct += int((winners == label[rows]).sum())
-    return correct / len(bank)
+    classes, label = labels.to(features.device).unique(return_inverse=True)
+    near = nearest_tiles(features.detach().double(), None, k)
+    winners = vote_shares(*near, label, len(classes), temperature).argmax(1)
+    return float((winners == label).double().mean())
 
 
-def _normalised(features: Tensor) -> Tensor:
-    refuse_not_finite(features)
-    return F.normalize(features.detach().double(), dim=1)
+def nearest_tiles(bank: Tensor, queries: Tensor | None, k: int,
+                  backend: str = 'auto') -> tuple[Tensor, Tensor]:
+    """Return the k tiles of the bank with the highest cosine similarity to each query.
 
+    Args:
+        bank: features of shape (N, D).
+        queries: features of shape (M, D), or None for those of the bank itself: then no tile is
+            a neighbour of itself.
+        k: number of neighbours, at most N (N - 1 without queries).
+        backend: 'faiss' (float32 on the CPU, exact inner products), 'torch' (all that faiss does
+            not take), or 'auto': faiss where it is installed and takes the features.
 
-def _check_k(k: int, largest: int) -> None:
-    if not 1 <= k <= largest:
+    Returns:
+        Similarities (M, k), falling, float64 where the bank is and float32 otherwise, and
+        indices, int64 (M, k).
+
+    Raises:
+        UserError: k is out of range, or features are not finite.
+    """
+    others, precision = len(bank), torch.promote_types(bank.dtype, torch.float32)
+    if queries is None:
+        others -= 1
+    if not 1 <= k <= others:
         raise UserError(f'{k} neighbours are asked for', where='k',
-                        expected=f'1 to {largest}, the number of other tiles')
+                        expected=f'1 to {others}, the number of '
+                                 f"{'other' if queries is None else 'training'} tiles")
+    refuse_not_finite(bank, *(() if queries is None else (queries,)))
+    bank = F.normalize(bank.to(precision), dim=1)
+    if queries is not None:
+        queries = F.normalize(queries.to(precision), dim=1)
+        faiss = _faiss() if backend != 'torch' and bank.device.type == 'cpu' else None
+        if faiss is not None and precision == torch.float32:
+            return _by_faiss(faiss, bank, queries, k)
+    if backend == 'faiss':
+        raise UserError('faiss is not installed, or cannot compare these features',
+                        expected='pip install faiss-cpu, or the torch backend')
+    return _by_torch(bank, queries, k)
 
 
-def _row_blocks(count: int) -> list[slice]:
-    return [slice(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
+def vote_shares(similarity: Tensor, neighbours: Tensor, labels: Tensor, classes: int,
+                temperature: float | None) -> Tensor:
+    """Return the share of each class in the votes of the neighbours, float64 (M, C).
 
-
-def _vote(similarity: Tensor, neighbours: Tensor, label: Tensor, n_classes: int,
-          temperature: float | None) -> Tensor:
-    """Return the winning class (M,) from the similarities and indices of neighbours (M, k)."""
+    Args:
+        similarity, neighbours: of :func:`nearest_tiles`, (M, k).
+        labels: int64 tensor of shape (N,), classes of the bank.
+        classes: C.
+        temperature: T, above 0: a neighbour of similarity s has weight exp(s / T). None counts
+            votes, and a tie goes to the class whose neighbours are more similar in sum.
+    """
+    similarity = similarity.double()
     if temperature is None:
         # All similarities of a query together are less than one vote: they only break ties.
         weight = 1 + similarity / (4 * similarity.shape[1])
-    else:  # exp((s - largest s) / T): the same winner, no overflow
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()
-    votes = similarity.new_zeros(len(similarity), n_classes)
-    votes.scatter_add_(1, label[neighbours], weight)
-    return votes.argmax(1)
+        weight = weight / weight.sum(1, keepdim=True)
+    else:
+        weight = (similarity / temperature).softmax(1)
+    votes = weight.new_zeros(len(weight), classes)
+    return votes.scatter_add_(1, labels.to(neighbours.device)[neighbours], weight)
+
+
+def _by_torch(bank: Tensor, queries: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    parts = []
+    for start in range(0, len(bank if queries is None else queries), _ROWS):
+        rows = (bank if queries is None else queries)[start:start + _ROWS]
+        similarity = rows @ bank.T
+        if queries is None:  # a tile is no neighbour of itself
+            similarity.diagonal(start).fill_(-torch.inf)
+        parts.append(similarity.topk(k))
+    if not parts:
+        return bank.new_zeros(0, k), torch.zeros(0, k, dtype=torch.int64, device=bank.device)
+    return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
+
+
+def _by_faiss(faiss: object, bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    index = faiss.IndexFlatIP(bank.shape[1])
+    index.add(bank.contiguous().numpy())
+    similarity, found = index.search(queries.contiguous().numpy(), k)
+    return torch.from_numpy(similarity), torch.from_numpy(found)
+
+
+def _faiss() -> object | None:
+    try:
+        import faiss
+    except ImportError:
+        return None
+    return faiss

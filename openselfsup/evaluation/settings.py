@@ -16,7 +16,7 @@ PROTOCOLS = (LINEAR, KNN, AUGMENTED, FINETUNE)
 
 
 @dataclass
-class Settings:
+class EvaluationSettings:
     """What to evaluate, and how.
 
     Attributes:

@@ -1,6 +1,5 @@
 """Features of tiles by a backbone, whatever they are for."""
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -8,22 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.labeled import LabeledTileDataset
+from ..datasets.parallel import default_workers
 from ..datasets.prefetch import prefetch
-from ..datasets.scan import default_workers
+from ..errors import UserError
+from .modes import eval_mode
 from .normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from .precision import autocast
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode; afterwards each submodule has its former mode again."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 @torch.no_grad()
@@ -47,7 +36,7 @@ def extract_features(backbone: nn.Module, tiles: LabeledTileDataset | Tensor,
     device = next(backbone.parameters()).device
     normalize = Normalize(mean, std).to(device)
     features = []
-    with evaluating(backbone):
+    with eval_mode(backbone):
         for batch in _batches(tiles, batch_size):
             with autocast(device, amp):
                 maps = backbone(normalize(batch))
@@ -64,3 +53,21 @@ def _batches(tiles: LabeledTileDataset | Tensor, batch_size: int) -> Iterator[Te
                      2 * batch_size, 'tiles')
     while batch := list(itertools.islice(ready, batch_size)):
         yield torch.stack(batch)
+
+
+def refuse_not_finite(*features: Tensor, of: str = '') -> None:
+    """Refuse features that hold NaN or infinity: nothing that is computed from them means anything.
+
+    Args:
+        features: tensors of shape (N, D).
+        of: whose features they are, for the sentence.
+
+    Raises:
+        UserError: some are not finite; it says of how many tiles.
+    """
+    for part in features:
+        wrong = int((~part.isfinite().all(1)).sum())
+        if wrong:
+            raise UserError(f'the features{f" of {of}" if of else ""} are not finite for {wrong} '
+                            f'of {len(part)} tiles', expected='a backbone without NaN or inf, in '
+                            'a precision that holds its values (fp16 ends at 65,504)')

@@ -1,12 +1,12 @@
 """The pictures of one batch of a dataset, as a run draws them before its first step."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..training.modes import eval_mode
 from ..views.overlap import Matching, match_cells
 from .match_viewer import match_sheet
 from .view_sheet import view_sheet
@@ -41,11 +41,10 @@ def cell_grid(backbone: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     """Return rows and columns of a backbone's last feature map.
 
     Args:
-        backbone: takes images [B, 3, H, W] and returns a list of feature maps. A copy of it
-            sees one black image, so that its buffers stay as they are.
+        backbone: takes images [B, 3, H, W] and returns a list of feature maps. It sees one
+            black image, in eval mode.
         size: height and width of the images.
     """
-    twin = copy.deepcopy(backbone).eval()
-    device = next(twin.parameters()).device
-    with torch.no_grad():
-        return tuple(twin(torch.zeros(1, 3, *size, device=device))[-1].shape[-2:])
+    device = next(backbone.parameters()).device
+    with torch.no_grad(), eval_mode(backbone):  # its buffers stay as they are
+        return tuple(backbone(torch.zeros(1, 3, *size, device=device))[-1].shape[-2:])

@@ -16,7 +16,7 @@ from openselfsup.checkpoints import load, save
 from openselfsup.claims import claimed
 from openselfsup.datasets import ImageFolder, PackedTiles, pack
 from openselfsup.datasets.identity import identity
-from openselfsup.engine.config import Settings, load_config
+from openselfsup.engine.config import PretrainConfig, load_config
 from openselfsup.engine.config_text import config_text
 from openselfsup.engine.position import Position
 from openselfsup.engine.resuming import QUIET, RULES, changes, changes_since, refuse
@@ -61,7 +61,7 @@ def other(*options: str) -> list:
 
 
 def test_each_field_of_a_config_has_a_rule():
-    fields = {field.name for field in dataclasses.fields(Settings)}
+    fields = {field.name for field in dataclasses.fields(PretrainConfig)}
     assert fields == {key for key in RULES if '.' not in key}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from openselfsup import registry
-from openselfsup.engine.config import Settings, load_config
+from openselfsup.engine.config import PretrainConfig, load_config
 from openselfsup.engine.config_check import FILLED_IN, find_problems
 from openselfsup.errors import UserError
 from openselfsup.training.step import TrainStep
@@ -41,8 +41,8 @@ def scalars(annotation: Any) -> list[Any]:
 
 
 def arguments() -> list[tuple]:
-    found = [('Settings', name, hint) for name, hint in
-             get_type_hints(Settings, include_extras=True).items()]
+    found = [('PretrainConfig', name, hint) for name, hint in
+             get_type_hints(PretrainConfig, include_extras=True).items()]
     for field, name, cls in classes():
         hints = annotations(cls)
         parameters = inspect.signature(cls).parameters.values()
@@ -186,7 +186,7 @@ work_dir = f'{FOLDER}/{Path("a/b").name}'
     assert (cfg.work_dir, cfg.hooks[0].interval) == ('/data012/b', 10)
     assert cfg.hooks[0].source.root == '/data012'
     assert not {'FOLDER', '_scale', 'twice', 'number', 'Path', 'np'} & set(cfg)
-    assert not find_problems(cfg, Settings)
+    assert not find_problems(cfg, PretrainConfig)
 
 
 @pytest.mark.parametrize('text, words', [

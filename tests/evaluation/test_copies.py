@@ -15,7 +15,7 @@ from openselfsup.evaluation import evaluate
 from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.copies import pixel_number, same_files
 from openselfsup.evaluation.data import find_data
-from openselfsup.evaluation.settings import Settings
+from openselfsup.evaluation.settings import EvaluationSettings
 
 
 class Files(Source):
@@ -93,7 +93,7 @@ def test_a_published_layout_runs_with_a_warning(parts):
 
 def evaluated(data, tmp_path, weights):
     said = []
-    run = evaluate.Evaluation(Settings(
+    run = evaluate.Evaluation(EvaluationSettings(
         tmp_path / 'out', model_path=str(weights), baselines=False, resamples=10, say=said.append,
         train=TrainSettings(image_size=32, workers=1)), data)
     return run, said

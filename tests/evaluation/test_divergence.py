@@ -10,11 +10,12 @@ from openselfsup.errors import UserError
 from openselfsup.evaluation import evaluate, finetune, networks
 from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import find_data
-from openselfsup.evaluation.frozen import fit_knn, fit_linear
+from openselfsup.evaluation.knn import fit_knn
+from openselfsup.evaluation.linear_probe import fit_linear
 from openselfsup.evaluation.logistic import gradient_left, principal_axes, solve
 from openselfsup.evaluation.metrics import SCORES, bootstrap, score
 from openselfsup.evaluation.results import read_results
-from openselfsup.evaluation.settings import PROTOCOLS, Settings
+from openselfsup.evaluation.settings import PROTOCOLS, EvaluationSettings
 from openselfsup.evaluation.table import results_table
 from openselfsup.visualization.comparison import write_comparison
 from openselfsup.visualization.report import write_report
@@ -24,8 +25,8 @@ def evaluation(split, weights, out, **changes):
     said = []
     train = TrainSettings(**dict(epochs=2, batch_size=16, image_size=32, workers=1)
                           | changes.pop('train', {}))
-    settings = Settings(out, model_path=str(weights), train=train, resamples=10, say=said.append,
-                        baselines=False, **changes)
+    settings = EvaluationSettings(out, model_path=str(weights), train=train, resamples=10,
+                                  say=said.append, baselines=False, **changes)
     return evaluate.Evaluation(settings, find_data(str(split))), said
 
 
@@ -171,8 +172,8 @@ def test_a_solver_that_stopped_early_is_told(split, weights, tmp_path, monkeypat
     problem = features, axes, labels, 3, torch.tensor([1e-3])
     assert gradient_left(*problem, solve(*problem)) < 1e-3
     assert gradient_left(*problem, solve(*problem, max_passes=2)) > 1e-2
-    from openselfsup.evaluation import frozen
-    monkeypatch.setattr(frozen, 'gradient_left', lambda *args: 0.5)
+    from openselfsup.evaluation import linear_probe
+    monkeypatch.setattr(linear_probe, 'gradient_left', lambda *args: 0.5)
     run, said = evaluation(split, weights, tmp_path, protocols=('linear-v1',))
     assert any('the solver stopped at a gradient of 0.5' in note for note in run.run().notes)
 

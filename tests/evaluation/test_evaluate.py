@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from openselfsup.errors import UserError
-from openselfsup.evaluation import classifier, evaluate, finetune, networks
+from openselfsup.evaluation import evaluate, finetune, networks
 from openselfsup.evaluation.baselines import Renormalised
 from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import Part, find_data
 from openselfsup.evaluation.metrics import SCORES
 from openselfsup.evaluation.results import Results, Row, Summary, read_results
-from openselfsup.evaluation.settings import PROTOCOLS, Settings
+from openselfsup.evaluation.settings import PROTOCOLS, EvaluationSettings
 from openselfsup.visualization.report import write_report
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ def run(tmp_path, split, weights, **changes):
     said = []
     options = dict(model_path=str(weights), train=QUICK, resamples=50, say=said.append) | changes
     data = find_data(str(split)) if isinstance(split, type(tmp_path)) else split
-    evaluation = evaluate.Evaluation(Settings(tmp_path / 'out', **options), data)
+    evaluation = evaluate.Evaluation(EvaluationSettings(tmp_path / 'out', **options), data)
     return evaluation.run(), said
 
 
@@ -139,8 +139,8 @@ def test_test_labels_cannot_influence_any_honest_protocol(split, weights, tmp_pa
     for name, data in (('true', find_data(str(split))), ('permuted', permuted(split))):
         models = []
         monkeypatch.setattr(evaluate, 'predict', lambda model, *rest, kept=models: (
-            kept.append(model), classifier.predict(model, *rest))[1])
-        evaluation = evaluate.Evaluation(Settings(
+            kept.append(model), finetune.predict(model, *rest))[1])
+        evaluation = evaluate.Evaluation(EvaluationSettings(
             tmp_path / name, model_path=str(weights), protocols=PROTOCOLS, seeds=(1,),
             train=QUICK, resamples=10, say=lambda text: None), data)
         rows = evaluation.run().rows
@@ -274,13 +274,13 @@ def test_too_small_a_fraction_is_said(split, weights, tmp_path):
 def test_numbers_out_of_range_are_said_all_at_once(tmp_path):
     train = TrainSettings(epochs=0, validation_split=1.0, batch_size=0)
     with pytest.raises(UserError) as caught:
-        Settings(tmp_path, fractions=(0.5, 50.0, 0.0), train=train, knn_k=0).check()
+        EvaluationSettings(tmp_path, fractions=(0.5, 50.0, 0.0), train=train, knn_k=0).check()
     said = str(caught.value)
     for words in ('--labeled_train: 50 is out of range; expected a share', '--labeled_train: 0 is',
                   '--ft_epoch: 0', '--validation_split: 1', '--batch_size: 0', '--knn_k: 0'):
         assert words in said
     assert '0.5' not in said
-    Settings(tmp_path).check()
+    EvaluationSettings(tmp_path).check()
 
 
 def test_wrong_names(split, weights, tmp_path):

@@ -13,14 +13,14 @@ from openselfsup.evaluation import evaluate
 from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import find_data
 from openselfsup.evaluation.results import read_results
-from openselfsup.evaluation.settings import Settings
+from openselfsup.evaluation.settings import EvaluationSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(out, split, weights, **options):
     said = []
-    settings = Settings(out, model_path=str(weights), baselines=False, resamples=10,
+    settings = EvaluationSettings(out, model_path=str(weights), baselines=False, resamples=10,
                         say=said.append, protocols=('linear-v1',),
                         **dict(train=TrainSettings(image_size=32, workers=1)) | options)
     evaluate.Evaluation(settings, find_data(str(split))).run()

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from ...errors import UserError
 from ...files import read_json
 from ..headers import TileError
-from ..scan import scan_headers
+from ..parallel import read_headers
 from .files import progress
 from .instances import run_lengths
 from .report import Report
@@ -183,7 +183,7 @@ def _images(named: dict[Id, _Place], folder: Path, found: _Findings,
             continue
         names[i] = name
     images = {}
-    headers = scan_headers([str(folder / name) for name in names.values()])
+    headers = read_headers([str(folder / name) for name in names.values()])
     for (i, name), header in zip(names.items(), headers):
         place, entry = named[i]
         if isinstance(header, TileError):

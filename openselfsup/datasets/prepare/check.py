@@ -6,7 +6,7 @@ from pathlib import Path
 from ...errors import UserError
 from ...files import read_json
 from ..headers import TileError
-from ..scan import scan_headers
+from ..parallel import read_headers
 from ..sources import ImageList
 from .annotations import read_coco, shared_images
 from .bcss import IGNORE
@@ -57,7 +57,7 @@ def check_lists(folder: Path, report: Report) -> None:
         source = ImageList(str(folder / 'meta' / f'{name}.txt'), about['root'],
                            about['classes'] or None)
         paths[name] = set(source.paths)
-        report.problems += [str(h) for h in scan_headers(source.paths)
+        report.problems += [str(h) for h in read_headers(source.paths)
                             if isinstance(h, TileError)]
         report.facts[f'meta/{name}.txt'] = f'{len(source)} tiles'
     for name in paths:
@@ -73,7 +73,7 @@ def check_slides(folder: Path, report: Report) -> None:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(error.strerror or str(error), where=str(folder / 'tiles.csv')) from None
-    for row, header in zip(rows, scan_headers([str(folder / row['file']) for row in rows])):
+    for row, header in zip(rows, read_headers([str(folder / row['file']) for row in rows])):
         if isinstance(header, TileError):
             report.problems.append(str(header))
         elif {header.height, header.width} != {int(row['size'])}:

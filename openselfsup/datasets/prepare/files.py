@@ -16,9 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from ...errors import UserError
+from ...errors import UserError, listed
 from ...files import read_json, write_json
-from ..scan import listed
 from ..sources import stamp_of
 
 Item = TypeVar('Item')

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import UserError, nearest
 from ..headers import SUFFIXES, TileError
 from ..listing import files_in
-from ..scan import default_workers, scan_headers
+from ..parallel import default_workers, read_headers
 from .files import progress
 from .mask_codes import CodeTable, advice, shares
 from .masks import LOSSY, MASKS, read_mask
@@ -85,7 +85,7 @@ def survey(pairs: Sequence[Pair], table: CodeTable, name: str, report: Report) -
     """
     found, unknown, coloured = Survey(), Counter(), False
     strange: list[str] = []
-    headers = scan_headers([str(image) for image, _ in pairs])
+    headers = read_headers([str(image) for image, _ in pairs])
 
     def look(mask: Path) -> tuple[bool, Counter, Counter, tuple[int, int]] | UserError:
         try:

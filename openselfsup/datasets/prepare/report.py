@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..scan import listed
+from ...errors import listed
 
 
 @dataclass

@@ -13,8 +13,8 @@ from ...errors import UserError, located
 from ...files import read_json, write_json, write_text
 from ..headers import SUFFIXES, TileError
 from ..listing import files_in, folders_below, list_class_folders, list_files, natural
+from ..parallel import read_headers
 from ..pcam import PCam
-from ..scan import scan_headers
 from .files import go_on_with, progress, write_image
 from .report import Report
 
@@ -204,7 +204,7 @@ def _class_folders(root: Path, top: Path, classes: list[str], report: Report) ->
 
 
 def _usable(root: Path, found: list[tuple[Path, int]], report: Report) -> list[Entry]:
-    headers = scan_headers([str(path) for path, _ in found])
+    headers = read_headers([str(path) for path, _ in found])
     report.problems += [str(h) for h in headers if isinstance(h, TileError)]
     return [(path.relative_to(root).as_posix(), label) for (path, label), header
             in zip(found, headers) if not isinstance(header, TileError)]

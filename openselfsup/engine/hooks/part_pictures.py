@@ -7,6 +7,7 @@ from torch import Tensor
 from ... import distributed
 from ...errors import UserError
 from ...registry import HOOKS
+from ...training.modes import eval_mode
 from ...values import Count
 from ...views import ViewRecipe, render_opencv, unbind
 from .pictures import PictureHook
@@ -40,7 +41,7 @@ class ClusterPictures(PictureHook):
         # k-means may start at the first tiles, which in the data set's order are of one kind.
         indices = np.random.default_rng(0).permutation(indices)
         images = plain_views(runner, indices[distributed.rank() * share:][:share])
-        with _Evaluating(algorithm):
+        with eval_mode(algorithm):
             maps = algorithm.backbone(runner.preprocessor.normalize(images.to(runner.device)))
             group = algorithm.encoder_q['group_neck'](maps)
             found = head.find_clusters(group)
@@ -89,7 +90,7 @@ class AdversaryPictures(PictureHook):
         layer = algorithm.encoder_q.get_submodule(adversary.target.rpartition('.')[0])
         handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
         try:
-            with _Evaluating(algorithm):
+            with eval_mode(algorithm):
                 for offset in (torch.zeros_like(adversary.last_offset), adversary.last_offset):
                     adversary.encode_attacked(algorithm.encoder_q, algorithm.encode, normalized,
                                               offset)
@@ -107,19 +108,6 @@ class AdversaryPictures(PictureHook):
             title=f'{adversary.target} under attack, epoch {runner.position.epoch}',
             subtitle=f'the last step moved it by {size:.3g}, {100 * relative:.1f} % of '
                      'its norm; channels that change most, before and under the attack'))
-
-
-class _Evaluating:
-    """Puts a module into evaluation mode for a while: running statistics stay as they are."""
-
-    def __init__(self, module: torch.nn.Module):
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.module.eval()
-
-    def __exit__(self, *_) -> None:
-        self.module.train()
 
 
 def plain_views(runner, indices: np.ndarray) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 from ... import distributed
 from ...datasets.labeled import LabeledTileDataset
 from ...errors import UserError
-from ...evaluation.frozen import fit_linear
 from ...evaluation.knn import leave_one_out_accuracy
+from ...evaluation.linear_probe import fit_linear
 from ...evaluation.sampling import hold_out
 from ...registry import HOOKS
 from ...training.features import extract_features

@@ -8,8 +8,7 @@ from typing import Any
 
 from ...datasets.prepare.annotations import Coco, Id, read_coco, shared_images
 from ...datasets.prepare.report import Report
-from ...datasets.scan import listed
-from ...errors import UserError, nearest
+from ...errors import UserError, listed, nearest
 from ...files import read_json
 
 

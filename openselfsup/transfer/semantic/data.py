@@ -13,8 +13,7 @@ from ...datasets.prepare.mask_codes import CodeTable
 from ...datasets.prepare.mask_folders import Pair, judge, pair_masks, survey
 from ...datasets.prepare.masks import read_mask
 from ...datasets.prepare.report import Report
-from ...datasets.scan import listed
-from ...errors import UserError
+from ...errors import UserError, listed
 from ...files import read_json
 from .config import SemanticConfig
 

@@ -13,8 +13,8 @@ from ...checkpoints import load, load_backbone_weights, refuse_spoilt, save
 from ...datasets.prefetch import prefetch
 from ...files import write_json
 from ...models.parts import total_loss
-from ...training.features import evaluating
 from ...training.finite import FiniteCheck
+from ...training.modes import eval_mode
 from ...training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ...training.optimizer_step import OptimizerStep, enough_for_batch_norm
 from ...training.precision import NAMES, autocast, resolve
@@ -129,7 +129,7 @@ class SemanticTrainer:
         height, width = image.shape[:2]
         pad = [(0, -height % 32), (0, -width % 32), (0, 0)]
         pixels = torch.from_numpy(np.pad(image, pad, mode='edge')).permute(2, 0, 1)[None]
-        with evaluating(self.model), autocast(self.device, self.amp):
+        with eval_mode(self.model), autocast(self.device, self.amp):
             logits = self.model(self.normalize(pixels))
         return logits[0, :, :height, :width].argmax(0).to(torch.uint8).cpu().numpy()
 

@@ -1,13 +1,10 @@
-"""Protocols on cached features of a frozen backbone: linear-v1 and knn-v1.
+"""The linear probe, linear-v1: logistic regression on cached features of a frozen backbone.
 
-Each fits on training features alone and returns what classifies any features. Nothing here
-ever sees a test tile, so nothing can be chosen by one.
+It fits on training features alone and returns what classifies any features. Nothing here ever
+sees a test tile, so nothing can be chosen by one.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from ..training.features import refuse_not_finite
+from .fitted import Fitted
 from .logistic import Axes, Classifier, gradient_left, principal_axes, solve
-from .neighbours import nearest_tiles, refuse_not_finite, vote_shares
 from .sampling import validation_split
 
 #: Penalties that linear-v1 chooses from (see :func:`~openselfsup.evaluation.logistic.solve`).
@@ -31,22 +29,6 @@ FEW_TILES, SPLITS = 2000, 5
 SEARCH_TILES = 3000
 #: Gradient at which a fit counts as done: a tenth of what moves an accuracy.
 TOLERANCE = 1e-3
-
-
-@dataclass
-class Fitted:
-    """A classifier and how it came about.
-
-    Attributes:
-        probabilities: maps features (M, D) to class probabilities (M, C).
-        settings: everything that defines the protocol, for the results.
-        chosen: what was selected on validation tiles.
-    """
-
-    probabilities: Callable[[Tensor], Tensor]
-    settings: dict[str, Any]
-    chosen: dict[str, Any] = field(default_factory=dict)
-    classifier: Classifier | None = None
 
 
 def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
@@ -103,33 +85,6 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
                   dict(penalty=PENALTIES[best], sharpness=round(sharpness, 4),
                        validation_loss=round(loss, 6), gradient_left=round(gradient, 6),
                        validated_by=found[0][2]), classifier)
-
-
-def fit_knn(features: Tensor, labels: Tensor, classes: int, k: int = 20,
-            temperature: float = 0.07, standardise: bool = False) -> Fitted:
-    """knn-v1: votes of the k most similar training tiles (cosine), weighted by exp(s / T).
-
-    k is at most the mean number of training tiles of a class. Colour baselines are
-    standardised first, because the cosine between raw colours is always near 1.
-
-    Args:
-        features, labels, classes: as in :func:`fit_linear`.
-        k: number of neighbours.
-        temperature: T.
-        standardise: subtract the mean and divide by the deviation of each dimension.
-    """
-    k = max(1, min(k, len(labels) // classes))
-    mean = features.mean(0) if standardise else features.new_zeros(features.shape[1])
-    scale = (features.std(0, correction=min(1, len(features) - 1)).clamp(min=1e-6) if standardise
-             else features.new_ones(features.shape[1]))
-    bank = (features - mean) / scale
-
-    def probabilities(queries: Tensor) -> Tensor:
-        similarity, found = nearest_tiles(bank, (queries - mean) / scale, k)
-        return vote_shares(similarity, found, labels, classes, temperature)
-
-    return Fitted(probabilities, dict(k=k, temperature=temperature, similarity='cosine',
-                                      standardised=standardise))
 
 
 def _subset(labels: Tensor, width: int, seed: int) -> np.ndarray:

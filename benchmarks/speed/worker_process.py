@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from .timing import peak_memory
 
 
-class Apart:
+class WorkerProcess:
     """Does the work that ``build`` returns, each time it is called, in another process.
 
     Args:

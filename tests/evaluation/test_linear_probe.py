@@ -1,16 +1,13 @@
-"""linear-v1 and knn-v1 on cached features."""
+"""linear-v1 on cached features."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from openselfsup.errors import UserError
-from openselfsup.evaluation import frozen
-from openselfsup.evaluation.frozen import PENALTIES, fit_knn, fit_linear
-from openselfsup.evaluation.knn import knn_predict
+from openselfsup.evaluation import linear_probe
+from openselfsup.evaluation.linear_probe import PENALTIES, fit_linear
 from openselfsup.evaluation.logistic import principal_axes, solve
-from openselfsup.evaluation.neighbours import nearest_tiles, vote_shares
 
 
 def problem(count=300, dimensions=40, classes=4, seed=0):
@@ -54,7 +51,7 @@ def test_problems_side_by_side_equal_problems_alone():
 
 
 def test_dead_and_constant_features_change_nothing(monkeypatch):
-    monkeypatch.setattr(frozen, 'TOLERANCE', 1e-5)
+    monkeypatch.setattr(linear_probe, 'TOLERANCE', 1e-5)
     features, labels = problem()
     padded = torch.cat([features, torch.zeros(300, 3), torch.full((300, 1), 7.0)], 1)
     plain = fit_linear(features, labels, 4, 0).probabilities(features)
@@ -108,8 +105,8 @@ def test_validation_is_by_patient(monkeypatch):
     features, labels = problem()
     patients = np.arange(300) // 10
     seen = []
-    original = frozen.validation_split
-    monkeypatch.setattr(frozen, 'validation_split',
+    original = linear_probe.validation_split
+    monkeypatch.setattr(linear_probe, 'validation_split',
                         lambda *args: seen.append(original(*args)) or seen[-1])
     fit_linear(features, labels, 4, 0, patients)
     assert len(seen) == 5
@@ -121,55 +118,13 @@ def test_validation_is_by_patient(monkeypatch):
 def test_one_tile_a_class_can_be_fitted():
     features, labels = problem(4)
     assert fit_linear(features, labels, 4, 0).probabilities(features).argmax(1).equal(labels)
-    assert fit_knn(features, labels, 4).probabilities(features).argmax(1).equal(labels)
 
 
 def test_many_tiles_search_on_a_part(monkeypatch):
-    monkeypatch.setattr(frozen, 'SEARCH_TILES', 100)
-    monkeypatch.setattr(frozen, 'FEW_TILES', 100)
+    monkeypatch.setattr(linear_probe, 'SEARCH_TILES', 100)
+    monkeypatch.setattr(linear_probe, 'FEW_TILES', 100)
     features, labels = problem()
     fitted = fit_linear(features, labels, 4, 0)
     assert fitted.settings['splits'] == 1
     accuracy = (fitted.probabilities(features).argmax(1) == labels).float().mean()
     assert accuracy > 0.7
-
-
-@pytest.mark.parametrize('backend', ['faiss', 'torch'])
-def test_neighbours_equal_brute_force(backend):
-    bank, _ = problem(100)
-    queries, _ = problem(30, seed=3)
-    similarity, found = nearest_tiles(bank, queries, 7, backend)
-    every = torch.nn.functional.cosine_similarity(
-        queries.double().unsqueeze(1), bank.double().unsqueeze(0), dim=2)
-    expected = every.topk(7)
-    torch.testing.assert_close(similarity.double(), expected.values, atol=1e-5, rtol=0)
-    assert torch.equal(found, expected.indices)
-
-
-def test_votes_equal_the_reference_classifier():
-    bank, labels = problem(100)
-    queries, _ = problem(50, seed=3)
-    shares = vote_shares(*nearest_tiles(bank, queries, 9), labels, 4, 0.07)
-    assert shares.sum(1) == pytest.approx(1.0)
-    assert shares.argmax(1).equal(knn_predict(bank, labels, queries, 9, 0.07))
-    fitted = fit_knn(bank, labels, 4, k=9)
-    torch.testing.assert_close(fitted.probabilities(queries), shares)
-
-
-def test_k_is_bounded_by_the_tiles_of_a_class():
-    features, labels = problem(12)
-    assert fit_knn(features, labels, 4, k=20).settings['k'] == 3
-
-
-@pytest.mark.parametrize('backend', ['faiss', 'torch'])
-def test_impossible_neighbours(backend):
-    features, _ = problem(10)
-    with pytest.raises(UserError, match='expected 1 to 10'):
-        nearest_tiles(features, features, 11, backend)
-    with pytest.raises(UserError, match='not finite'):
-        nearest_tiles(features, features * torch.nan, 1, backend)
-
-
-def test_one_standardised_tile_gives_its_class_and_no_nan():
-    fitted = fit_knn(torch.ones(1, 3), torch.tensor([1]), 2, standardise=True)
-    assert torch.equal(fitted.probabilities(torch.randn(4, 3)).argmax(1), torch.ones(4).long())

@@ -1,0 +1,26 @@
+"""What fitting on training features gives: a classifier, and how it came about."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .logistic import Classifier
+
+
+@dataclass
+class Fitted:
+    """A classifier and how it came about.
+
+    Attributes:
+        probabilities: maps features (M, D) to class probabilities (M, C).
+        settings: everything that defines the protocol, for the results.
+        chosen: what was selected on validation tiles.
+        classifier: the linear one, where it is linear.
+    """
+
+    probabilities: Callable[[Tensor], Tensor]
+    settings: dict[str, Any]
+    chosen: dict[str, Any] = field(default_factory=dict)
+    classifier: Classifier | None = None
