@@ -1,9 +1,9 @@
-"""The form of ``results.json``, which later versions must stay able to read.
+"""``results.json``: what an evaluation found, in a form that later versions stay able to read.
 
 ======================= =================================================================
 field                   meaning
 ======================= =================================================================
-schema                  version of this form, :data:`SCHEMA`
+schema                  version of this form, see :mod:`.results_form`
 created                 time, ISO 8601
 environment             versions of the library, Python and torch; device
 model                   what was evaluated: name, path, tensors matched / expected, sha256
@@ -20,7 +20,9 @@ cannot be computed).
 """
 
 import dataclasses
+import functools
 import json
+import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +32,8 @@ from ..errors import UserError
 from ..files import atomic_file
 from . import results_form as form
 
-SCHEMA = 1
 FILE = 'results.json'
-_ADDED = ('request', 'diverged')  # fields that older files of this schema lack
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -69,10 +70,10 @@ class Row:
     test_tiles: int
     settings: dict[str, Any]
     chosen: dict[str, Any]
-    scores: dict[str, dict[str, float | None]]
+    scores: dict[str, dict[str, Any]]
     recall_by_class: list[float | None]
     confusion: list[list[int]]
-    history: list[dict[str, float | None]]
+    history: list[dict[str, Any]]
     seconds: float
     diverged: int | None = None
 
@@ -95,7 +96,7 @@ class Summary:
     fraction: float
     honest: bool
     seeds: list[int]
-    scores: dict[str, dict[str, float | None]]
+    scores: dict[str, dict[str, Any]]
     diverged: list[int] = field(default_factory=list)
 
 
@@ -111,7 +112,7 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     summary: list[Summary] = field(default_factory=list)
     request: dict[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA
+    schema: int = form.VERSION
 
     def write(self, folder: str | Path) -> Path:
         """Write ``results.json`` into a folder, at once or not at all, and return its path."""
@@ -123,11 +124,14 @@ class Results:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read a ``results.json``, or the one in a folder.
+    """Read a ``results.json``, or the one in a folder, of this version of the form or another.
+
+    Fields that this version does not know are ignored, wherever they stand. A file of a newer
+    version is read too if it has all that is needed; a warning says so, once.
 
     Raises:
-        UserError: no such file, no JSON (NaN and Infinity are none), another schema, or fields
-            that are missing, unknown or of another form.
+        UserError: no such file, no JSON (NaN and Infinity are none), no version, or fields that
+            are missing or of another form.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
@@ -141,19 +145,56 @@ def read_results(path: str | Path) -> Results:
         raise UserError(f'could not be read: {error.strerror}', where=str(path)) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f'this is no JSON: {error}', where=str(path)) from None
-    if not isinstance(found, dict) or found.get('schema') != SCHEMA:
-        version = found.get('schema') if isinstance(found, dict) else None
-        raise UserError(f'the schema is {version}', where=str(path), expected=str(SCHEMA))
-    results = _build(Results, found, path, 'results')
+    version = found.get('schema') if isinstance(found, dict) else None
+    if type(version) is not int or version < 1:
+        raise UserError(f'the schema is {version}', where=str(path),
+                        expected=f'a version of the form, 1 to {form.VERSION}')
+    try:
+        results = _results(found, version)
+    except ValueError as wrong:
+        raise UserError(str(wrong), where=str(path), expected=_expected(version)) from None
+    if version > form.VERSION:
+        _tell_newer(str(path), version)
+    return results
+
+
+def _results(found: dict[str, Any], version: int) -> Results:
+    results = _build(Results, found, version, 'results')
     if not all(isinstance(part, list) for part in (results.rows, results.summary)):
-        raise UserError('rows or summary is no list', where=str(path))
-    results.rows = [_build(Row, row, path, f'rows[{i}]') for i, row in enumerate(results.rows)]
-    results.summary = [_build(Summary, line, path, f'summary[{i}]')
+        raise ValueError('rows or summary is no list')
+    results.rows = [_build(Row, row, version, f'rows[{i}]')
+                    for i, row in enumerate(results.rows)]
+    results.summary = [_build(Summary, line, version, f'summary[{i}]')
                        for i, line in enumerate(results.summary)]
     for wrong in form.mistakes(results):
-        raise UserError(wrong, where=str(path),
-                        expected='what this version of the library writes')
+        raise ValueError(wrong)
     return results
+
+
+def _build(cls: type, found: Any, version: int, where: str) -> Any:
+    names = {f.name for f in dataclasses.fields(cls)}
+    needed = {name for name in names if form.SINCE.get(name, 1) <= version}
+    if not isinstance(found, dict):
+        raise ValueError(f'{where} is no object')
+    if missing := needed - set(found):
+        raise ValueError(f'{where} lacks {", ".join(sorted(missing))}')
+    built = cls(**{name: value for name, value in found.items() if name in names})
+    if wrong := form.differences(built, but=('rows', 'summary')):
+        raise ValueError(f'{where}.{wrong}')
+    return built
+
+
+def _expected(version: int) -> str:
+    if version > form.VERSION:
+        return (f'what this version of the library reads; the file is of schema {version}, which '
+                f'a newer one wrote, and this one knows up to {form.VERSION}')
+    return f'what schema {version} holds'
+
+
+@functools.cache
+def _tell_newer(path: str, version: int) -> None:
+    logger.warning('%s is of schema %d, newer than the %d that this version of the library knows: '
+                   'what it holds beyond that is ignored', path, version, form.VERSION)
 
 
 def _finite(text: str) -> float:
@@ -164,22 +205,6 @@ def _finite(text: str) -> float:
 
 def _no_number(name: str) -> None:
     raise ValueError(f'{name} is no number of JSON')
-
-
-def _build(cls: type, found: Any, path: Path, where: str) -> Any:
-    names = {f.name for f in dataclasses.fields(cls)}
-    needed = {f.name for f in dataclasses.fields(cls) if f.name not in _ADDED}
-    if not isinstance(found, dict) or not needed <= set(found) <= names:
-        have = set(found) if isinstance(found, dict) else set()
-        wrong = [f'{verb} {", ".join(sorted(fields))}' for verb, fields in
-                 (('lacks', needed - have), ('has unknown', have - names)) if fields]
-        raise UserError(f'{where} ' + ' and '.join(wrong), where=str(path),
-                        expected='what this version of the library writes')
-    built = cls(**found)
-    if wrong := form.differences(built, but=('rows', 'summary')):
-        raise UserError(f'{where}.{wrong}', where=str(path),
-                        expected='what this version of the library writes')
-    return built
 
 
 def plain(value: Any) -> Any:

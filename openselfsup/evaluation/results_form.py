@@ -1,4 +1,17 @@
-"""Whether what a ``results.json`` holds has the form that its readers rely on."""
+"""The form of ``results.json``: its versions, and whether a file has what its readers rely on.
+
+======= ========================================================================================
+schema  what changed
+======= ========================================================================================
+1       the first form
+2       added ``request``; ``diverged`` in rows and lines of the summary, whose numbers may all be
+        null from here on; ``shared`` and ``digest`` in ``data``. Some files of schema 1 have them
+        too: they were written before this table was kept.
+======= ========================================================================================
+
+Whatever adds a field raises :data:`VERSION` and gets a line here and in docs/evaluation.md. Fields
+are never taken away and never change their meaning, so a reader needs only those that it knows.
+"""
 
 import types
 import typing
@@ -7,6 +20,9 @@ from typing import Any
 
 from .metrics import SCORES
 
+VERSION = 2
+#: In which version a field of the results, a row or a line of the summary was added, if not in 1.
+SINCE = dict(request=2, diverged=2)
 _DATA = dict(classes=list[str], train=dict[str, Any], test=dict[str, Any])
 _PART = dict(tiles=int, first=str, by_class=dict[str, int], patients=int | None)
 _MODEL = dict(name=str, path=str, tensors=str, sha256=str)
@@ -51,12 +67,13 @@ def _of_fields(fields: dict[str, Any], found: dict[str, Any]) -> str | None:
 
 
 def _of_scores(scores: dict[str, Any], numbers: tuple[str, ...]) -> str | None:
-    if set(scores) != set(SCORES):
-        return f'scores has {sorted(scores)}'
-    for name, score in scores.items():
-        if set(score) != set(numbers):
-            return f'scores.{name} has {sorted(score)}'
-        if wrong := [v for v in score.values() if v is not None and not 0 <= v <= 1]:
+    if missing := [name for name in SCORES if name not in scores]:
+        return f'scores lacks {", ".join(missing)}'
+    for name in SCORES:
+        if wrong := _of_fields(dict.fromkeys(numbers, float | None), scores[name]):
+            return f'scores.{name}.{wrong}'
+        values = map(scores[name].get, numbers)
+        if wrong := [v for v in values if v is not None and not 0 <= v <= 1]:
             return f'scores.{name} has the number {wrong[0]}'
     return None
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from ..errors import UserError
 from ..evaluation.results import Results, Summary, read_results
 from ..evaluation.table import diverged
-from ..files import atomic_file
+from ..files import write_text
 from . import page
-from .report import FLATTERS, scores_table
+from .report import FLATTERS
 from .report_style import STYLE
+from .report_tables import scores_table
 
 TITLE = 'Comparison of evaluations'
 
@@ -49,8 +50,7 @@ def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
             scores_table([line for _, line in lines], [name for name, _ in lines]),
             '' if all(line.honest for _, line in lines) else page.paragraph(FLATTERS, 'warning')))
     document = page.page(TITLE, parts, STYLE)
-    with atomic_file(out) as file:
-        file.write(document.encode('utf-8', 'backslashreplace'))
+    write_text(out, document, 'backslashreplace')
     return Path(out)
 
 

@@ -13,7 +13,7 @@ from openselfsup.evaluation.data import find_data
 from openselfsup.evaluation.knn import fit_knn
 from openselfsup.evaluation.linear_probe import fit_linear
 from openselfsup.evaluation.logistic import gradient_left, principal_axes, solve
-from openselfsup.evaluation.metrics import SCORES, bootstrap, score
+from openselfsup.evaluation.metrics import bootstrap, score
 from openselfsup.evaluation.results import read_results
 from openselfsup.evaluation.settings import PROTOCOLS, EvaluationSettings
 from openselfsup.evaluation.table import results_table
@@ -178,40 +178,6 @@ def test_a_solver_that_stopped_early_is_told(split, weights, tmp_path, monkeypat
     assert any('the solver stopped at a gradient of 0.5' in note for note in run.run().notes)
 
 
-def test_results_hold_json_and_nothing_else(diverged, tmp_path):
+def test_results_of_what_diverged_are_json(diverged):
     text = (diverged[0] / 'results.json').read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
-    for number in ('NaN', 'Infinity', '-Infinity', '1e999'):
-        spoilt = text.replace('"seconds": ', f'"seconds": {number}, "x": ', 1)
-        (tmp_path / 'results.json').write_text(spoilt)
-        with pytest.raises(UserError, match='no JSON'):
-            read_results(tmp_path)
-
-
-@pytest.mark.parametrize('spoil, words', [
-    (lambda r: r['rows'][0]['scores']['accuracy'].update(value=1.5), 'accuracy has the number 1.5'),
-    (lambda r: r['rows'][0]['scores'].pop('auroc'), 'scores has'),
-    (lambda r: r['rows'][0]['confusion'].pop(), 'confusion is no table of 8 x 8 counts'),
-    (lambda r: r['rows'][0].update(seed='1'), r"rows\[0\].seed is '1'"),
-    (lambda r: r['summary'][0].update(scores=[]), r'summary\[0\].scores is \[\]'),
-    (lambda r: r['data'].pop('classes'), 'data.classes is missing'),
-    (lambda r: r['data']['test'].update(tiles=None), 'data.test.tiles is None'),
-    (lambda r: r.update(rows={}), 'rows or summary is no list'),
-    (lambda r: r['model'].update(path=3), 'model.path is 3'),
-])
-def test_another_form_is_refused_by_place(diverged, tmp_path, spoil, words):
-    found = json.loads((diverged[0] / 'results.json').read_text())
-    spoil(found)
-    (tmp_path / 'results.json').write_text(json.dumps(found))
-    with pytest.raises(UserError, match=words):
-        read_results(tmp_path)
-
-
-def test_files_before_these_fields_are_read(diverged, tmp_path):
-    found = json.loads((diverged[0] / 'results.json').read_text())
-    del found['request']
-    for line in (*found['rows'], *found['summary']):
-        del line['diverged']
-    (tmp_path / 'results.json').write_text(json.dumps(found))
-    assert read_results(tmp_path).rows[0].diverged is None
-    assert set(SCORES) == set(read_results(tmp_path).rows[0].scores)

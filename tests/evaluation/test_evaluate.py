@@ -139,7 +139,7 @@ def test_test_labels_cannot_influence_any_honest_protocol(split, weights, tmp_pa
     for name, data in (('true', find_data(str(split))), ('permuted', permuted(split))):
         models = []
         monkeypatch.setattr(evaluate, 'predict', lambda model, *rest, kept=models: (
-            kept.append(model), finetune.predict(model, *rest))[1])
+            kept.append(model), classifier.predict(model, *rest))[1])
         evaluation = evaluate.Evaluation(EvaluationSettings(
             tmp_path / name, model_path=str(weights), protocols=PROTOCOLS, seeds=(1,),
             train=QUICK, resamples=10, say=lambda text: None), data)

@@ -33,7 +33,8 @@ def seeds() -> list[bytes]:
                           name: dict(mean=mean, low=mean, high=mean, sd=None)
                           for name in SCORES}, seeds) for mean, seeds in ((0.5, []), (None, [2]))])
     text = json.dumps(asdict(results))
-    return [text.encode(), text.replace(', "diverged": null', '').encode()]
+    first = text.replace('"schema": 2', '"schema": 1').replace(', "diverged": null', '')
+    return [text.encode(), first.encode()]
 
 
 def check(path: Path, original: bytes) -> None:
@@ -46,8 +47,9 @@ def check(path: Path, original: bytes) -> None:
     assert len(results.rows) == len(expected['rows'])
     for row, other in zip(results.rows, expected['rows']):
         assert row.scores == other['scores']
-        for score in row.scores.values():
-            assert all(v is None or math.isfinite(v) and 0 <= v <= 1 for v in score.values())
+        for name in SCORES:
+            values = [row.scores[name][key] for key in ('value', 'low', 'high')]
+            assert all(v is None or math.isfinite(v) and 0 <= v <= 1 for v in values)
     results_table(results, ['accuracy', 'auroc'])
     write_comparison({'a': folder, 'b': folder}, path.parent / 'all.html')
     if not any(len(row.history) > 1 for row in results.rows) or data in seeds():
