@@ -9,21 +9,17 @@ are differences of times that the file system gave, so the clocks of hosts need 
 """
 
 import contextlib
-import datetime
 import errno
 import json
 import logging
 import os
-import platform
-import secrets
-import shlex
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .claim_records import FIELDS, about_us, describe, start_of
 from .errors import UserError
 
 try:
@@ -39,8 +35,6 @@ SETTLE = 0.5  # seconds after which nobody replaces a claim that was found dead 
 LOOK = 1.0  # seconds between two looks at a claim whose holder may be dead
 # The lock is on one byte far behind the text: some systems let nobody read locked bytes.
 _LOCKED_BYTE = 1 << 30
-_FIELDS = {'what', 'command', 'host', 'pid', 'since', 'machine', 'namespace', 'start', 'job',
-           'restarts', 'token'}
 _HELD_BY_OTHER = (errno.EACCES, errno.EAGAIN)
 logger = logging.getLogger(__name__)
 _held: dict[Path, int] = {}  # claims of this process, which its own locks do not keep out
@@ -119,7 +113,7 @@ def claimed(folder: str | Path, what: str, name: str = IN_USE) -> Iterator[Claim
         raise UserError('this process writes into this folder already', where=str(folder),
                         expected='another folder')
     try:
-        claim = _take(path, _about_us(what))
+        claim = _take(path, about_us(what))
     except OSError as error:
         _remove_empty(made)
         raise UserError(f'cannot be written: {error.strerror}', where=str(path)) from error
@@ -166,7 +160,7 @@ def _take(path: Path, us: dict) -> Claim:
         if waiting != token:
             waiting = token
             logger.warning('%s: waiting to see whether %s has ended', path.parent,
-                           _describe(holder))
+                           describe(holder))
         time.sleep(LOOK)
 
 
@@ -212,7 +206,7 @@ def _fate(holder: dict, us: dict, lock: str, age: float) -> str:
         if lock == 'ours':
             return 'dead'
         if holder['namespace'] == us['namespace'] is not None:
-            return 'alive' if _start_of(holder['pid']) == holder['start'] else 'dead'
+            return 'alive' if start_of(holder['pid']) == holder['start'] else 'dead'
     return 'dead' if age > SILENCE else 'unknown'
 
 
@@ -263,7 +257,7 @@ def _read(file: int) -> dict:
         record = json.loads(os.read(file, 1 << 16))
     except ValueError:
         return {}
-    return record if isinstance(record, dict) and record.keys() >= _FIELDS else {}
+    return record if isinstance(record, dict) and record.keys() >= FIELDS else {}
 
 
 def _is_at(file: int, path: Path) -> bool:
@@ -280,51 +274,7 @@ def _age(folder: Path, beat: int) -> float:
         return (os.fstat(now.fileno()).st_mtime_ns - beat) / 1e9
 
 
-def _about_us(what: str) -> dict:
-    """Return what a claim says of this process."""
-    number = os.environ.get('SLURM_RESTART_COUNT', '0')
-    return dict(
-        what=what, command=shlex.join(sys.argv),
-        host=platform.node(), pid=os.getpid(),
-        since=datetime.datetime.now().astimezone().isoformat(' ', 'seconds'),
-        machine=_text_of('/proc/sys/kernel/random/boot_id') or platform.node(),
-        namespace=_namespace(), start=_start_of(os.getpid()),
-        job=os.environ.get('SLURM_JOB_ID'), restarts=int(number) if number.isdigit() else 0,
-        token=secrets.token_hex(8))
-
-
-def _text_of(path: str) -> str | None:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return None
-
-
-def _namespace() -> str | None:
-    """Return what process ids are relative to, None where that cannot be told."""
-    try:
-        return os.readlink('/proc/self/ns/pid')
-    except OSError:
-        return None
-
-
-def _start_of(pid: int) -> str | None:
-    """Return when a process started, which no later process of this id shares; None if it ended."""
-    status = _text_of(f'/proc/{pid}/stat')
-    if status is None:
-        return None
-    state, *fields = status.rpartition(')')[2].split()  # names may hold brackets and spaces
-    return None if state in 'ZX' else fields[18]
-
-
-def _describe(holder: dict) -> str:
-    if not holder:
-        return 'another process'
-    return (f"process {holder['pid']} on {holder['host']} ({holder['what']}: "
-            f"{holder['command']}; since {holder['since']})")
-
-
 def _in_use(path: Path, holder: dict) -> UserError:
-    return UserError(f'{_describe(holder)} writes into this folder', where=str(path.parent),
+    return UserError(f'{describe(holder)} writes into this folder', where=str(path.parent),
                      expected='another folder, or to wait for the end of that process; if it no '
                               f'longer exists, remove {path}')

@@ -58,6 +58,23 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         _remove(temporary)
 
 
+@contextlib.contextmanager
+def unforced_file(path: str | Path) -> Iterator[Path]:
+    """Give a path to write to, whose file takes the name ``path`` when it is complete.
+
+    Nothing is forced to the disk, and nothing else in the folder is looked at: for the many files
+    of a data set, which can be made again.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        _remove(part)
+
+
 def write_text(path: str | Path, text: str, errors: str = 'surrogateescape') -> None:
     """Write a text file that is there completely or not at all.
 
@@ -111,6 +128,17 @@ def read_json(path: str | Path) -> dict:
         raise UserError(error.strerror or str(error), where=str(path)) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f'not valid JSON: {error}', where=str(path)) from None
+
+
+def copy_file(source: Path, target: Path) -> bool:
+    """Copy a file unless the same (size and time of change) is there; return whether copied."""
+    if target.exists():
+        old, new = target.stat(), source.stat()
+        if old.st_size == new.st_size and int(old.st_mtime) == int(new.st_mtime):
+            return False
+    with unforced_file(target) as part:
+        shutil.copy2(source, part)
+    return True
 
 
 def link(path: str | Path, name: str | Path) -> None:

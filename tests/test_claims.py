@@ -11,6 +11,7 @@ import time
 import pytest
 
 from openselfsup import claims
+from openselfsup.claim_records import about_us
 from openselfsup.claims import IN_USE, claimed
 from openselfsup.errors import UserError
 
@@ -62,7 +63,7 @@ def quick(monkeypatch):
 
 def left_behind(folder, **changes) -> dict:
     """Write the claim of a process that is gone, or that runs on another host."""
-    record = {**claims._about_us('pretraining'), 'token': 'theirs', **changes}
+    record = {**about_us('pretraining'), 'token': 'theirs', **changes}
     (folder / IN_USE).write_text(json.dumps(record))
     return record
 

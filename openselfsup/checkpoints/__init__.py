@@ -1,6 +1,5 @@
 """Checkpoints: safe reading, atomic writing, naming schemes, and loading into a backbone."""
 
-from ..files import atomic_file, link
 from .backbone import BackboneRecord, backbone_record, describe_backbone
 from .loading import LoadReport, check_training_state, load_backbone_weights
 from .names import (
@@ -17,8 +16,7 @@ from .reading import load
 from .values import refuse_spoilt
 from .writing import save
 
-__all__ = ['Architecture', 'BackboneRecord', 'LoadReport', 'architecture_of', 'atomic_file',
-           'backbone_record', 'backbone_state_dict', 'check_training_state', 'describe_backbone',
-           'detect', 'from_detectron2', 'link', 'load',
-           'load_backbone_weights', 'refuse_spoilt', 'save', 'to_detectron2',
+__all__ = ['Architecture', 'BackboneRecord', 'LoadReport', 'architecture_of', 'backbone_record',
+           'backbone_state_dict', 'check_training_state', 'describe_backbone',
+           'detect', 'from_detectron2', 'load', 'load_backbone_weights', 'refuse_spoilt', 'save', 'to_detectron2',
            'training_state_from_published', 'training_state_to_published', 'weights_of']

@@ -142,8 +142,8 @@ def unpacked(src: Path, folder: Path, keep: bool) -> Path:
         folder: where to unpack.
         keep: whether it stays there: the lists refer to it.
     """
+    from ..archives import ARCHIVES, unpack
     from ..datasets.prepare import tiles
-    from ..datasets.prepare.files import ARCHIVES, unpack
     if src.is_file() and src.name.lower().endswith(ARCHIVES):
         return unpack(src, folder, tiles.NCT_MD5.get(src.name))
     known = [src / name for name in tiles.NCT_MD5 if keep and (src / name).is_file()]

@@ -15,7 +15,7 @@ from ..claims import Claim
 from ..datasets import ViewLoader
 from ..datasets.identity import identity
 from ..errors import UserError
-from ..files import NotWritten
+from ..files import NotWritten, link
 from ..models.method import Method, check_method
 from ..registry import ALGORITHMS, DATASETS, SCHEDULES
 from ..training.environment import describe_environment
@@ -228,7 +228,7 @@ class Runner:
         try:
             checkpoints.save(self._state(), first)
             if name != LATEST:
-                checkpoints.link(first, first.with_name(LATEST))
+                link(first, first.with_name(LATEST))
             self.last_checkpoint, self.failed_saves = str(first), 0
         except NotWritten as error:
             self.failed_saves += 1

@@ -73,7 +73,8 @@ def load_candidates(settings: EvaluationSettings, classes: int, notes: Notes) ->
                                                 (network.mean, network.std))
     for name, backbone in backbones.items():
         backbones[name] = backbone.to(settings.device, memory_format=torch.channels_last)
-    return Candidates(config['type'] if own else settings.model_name, checkpoint, backbones, normalise)
+    model_name = config['type'] if own else settings.model_name
+    return Candidates(model_name, checkpoint, backbones, normalise)
 
 
 def family(name: str) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from openselfsup.checkpoints import atomic_file, link, load, save
+from openselfsup.checkpoints import load, save
 from openselfsup.errors import UserError
+from openselfsup.files import atomic_file, link
 
 
 def names(folder) -> list[str]:
@@ -147,7 +148,7 @@ def test_a_killed_writer_leaves_a_whole_file_and_the_next_one_cleans_up(tmp_path
 def test_another_process_that_is_still_writing_is_left_alone(tmp_path):
     code = '''
         import sys
-        from openselfsup.checkpoints import atomic_file
+        from openselfsup.files import atomic_file
         with atomic_file(sys.argv[1]) as file:
             file.write(b'whole')
             print('writing', flush=True)

@@ -4,27 +4,18 @@ Training, scoring and ``openselfsup prepare --check`` all read through :func:`re
 """
 
 import hashlib
-import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pycocotools import mask as coco_mask
-
 from ...errors import UserError
 from ...files import read_json
+from ...progress import progress
 from ..headers import TileError
 from ..parallel import read_headers
-from .files import progress
-from .instances import run_lengths
+from .annotated_objects import Findings, Id, Place, read_objects
 from .report import Report
-
-_NAMED = 5  # places that a line of the report names
-_BOX_ERROR = 2.0  # pixels between a box and the box of its mask: some count from 1, some round
-
-Id = int | str
 
 
 class Coco(NamedTuple):
@@ -75,7 +66,7 @@ def read_coco(path: Path, report: Report, masks: bool = True) -> Coco | None:
         report.problem(path, f"{', '.join(wrong)}: missing, or no list of objects; is it a COCO "
                              'file of instances?')
         return None
-    found = _Findings()
+    found = Findings()
     categories = _categories(lists['categories'], found)
     info = content.get('info') if isinstance(content.get('info'), dict) else {}
     folder = path.parents[1] / str(info.get('image_folder', path.stem))
@@ -83,10 +74,10 @@ def read_coco(path: Path, report: Report, masks: bool = True) -> Coco | None:
     if not named:
         found.problems['there is no image'].append('images')
     images = _images(named, folder, found, report)
-    objects = [_Place(f'annotations[{index}]', entry)
+    objects = [Place(f'annotations[{index}]', entry)
                for index, entry in enumerate(lists['annotations'])]
     objects = _references(objects, named, categories, found)
-    annotations = _objects(progress(objects, f'checking {path.name}'), images, masks, found)
+    annotations = read_objects(progress(objects, f'checking {path.name}'), images, masks, found)
     found.write(path, report)
     objects = [a for a in annotations if not a['iscrowd']]
     report.facts[path.name] = f"{len(lists['images'])} images, {len(lists['annotations'])} objects"
@@ -115,35 +106,14 @@ def _digests(own: Coco, other: Coco) -> Iterable[tuple[str, str]]:
             yield image['file_name'], hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-class _Place(NamedTuple):
-    """An entry of the file and how to find it."""
-
-    name: str
-    entry: dict
-
-
-class _Findings:
-    """What was found, by kind: thirty thousand times the same makes one line."""
-
-    def __init__(self):
-        self.problems: dict[str, list[str]] = defaultdict(list)
-        self.notes: dict[str, list[str]] = defaultdict(list)
-
-    def write(self, path: Path, report: Report) -> None:
-        for kinds, tell in ((self.problems, report.problem), (self.notes, report.note)):
-            for kind, places in kinds.items():
-                more = f' and {len(places) - _NAMED} more' if len(places) > _NAMED else ''
-                tell(path, f"{', '.join(places[:_NAMED])}{more}: {kind}")
-
-
 def _is_id(value: object) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool) or (
         isinstance(value, float) and value.is_integer())
 
 
-def _by_id(entries: list[dict], what: str, found: _Findings) -> dict[Id, _Place]:
+def _by_id(entries: list[dict], what: str, found: Findings) -> dict[Id, Place]:
     """Return place and entry by id; what has none, or that of another, is a problem."""
-    named: dict[Id, _Place] = {}
+    named: dict[Id, Place] = {}
     for index, entry in enumerate(entries):
         own, place = entry.get('id'), f'{what}[{index}]'
         if not _is_id(own):
@@ -151,12 +121,12 @@ def _by_id(entries: list[dict], what: str, found: _Findings) -> dict[Id, _Place]
         elif own in named:
             found.problems[f'has the id of another of the {what}'].append(f'{place} (id {own!r})')
         else:
-            named[int(own) if isinstance(own, float) else own] = _Place(f'{place} (id {own!r})',
+            named[int(own) if isinstance(own, float) else own] = Place(f'{place} (id {own!r})',
                                                                         entry)
     return named
 
 
-def _categories(entries: list[dict], found: _Findings) -> dict[Id, dict]:
+def _categories(entries: list[dict], found: Findings) -> dict[Id, dict]:
     named = _by_id(entries, 'categories', found)
     if not entries:
         found.problems['there is no category'].append('categories')
@@ -164,7 +134,7 @@ def _categories(entries: list[dict], found: _Findings) -> dict[Id, dict]:
             for i, (_, entry) in named.items()}
 
 
-def _images(named: dict[Id, _Place], folder: Path, found: _Findings,
+def _images(named: dict[Id, Place], folder: Path, found: Findings,
             report: Report) -> dict[Id, dict]:
     """Return the images that are there and have the size that is stated, by id."""
     names: dict[Id, str] = {}
@@ -214,8 +184,8 @@ def _is_name(name: object) -> bool:
     return True
 
 
-def _references(objects: list[_Place], images: dict[Id, _Place], categories: dict[Id, dict],
-                found: _Findings) -> list[_Place]:
+def _references(objects: list[Place], images: dict[Id, Place], categories: dict[Id, dict],
+                found: Findings) -> list[Place]:
     """Return the objects of images and categories that are there."""
     kept, ids = [], set()
     for place, entry in objects:
@@ -233,84 +203,5 @@ def _references(objects: list[_Place], images: dict[Id, _Place], categories: dic
         if not _is_id(category_id) or category_id not in categories:
             found.problems['is of no category'].append(f'{place}, category {category_id!r}')
             continue
-        kept.append(_Place(place, entry))
+        kept.append(Place(place, entry))
     return kept
-
-
-def _objects(objects: Iterable[_Place], images: dict[Id, dict], masks: bool,
-             found: _Findings) -> list[dict]:
-    """Return the objects whose masks are in order, numbered from 1."""
-    clean: list[dict] = []
-    seen: dict[tuple, str] = {}
-    for place, entry in objects:
-        crowd = entry.get('iscrowd', 0)
-        if 'iscrowd' not in entry:
-            found.notes['the missing iscrowd is taken as 0'].append(place)
-        if crowd not in (0, 1) or entry.get('ignore', 0) not in (0, crowd):
-            found.problems['iscrowd must be 0 or 1, and ignore is not known'].append(place)
-            continue
-        image = images.get(entry['image_id'])
-        made = image and _object(entry, image, masks, place, found)
-        if not made:
-            continue
-        same = (image['id'], entry['category_id'], crowd, made['segmentation']['counts'])
-        if same in seen:
-            found.notes['has the mask and category of another object; it counts once'].append(
-                f'{place} as {seen[same]}')
-            continue
-        seen[same] = place
-        category = entry['category_id']
-        clean.append(dict(
-            id=len(clean) + 1, image_id=image['id'], iscrowd=int(crowd),
-            category_id=int(category) if isinstance(category, float) else category, **made))
-    return clean
-
-
-def _object(entry: dict, image: dict, masks: bool, place: str, found: _Findings) -> dict | None:
-    """Return mask, box and area of an object, None where they cannot be had."""
-    height, width = image['height'], image['width']
-    box, segmentation = entry.get('bbox'), entry.get('segmentation')
-    if box is not None and not _is_box(box):
-        found.problems['its bbox must be x, y, width, height: finite, not negative'].append(place)
-        return None
-    if not segmentation:
-        if masks or not box:
-            found.problems['has no segmentation'].append(place)
-            return None
-        x, y, w, h = box
-        segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-    try:
-        rle = run_lengths(segmentation, height, width)
-    except UserError as error:
-        found.problems[str(error)].append(place)
-        return None
-    area, own = float(coco_mask.area(rle)), [float(v) for v in coco_mask.toBbox(rle)]
-    if not area:
-        found.problems[f'its mask is empty, or lies outside of {width} x {height} px'].append(place)
-        return None
-    if box is None:
-        found.notes['the missing bbox is that of the mask'].append(place)
-    elif _apart(box, own, height, width) > _BOX_ERROR:
-        found.problems['its bbox (x, y, width, height) is not that of its mask'].append(
-            f'{place}: {box}, not {own}')
-        return None
-    stated = entry.get('area')
-    if 'area' not in entry:
-        found.notes['the missing area is that of the mask'].append(place)
-    elif type(stated) not in (int, float) or stated != area and isinstance(segmentation, dict):
-        found.notes['has area other than its mask, whose area counts'].append(
-            f'{place}: {stated!r}, not {area:g}')
-    return dict(bbox=own, area=area, segmentation=rle)
-
-
-def _is_box(box: object) -> bool:
-    return (isinstance(box, list) and len(box) == 4 and all(
-        type(v) in (int, float) and abs(v) < 1e9 and math.isfinite(v) for v in box)
-        and min(box[2:]) >= 0)
-
-
-def _apart(box: list, other: list, height: int, width: int) -> float:
-    """Return how far the sides of two boxes are apart at most, within the image, in pixels."""
-    sides = [(b[0], b[1], b[0] + b[2], b[1] + b[3]) for b in (box, other)]
-    limits = (width, height, width, height)
-    return max(abs(min(max(a, 0), limit) - b) for a, b, limit in zip(*sides, limits))

@@ -9,12 +9,14 @@ import numpy as np
 
 from ...errors import UserError
 from ...files import write_json
+from ...progress import progress
 from ..decode import read_tile
 from ..listing import files_in, folders_below
-from .files import go_on_with, progress, write_image
 from .glands import IMAGES, by_stem, pair_up
 from .masks import read_mask
+from .png import write_png
 from .report import Report
+from .resuming import go_on_with
 
 MPP = 0.25
 IGNORE = 255
@@ -154,6 +156,6 @@ def _cut(image: np.ndarray, labels: np.ndarray, side: int, min_labelled: float, 
             count += 1
             # The mask is written last: a tile with a mask is complete.
             if not (folder / 'masks' / name).exists():
-                write_image(folder / 'images' / name, image[y:y + side, x:x + side])
-                write_image(folder / 'masks' / name, mask)
+                write_png(folder / 'images' / name, image[y:y + side, x:x + side])
+                write_png(folder / 'masks' / name, mask)
     return count

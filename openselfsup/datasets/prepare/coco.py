@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UserError
-from ...files import write_json
+from ...files import copy_file, write_json
+from ...progress import progress
 from ..decode import read_tile
 from ..headers import read_header
-from .files import copy_file, progress
 from .instances import annotations_of, pieces, read_instance_map
 from .report import Report
 

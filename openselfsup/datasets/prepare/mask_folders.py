@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import UserError, nearest
+from ...progress import progress
 from ..headers import SUFFIXES, TileError
 from ..listing import files_in
 from ..parallel import default_workers, read_headers
-from .files import progress
 from .mask_codes import CodeTable, advice, shares
 from .masks import LOSSY, MASKS, read_mask
 from .report import Report
@@ -86,57 +87,72 @@ def survey(pairs: Sequence[Pair], table: CodeTable, name: str, report: Report) -
     found, unknown, coloured = Survey(), Counter(), False
     strange: list[str] = []
     headers = read_headers([str(image) for image, _ in pairs])
-
-    def look(mask: Path) -> tuple[bool, Counter, Counter, tuple[int, int]] | UserError:
-        try:
-            read = read_mask(mask, table.colours)
-        except UserError as error:
-            return error
-        labels = table.labels(read)
-        values, places = np.unique(read.values, return_inverse=True)
-        counts = np.bincount(places.ravel())
-        own = Counter(dict(zip(values.tolist(), counts.tolist())))
-        labels, counts = np.unique(labels, return_counts=True)
-        return (read.colours, own, Counter(dict(zip(labels.tolist(), counts.tolist()))),
-                read.values.shape)
-
     with ThreadPoolExecutor(default_workers(), 'masks') as pool:
-        looked = progress(list(zip(pairs, headers, pool.map(look, [m for _, m in pairs]))), name)
-        for (_, mask), header, seen in looked:
+        seen = pool.map(lambda mask: _look(mask, table), [mask for _, mask in pairs])
+        for (_, mask), header, look in progress(list(zip(pairs, headers, seen)), name):
             if isinstance(header, TileError):
                 report.problems.append(str(header))
-            if isinstance(seen, UserError):
-                report.problems.append(str(seen))
+            if isinstance(look, UserError):
+                report.problems.append(str(look))
                 continue
-            colours, values, labels, size = seen
-            if not isinstance(header, TileError) and size != (header.height, header.width):
-                report.problem(mask, f'is {size[1]} x {size[0]} px, its image is {header.width} '
+            height, width = look.size
+            if not isinstance(header, TileError) and look.size != (header.height, header.width):
+                report.problem(mask, f'is {width} x {height} px, its image is {header.width} '
                                      f'x {header.height} px')
-            if colours and not table.colours:
+            if look.coloured and not table.colours:
                 coloured = True
                 strange.append(mask.name)
                 continue
-            found.values.update(values)
-            if labels.pop(-1, 0):
+            found.values.update(look.values)
+            if look.labels.pop(-1, 0):
                 strange.append(mask.name)
-                unknown.update({v: n for v, n in values.items() if v not in table.named})
-            found.labels.update(labels)
-    where = pairs[0][1].parent if pairs else name
-    files = f'{", ".join(strange[:_NAMED])}{" ..." if len(strange) > _NAMED else ""}'
-    if coloured:
-        colours = _all_colours([mask for _, mask in pairs])
-        report.problem(where, f'{len(strange)} masks hold colours ({files}): '
-                       f'{shares(colours, True)}; {advice(colours, True, table)}')
-    elif unknown:
-        report.problem(where, f'{len(strange)} masks hold values that are no class ({files}): '
-                       f'{shares(unknown, table.colours)}; all are '
-                       f'{shares(found.values, table.colours)}; '
-                       f'{advice(found.values, table.colours, table)}')
+                unknown.update({v: n for v, n in look.values.items() if v not in table.named})
+            found.labels.update(look.labels)
+    if strange:
+        _tell_strange(strange, pairs, Counter() if coloured else unknown, found, table, report)
     total = found.labels.total() or 1
     report.facts[name] = f'{len(pairs)} tiles: ' + ', '.join(
         f'{table.name(label)} {count / total:.1%}' for label, count in sorted(
             found.labels.items())) + f'; codes {shares(found.values, table.colours)}'
     return found
+
+
+class _Look(NamedTuple):
+    """One mask: whether it holds colours, pixels by value and by label, height and width."""
+
+    coloured: bool
+    values: Counter
+    labels: Counter
+    size: tuple[int, int]
+
+
+def _look(mask: Path, table: CodeTable) -> _Look | UserError:
+    try:
+        read = read_mask(mask, table.colours)
+    except UserError as error:
+        return error
+    values, places = np.unique(read.values, return_inverse=True)
+    counts = np.bincount(places.ravel())
+    own = Counter(dict(zip(values.tolist(), counts.tolist())))
+    labels, counts = np.unique(table.labels(read), return_counts=True)
+    return _Look(read.colours, own, Counter(dict(zip(labels.tolist(), counts.tolist()))),
+                 read.values.shape)
+
+
+def _tell_strange(strange: list[str], pairs: Sequence[Pair], unknown: Counter, found: Survey,
+                  table: CodeTable, report: Report) -> None:
+    """Tell masks whose values are no class, or, where none is unknown, masks of colours."""
+    files = f'{", ".join(strange[:_NAMED])}{" ..." if len(strange) > _NAMED else ""}'
+    if unknown:
+        said = (f'masks hold values that are no class ({files}): '
+                f'{shares(unknown, table.colours)}; all are '
+                f'{shares(found.values, table.colours)}; '
+                f'{advice(found.values, table.colours, table)}')
+    else:
+        colours = _all_colours([mask for _, mask in pairs])
+        said = (f'masks hold colours ({files}): {shares(colours, True)}; '
+                f'{advice(colours, True, table)}')
+    report.problem(pairs[0][1].parent, f'{len(strange)} {said}')
 
 
 def _all_colours(masks: Sequence[Path]) -> Counter:

@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 
 from ...errors import UserError
+from ...progress import progress
 from ..headers import read_header
 from ..listing import files_in
 from .coco import write_split
-from .files import progress, write_image
 from .glands import IMAGES, by_stem, pair_up
+from .png import write_png
 from .report import Report
 
 
@@ -102,6 +103,6 @@ def _draw_all(images: list[Path], polygons: dict[str, Path], folder: Path,
         except UserError as error:
             report.problems.append(str(error))
             continue
-        write_image(target, ids)
+        write_png(target, ids)
         drawn[image.stem] = target
     return drawn

@@ -11,10 +11,12 @@ import numpy as np
 
 from ...errors import UserError
 from ...files import write_text
+from ...progress import progress
 from ..listing import files_in
 from .bcss import starts
-from .files import go_on_with, progress, write_image
+from .png import write_png
 from .report import Report
+from .resuming import go_on_with
 
 SUFFIXES = ('.svs', '.tif', '.tiff', '.ndpi', '.mrxs', '.scn', '.vms', '.vmu', '.bif', '.svslide')
 COLUMNS = ('file', 'slide', 'x', 'y', 'read_size', 'size', 'mpp', 'tissue')
@@ -130,7 +132,7 @@ def _cut(slide: Any, path: Path, dst: Path, report: Report, mpp: float, size: in
             continue
         name = f'tiles/{path.stem}/x{x:06d}_y{y:06d}.png'
         if not (dst / name).exists():
-            write_image(dst / name, image)
+            write_png(dst / name, image)
         rows.append(dict(file=name, slide=path.name, x=x, y=y, read_size=side, size=size, mpp=mpp,
                          tissue=f'{share:.3f}'))
     return rows

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...claims import claimed
 from ...errors import UserError
-from .files import progress
+from ...progress import progress
 
 MARKER = 'SYNTHETIC.txt'
 SCALE = 2  # everything is drawn at this multiple of the final size

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from ...errors import UserError, located
 from ...files import read_json, write_json, write_text
+from ...progress import progress
 from ..headers import SUFFIXES, TileError
 from ..listing import files_in, folders_below, list_class_folders, list_files, natural
 from ..parallel import read_headers
 from ..pcam import PCam
-from .files import go_on_with, progress, write_image
+from .png import write_png
 from .report import Report
+from .resuming import go_on_with
 
 NCT_CLASSES = ('ADI', 'BACK', 'DEB', 'LYM', 'MUC', 'MUS', 'NORM', 'STR', 'TUM')
 NCT_COUNTS = {
@@ -144,7 +146,7 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
                        for i, label in enumerate(source.labels.tolist())]
             for i, (path, _) in enumerate(progress(entries, f'PCam {split}')):
                 if not (dst / path).exists():
-                    write_image(dst / path, source.read(i))
+                    write_png(dst / path, source.read(i))
         except UserError as error:
             report.problems.append(f'{error}; {split} is left out')
             continue

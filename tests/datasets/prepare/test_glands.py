@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from openselfsup.archives import unpack
 from openselfsup.datasets.prepare import check, glands, nuclei, synthetic
-from openselfsup.datasets.prepare.files import unpack
 from openselfsup.datasets.prepare.instances import (
     annotations_of,
     decode,

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from openselfsup.archives import unpack
 from openselfsup.claims import claimed
 from openselfsup.datasets.prepare import tiles
-from openselfsup.datasets.prepare.files import go_on_with, unpack
 from openselfsup.datasets.prepare.report import Report
+from openselfsup.datasets.prepare.resuming import go_on_with
 from openselfsup.errors import UserError
 from openselfsup.files import read_json
 
