@@ -17,6 +17,7 @@ from .values import refuse_spoilt
 from .writing import save
 
 __all__ = ['Architecture', 'BackboneRecord', 'LoadReport', 'architecture_of', 'backbone_record',
-           'backbone_state_dict', 'check_training_state', 'describe_backbone',
-           'detect', 'from_detectron2', 'load', 'load_backbone_weights', 'refuse_spoilt', 'save', 'to_detectron2',
-           'training_state_from_published', 'training_state_to_published', 'weights_of']
+           'backbone_state_dict', 'check_training_state', 'describe_backbone', 'detect',
+           'from_detectron2', 'load', 'load_backbone_weights', 'refuse_spoilt', 'save',
+           'to_detectron2', 'training_state_from_published', 'training_state_to_published',
+           'weights_of']

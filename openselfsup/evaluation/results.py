@@ -31,6 +31,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import atomic_file
 from . import results_form as form
+from .metrics import SCORES
 
 FILE = 'results.json'
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Row:
     test_tiles: int
     settings: dict[str, Any]
     chosen: dict[str, Any]
-    scores: dict[str, dict[str, Any]]
+    scores: dict[str, Any]
     recall_by_class: list[float | None]
     confusion: list[list[int]]
     history: list[dict[str, Any]]
@@ -96,7 +97,7 @@ class Summary:
     fraction: float
     honest: bool
     seeds: list[int]
-    scores: dict[str, dict[str, Any]]
+    scores: dict[str, Any]
     diverged: list[int] = field(default_factory=list)
 
 
@@ -168,6 +169,9 @@ def _results(found: dict[str, Any], version: int) -> Results:
                        for i, line in enumerate(results.summary)]
     for wrong in form.mistakes(results):
         raise ValueError(wrong)
+    for lines, numbers in ((results.rows, form.ROW_SCORE), (results.summary, form.SUMMARY_SCORE)):
+        for line in lines:
+            line.scores = {name: dict.fromkeys(numbers) for name in SCORES} | line.scores
     return results
 
 

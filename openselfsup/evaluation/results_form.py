@@ -11,6 +11,8 @@ schema  what changed
 
 Whatever adds a field raises :data:`VERSION` and gets a line here and in docs/evaluation.md. Fields
 are never taken away and never change their meaning, so a reader needs only those that it knows.
+Scores are open: every metric, a user's own too, is one more name under ``scores``, and a file that
+was written without it has nulls there when it is read.
 """
 
 import types
@@ -27,7 +29,10 @@ _DATA = dict(classes=list[str], train=dict[str, Any], test=dict[str, Any])
 _PART = dict(tiles=int, first=str, by_class=dict[str, int], patients=int | None)
 _MODEL = dict(name=str, path=str, tensors=str, sha256=str)
 _EPOCH = dict(epoch=int, loss=float | None, accuracy=float | None, cross_entropy=float | None)
-_ROW_SCORE, _SUMMARY_SCORE = ('value', 'low', 'high'), ('mean', 'low', 'high', 'sd')
+ROW_SCORE, SUMMARY_SCORE = ('value', 'low', 'high'), ('mean', 'low', 'high', 'sd')
+#: Scores that every file has; all are shares.
+_SCORES = ('accuracy', 'balanced_accuracy', 'macro_f1', 'precision', 'recall', 'auroc',
+           'calibration_error')
 
 
 def differences(record: Any, but: tuple[str, ...] = ()) -> str | None:
@@ -50,10 +55,10 @@ def mistakes(results: Any) -> Iterator[str]:
     classes = len(results.data['classes'])
     for i, row in enumerate(results.rows):
         yield from (f'rows[{i}].{wrong}' for wrong in (
-            _of_scores(row.scores, _ROW_SCORE), _of_counts(row, classes),
+            _of_scores(row.scores, ROW_SCORE), _of_counts(row, classes),
             *(_of_fields(_EPOCH, epoch) for epoch in row.history)) if wrong)
     for i, line in enumerate(results.summary):
-        if wrong := _of_scores(line.scores, _SUMMARY_SCORE):
+        if wrong := _of_scores(line.scores, SUMMARY_SCORE):
             yield f'summary[{i}].{wrong}'
 
 
@@ -67,13 +72,15 @@ def _of_fields(fields: dict[str, Any], found: dict[str, Any]) -> str | None:
 
 
 def _of_scores(scores: dict[str, Any], numbers: tuple[str, ...]) -> str | None:
-    if missing := [name for name in SCORES if name not in scores]:
+    if missing := [name for name in _SCORES if name not in scores]:
         return f'scores lacks {", ".join(missing)}'
-    for name in SCORES:
+    for name in (*_SCORES, *(name for name in SCORES if name in scores and name not in _SCORES)):
+        if not isinstance(scores[name], dict):
+            return f'scores.{name} is {_short(scores[name])}'
         if wrong := _of_fields(dict.fromkeys(numbers, float | None), scores[name]):
             return f'scores.{name}.{wrong}'
         values = map(scores[name].get, numbers)
-        if wrong := [v for v in values if v is not None and not 0 <= v <= 1]:
+        if wrong := [v for v in values if name in _SCORES and not (v is None or 0 <= v <= 1)]:
             return f'scores.{name} has the number {wrong[0]}'
     return None
 

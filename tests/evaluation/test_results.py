@@ -101,6 +101,18 @@ def test_a_newer_version_is_read_with_one_warning(tmp_path, current, caplog):
     assert results_table(found, columns) == results_table(expected, columns)
 
 
+def test_a_metric_of_the_users_own_is_null_in_files_without_it(tmp_path, current, monkeypatch):
+    monkeypatch.setitem(SCORES, 'kappa', lambda tiles: None)
+    found = read_results(written(tmp_path, current))
+    assert set(found.rows[0].scores['kappa'].values()) == {None}
+    assert 'Kappa' in results_table(found, ['accuracy', 'kappa'])
+    current['rows'][0]['scores']['kappa'] = dict(value=-0.2, low=-0.3, high=None)
+    assert read_results(written(tmp_path, current)).rows[0].scores['kappa']['value'] == -0.2
+    current['rows'][0]['scores']['kappa'] = dict(value='high', low=None, high=None)
+    with pytest.raises(UserError, match="kappa.value is 'high'"):
+        read_results(written(tmp_path, current))
+
+
 def test_unknown_fields_need_no_newer_version(tmp_path, current, caplog):
     found = newer(current) | dict(schema=results_form.VERSION)
     assert len(read_results(written(tmp_path, found)).rows) == 6
