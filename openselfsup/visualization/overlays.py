@@ -107,32 +107,32 @@ def _outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int],
     cv2.drawContours(image, curves, -1, color, width, cv2.LINE_AA)
 
 
-def write_overlay_page(folder: str | Path, outcome: dict[str, Any],
+def write_overlay_page(folder: str | Path, results: dict[str, Any],
                        draw: Callable[[str], np.ndarray] | None = None,
                        others: Sequence[dict[str, Any]] = (), limit: int = 24) -> Path:
     """Write ``index.html`` with the scores and the images, worst first, into a folder.
 
     Args:
         folder: where ``results.json`` lies.
-        outcome: content of ``results.json``: ``dataset``, ``run`` and ``scores`` by subset, and
+        results: what ``results.json`` holds: ``dataset``, ``run`` and ``scores`` by subset, and
             ``images``, the scores of each image by file name.
         draw: returns the overlay of a file name, uint8 [H, W, 3]; None shows none.
-        others: outcomes of other runs, for the comparison.
+        others: results of other runs, for the comparison.
         limit: how many images are shown.
     """
     folder = Path(folder)
-    sections = [page.heading(f"{outcome['dataset']}: instance segmentation",
-                             f"{outcome['run'].get('backend')}, started from "
-                             f"{_start(outcome)}"),
-                page.facts(_facts(outcome['run'])), _comparison([*others, outcome]),
-                _subsets(outcome['scores'])]
-    if draw is not None and outcome['images']:
-        order = sorted(outcome['images'], key=lambda name: outcome['images'][name]['dice'])
+    sections = [page.heading(f"{results['dataset']}: instance segmentation",
+                             f"{results['run'].get('backend')}, started from "
+                             f"{_start(results)}"),
+                page.facts(_facts(results['run'])), _comparison([*others, results]),
+                _subsets(results['scores'])]
+    if draw is not None and results['images']:
+        order = sorted(results['images'], key=lambda name: results['images'][name]['dice'])
         pictures = [page.paragraph(LEGEND)]
         for place, name in enumerate(order[:limit], 1):
             path = folder / 'overlays' / f'{place:02d}_{Path(name).stem}.png'
             write_png(path, draw(name))
-            scores = outcome['images'][name]
+            scores = results['images'][name]
             caption = (f"{name}: object Dice {scores['dice']:.3f}, {scores['tp']} found, "
                        f"{scores['fp']} false, {scores['fn']} missed.")
             pictures.append(page.picture(folder, path.relative_to(folder).as_posix(), caption))
@@ -143,7 +143,7 @@ def write_overlay_page(folder: str | Path, outcome: dict[str, Any],
         sections.append(page.section(f'Images, worst first ({len(pictures) - 1} of {len(order)})',
                                      *pictures))
     out = folder / 'index.html'
-    write_text(out, page.page(f"{outcome['dataset']}: instance segmentation", sections),
+    write_text(out, page.page(f"{results['dataset']}: instance segmentation", sections),
                'backslashreplace')
     return out
 
@@ -157,8 +157,8 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     write_bytes(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
 
 
-def _start(outcome: dict[str, Any]) -> str:
-    start = outcome['run'].get('initialised', 'random')
+def _start(results: dict[str, Any]) -> str:
+    start = results['run'].get('initialised', 'random')
     return 'random weights' if start == 'random' else os.path.basename(start)
 
 
@@ -169,12 +169,12 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, os.path.basename(str(run[key]))) for key, name in names if key in run]
 
 
-def _comparison(outcomes: Sequence[dict[str, Any]]) -> str:
+def _comparison(runs: Sequence[dict[str, Any]]) -> str:
     """A table of the main score of each run, the last one in bold."""
-    kind = 'segm' if 'segm' in outcomes[-1]['scores']['all'] else 'bbox'
+    kind = 'segm' if 'segm' in runs[-1]['scores']['all'] else 'bbox'
     rows = [Row(f'from {_start(o)}, {o["run"].get("iterations", "?")} iterations',
-                o['scores']['all'].get(kind, {}).get('AP') or 0.0, None, o is outcomes[-1])
-            for o in outcomes]
+                o['scores']['all'].get(kind, {}).get('AP') or 0.0, None, o is runs[-1])
+            for o in runs]
     return page.section('Where it started from, and what came out', page.score_table(
         rows, 'Initial weights', 'mask AP, %' if kind == 'segm' else 'box AP, %'))
 
