@@ -17,7 +17,6 @@ from mmengine.config import Config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from openselfsup.engine.hooks import HealthHook, Hook, build_hooks
-from openselfsup.engine.hooks.metrics import forget_after
 from openselfsup.engine.signals import caught
 from openselfsup.errors import UserError
 from openselfsup.files import NotWritten
@@ -43,16 +42,6 @@ def test_a_healthy_or_recovering_run_is_left_alone(caplog):
     bad, good = dict(effective_rank=1.1), dict(effective_rank=40.0)
     records = [dict(step=i, **r) for i, r in enumerate([bad, bad, good, bad, bad, good])]
     assert health(records, caplog) == []
-
-
-def test_lines_of_steps_that_will_be_repeated_are_forgotten(tmp_path):
-    path = tmp_path / 'metrics.jsonl'
-    rows = [json.dumps(dict(step=i)) for i in range(1, 6)]
-    path.write_text('\n'.join(rows) + '\n{"step": 6, "lo')
-    forget_after(path, 3)
-    assert [json.loads(r)['step'] for r in path.read_text().splitlines()] == [1, 2, 3]
-    forget_after(tmp_path / 'none.jsonl', 3)
-    assert not (tmp_path / 'none.jsonl').exists()
 
 
 def test_a_full_disk_does_not_end_a_run_that_can_go_on(make_runner, monkeypatch, capsys):

@@ -1,22 +1,14 @@
-"""Numbers of the run: metrics.jsonl, TensorBoard events, train.log.
+"""Numbers of the run: metrics.jsonl, TensorBoard events, train.log."""
 
-They watch the run and never end it: what a full disk does not take is written later.
-"""
-
-import json
 import time
-from pathlib import Path
 
 from torch import Tensor
 
 from ... import distributed
-from ...files import write_text
 from ...models.health import effective_rank
+from ...training.metrics_writer import MetricsWriter
 from ...training.progress import Meter
-from ..journal import Events, Journal
 from .hook import Hook
-
-METRICS = 'metrics.jsonl'
 
 
 class MetricsHook(Hook):
@@ -39,10 +31,7 @@ class MetricsHook(Hook):
         self.first_step = runner.steps_done
         if not distributed.is_main():
             return
-        path = runner.work_dir / METRICS
-        forget_after(path, runner.steps_done)
-        self.lines = Journal(path, runner.logger)
-        self.events = Events(runner.work_dir / 'tensorboard', runner.steps_done + 1, runner.logger)
+        self.writer = MetricsWriter(runner.work_dir, runner.logger, runner.steps_done)
 
     def after_step(self, runner, outputs: dict[str, Tensor]) -> None:
         """Add the step's values; write a line where one is due."""
@@ -68,11 +57,6 @@ class MetricsHook(Hook):
             runner.logger.warning('%d tiles could not be read and were replaced; '
                                   'openselfsup verify --full lists them', corrupt)
 
-    def write(self, record: dict[str, float], step: int) -> None:
-        """Write a line with its step, and all else in it as TensorBoard's scalars; rank 0 only."""
-        self.lines.add((json.dumps({k: _round(v) for k, v in record.items()}) + '\n').encode())
-        self.events.add_scalars({k: v for k, v in record.items() if k != 'step'}, step)
-
     def _write(self, runner) -> dict:
         runner.finite.check()
         features = runner.algorithm.features
@@ -88,7 +72,7 @@ class MetricsHook(Hook):
                       data_wait=min(wait / found.seconds, 1.0),
                       corrupt_tiles=runner.loader.corrupt_count)
         if distributed.is_main():
-            self.write(record, step)
+            self.writer.write(record)
         return record
 
 
@@ -105,21 +89,3 @@ def what_limits(data: float, device: float, kind: str) -> str:
     if kind != 'cpu' and device < 0.05:
         return 'the host limits this run, try compile=True or a larger batch'
     return 'the model limits this run'
-
-
-def forget_after(path: Path, step: int) -> None:
-    """Drop lines of later steps, and a line that a killed process left half written."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-            if json.loads(line)['step'] <= step:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError):
-            continue
-    write_text(path, ''.join(line + '\n' for line in kept))
-
-
-def _round(value: float) -> float:
-    return value if isinstance(value, int) else float(f'{value:.7g}')

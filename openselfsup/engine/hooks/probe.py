@@ -19,9 +19,10 @@ from ...evaluation.linear_probe import fit_linear
 from ...evaluation.sampling import hold_out
 from ...registry import HOOKS
 from ...training.features import extract_features
+from ...training.metrics_writer import METRICS
 from ...values import Count, Positive, Seed, Share
 from .hook import Hook
-from .metrics import METRICS, MetricsHook
+from .metrics import MetricsHook
 
 
 class ProbeHook(Hook):
@@ -97,8 +98,8 @@ class ProbeHook(Hook):
 
     def _write(self, runner, step: int, epoch: int, found: dict[str, float]) -> None:
         metrics = next(hook for hook in runner.hooks if isinstance(hook, MetricsHook))
-        metrics.write(dict(step=step, epoch=epoch) | {k: round(v, 6) for k, v in found.items()},
-                      step)
+        metrics.writer.write(dict(step=step, epoch=epoch)
+                             | {k: round(v, 6) for k, v in found.items()})
 
 
 @HOOKS.register_module()
