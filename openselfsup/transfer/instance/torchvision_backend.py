@@ -1,6 +1,5 @@
 """The built-in backend: torchvision's detectors, trained by detectron2's config."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from ... import distributed
 from ...checkpoints import load, load_backbone_weights, refuse_spoilt, save
 from ...errors import UserError
 from ...training.finite import FiniteCheck
+from ...training.metrics_writer import MetricsWriter
+from ...training.modes import eval_mode
 from ...training.optimizer_step import OptimizerStep
 from ...training.precision import NAMES, autocast, resolve
 from ...training.progress import Meter, ProgressLine
@@ -31,6 +32,7 @@ from .torchvision_model import build_model, coco_results, synchronises
 from .weights import read_backbone
 from .yaml_config import DetectionConfig
 
+METRICS = 'metrics.json'  # as detectron2 calls it
 KIND = 'torchvision detector'
 _LOG_INTERVAL = 20
 
@@ -142,6 +144,8 @@ class TorchvisionBackend:
             devices = [self.device.index] if self.device.type == 'cuda' else None
             model = DistributedDataParallel(self.model, device_ids=devices)
         finite, meter = FiniteCheck(self._advice), Meter()
+        if distributed.is_main():
+            self.metrics = MetricsWriter(self.output_dir, self.log, start, METRICS, 'iteration')
         with ProgressLine(self.log, stop, start) as progress:
             progress.open('iteration', stop, start)
             for iteration, batch in enumerate(self._batches(data, start, stop), start):
@@ -219,9 +223,8 @@ class TorchvisionBackend:
             loss=total, **losses, lr=rate,
             images_per_s=self.config['SOLVER.IMS_PER_BATCH'] / seconds))
         if distributed.is_main():
-            entry = dict(iteration=done, total_loss=total, **losses, lr=rate, time=seconds)
-            with open(self.output_dir / 'metrics.json', 'a', encoding='utf-8') as file:
-                file.write(json.dumps(entry) + '\n')
+            self.metrics.write(dict(iteration=done, total_loss=total, **losses, lr=rate,
+                                    time=seconds))
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -262,12 +265,12 @@ class TorchvisionBackend:
     def predict(self, dataset: str) -> list[dict]:
         """Return COCO results, on rank 0 those of all ranks."""
         data = InstanceDataset(self.data[dataset].folder, self.data[dataset].truth)
-        self.model.eval()
         results = []
-        for index in range(distributed.rank(), len(data), self.world):
-            with autocast(self.device, self.amp):
-                found, = self.model([data.image(index).to(self.device)])
-            results += coco_results(found, data.images[index]['id'], data.categories)
+        with eval_mode(self.model):
+            for index in range(distributed.rank(), len(data), self.world):
+                with autocast(self.device, self.amp):
+                    found, = self.model([data.image(index).to(self.device)])
+                results += coco_results(found, data.images[index]['id'], data.categories)
         if self.world > 1:
             parts: list = [None] * self.world
             dist.all_gather_object(parts, results)
