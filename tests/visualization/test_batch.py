@@ -42,8 +42,8 @@ def test_the_first_batch_is_drawn_without_touching_the_run(tmp_path, make_batch,
     before = {key: value.clone() for key, value in algorithm.state_dict().items()}
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    draw_batch(make_batch([CROPS] * 2), SimpleNamespace(source=source, geometry='axis_aligned'),
-               tmp_path, algorithm)
+    dataset = SimpleNamespace(source=source, geometry='axis_aligned', view_names=['q', 'k'])
+    draw_batch(make_batch([CROPS] * 2), dataset, tmp_path, algorithm)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[key], value) for key, value in algorithm.state_dict().items())
     assert algorithm.training and not algorithm.backbone.norm.training
