@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from openselfsup.errors import UserError
-from openselfsup.evaluation import evaluate, finetune, networks, results_form
+from openselfsup.evaluation import classifier, evaluate, finetune, networks, results_form
 from openselfsup.evaluation.baselines import Renormalised
 from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import Part, find_data
