@@ -1,8 +1,9 @@
 """The loader of views: background workers, exact order, constant-time resume.
 
-A worker makes one whole batch; which worker it is changes nothing, because all randomness of a
-batch comes from (seed, rank, epoch, iteration). Views are rendered by forked processes where
-the system allows it. Raw tiles are gathered by threads: reading releases Python's lock.
+A worker makes one whole batch; which worker and which rank it is changes nothing, because all
+random numbers of a tile's views come from (seed, epoch, position in the epoch). Views are rendered
+by forked processes where the system allows it. Raw tiles are gathered by threads: reading releases
+Python's lock.
 """
 
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..views import Draws
 from .memory import Allocate, pinned, recycled
 from .parallel import default_workers
 from .prefetch import prefetch
@@ -28,9 +30,10 @@ class ViewLoader:
     """Iterates over the batches of one epoch, as one rank sees them.
 
     The tiles are permuted by (seed, epoch) alone. Of the global batch i, tiles
-    [i·W·B, (i+1)·W·B) of that permutation, rank r gets the r-th B. Iterating starts at the
-    position that :meth:`set_position` set and does not move it: whoever trains sets the
-    position of each epoch.
+    [i·W·B, (i+1)·W·B) of that permutation, rank r gets the r-th B. A tile's place in the
+    permutation also decides on its views: ranks together see what one process sees. Iterating
+    starts at the position that :meth:`set_position` set and does not move it: whoever trains sets
+    the position of each epoch.
 
     Args:
         dataset: what makes the batches.
@@ -102,13 +105,19 @@ class ViewLoader:
 
     def indices(self, epoch: int, iteration: int) -> np.ndarray:
         """Return the tiles of this rank's batch as int64 array of shape (B,)."""
-        order = self._order(epoch)
+        return np.take(self._order(epoch), self._positions(iteration), mode='wrap')
+
+    def _positions(self, iteration: int) -> np.ndarray:
+        """Return the places of this rank's batch in the epoch's permutation, int64 (B,).
+
+        Those that fill up the last batch lie beyond its end.
+        """
         per_step = self.world_size * self.batch_size
         start = iteration * per_step
-        size = min(per_step, len(order) - start)
+        size = min(per_step, len(self.dataset) - start)
         share = -(-size // self.world_size)  # rounded up
         start += self.rank * share
-        return np.take(order, range(start, start + share), mode='wrap')
+        return np.arange(start, start + share)
 
     def make_batch(self, epoch: int, iteration: int, render: str | None = None,
                    allocate: Allocate | None = None) -> dict:
@@ -120,16 +129,16 @@ class ViewLoader:
             render: 'cpu' or 'device' in place of the loader's own.
             allocate: where images go in place of the loader's own memory.
         """
-        generator = _generator(self.seed, _VIEWS, self.rank, epoch, iteration)
-        return self.dataset.batch(self.indices(epoch, iteration), generator,
-                                  render or self.render,
+        draws = Draws.at(self.seed, _VIEWS, epoch, positions=self._positions(iteration))
+        return self.dataset.batch(self.indices(epoch, iteration), draws, render or self.render,
                                   allocate or (pinned if self.pin_memory else recycled))
 
     def _order(self, epoch: int) -> np.ndarray:
         """Return the permutation of an epoch; the last one asked for is kept."""
         known, order = self._known_order
         if known != epoch:
-            generator = _generator(self.seed, _ORDER, epoch)
+            state = np.random.SeedSequence((self.seed, _ORDER, epoch)).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
             order = torch.randperm(len(self.dataset), generator=generator).numpy()
             self._known_order = epoch, order
         return order
@@ -172,9 +181,3 @@ class ViewLoader:
 def _pinned_copy(view: torch.Tensor) -> torch.Tensor:
     rows = view.permute(0, 2, 3, 1)  # B x S x S x 3, as it is in memory
     return pinned(rows.shape).copy_(rows).permute(0, 3, 1, 2)
-
-
-def _generator(*entropy: int) -> torch.Generator:
-    """Return a generator whose stream depends on all of the given numbers."""
-    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..registry import DATASETS
 from ..values import Count
-from ..views import TorchvisionPipeline, render_opencv, unbind
+from ..views import Draws, TorchvisionPipeline, render_opencv, unbind
 from .headers import TileError
 from .memory import Allocate, recycled
 from .packed import PackedTiles
@@ -101,13 +101,14 @@ class TileDataset:
         """Size of all views of one tile."""
         return sum(3 * math.prod(recipe.size) for recipe in self.recipes)
 
-    def batch(self, indices: Sequence[int], generator: torch.Generator,
+    def batch(self, indices: Sequence[int], generator: torch.Generator | Draws,
               render: str = 'cpu', allocate: Allocate = recycled) -> dict:
         """Make one batch: read the tiles, draw all views, render them.
 
         Args:
             indices: B tiles.
-            generator: the source of all randomness of this batch.
+            generator: the source of all random numbers: torch's, or draws by which the views of a
+                tile depend on its own key only.
             render: 'cpu' for views; 'device' for raw tiles with the same draws, to be
                 rendered where the model is. That needs tiles of one size.
             allocate: where images go: called with their shape (B, S, S, 3) once for each view,
@@ -120,6 +121,7 @@ class TileDataset:
             parameters. Always ``index``: int64 (B,), the tiles that were read, and
             ``label``: int64 (B,) if the source has labels.
         """
+        generator = Draws.of(generator, len(indices))
         if render == 'device' and isinstance(self.source, PackedTiles):
             return self._raw_batch(np.asarray(indices), generator, allocate)
         tiles, read = zip(*(self.read(int(index)) for index in indices))
@@ -135,8 +137,7 @@ class TileDataset:
         return dict(views=list(views), **batch,
                     view_to_tile=None if self.geometry == 'none' else torch.stack(maps, 1))
 
-    def _raw_batch(self, indices: np.ndarray, generator: torch.Generator,
-                   allocate: Allocate) -> dict:
+    def _raw_batch(self, indices: np.ndarray, generator: Draws, allocate: Allocate) -> dict:
         """Make a batch of raw tiles that all have one size without looking at each of them."""
         sizes = torch.tensor(self.source.tile_size).expand(len(indices), 2)
         draws = self._draw(sizes, generator)
@@ -148,13 +149,14 @@ class TileDataset:
             batch['label'] = torch.from_numpy(self.source.labels[indices])
         return batch
 
-    def _draw(self, sizes: Tensor, generator: torch.Generator) -> list[dict[str, Tensor]]:
+    def _draw(self, sizes: Tensor, generator: Draws) -> list[dict[str, Tensor]]:
         """Draw the views of tiles of these (height, width), (B, 2): parameters for each view."""
         recipe, count = self.recipes[0], len(self.recipes)
+        views = [generator.of_view(number) for number in range(count)]
         if any(other is not recipe for other in self.recipes):
-            return [recipe.draw(sizes, generator) for recipe in self.recipes]
+            return [recipe.draw(sizes, view) for recipe, view in zip(self.recipes, views)]
         # All views at once: the time goes into the number of operations, not into their size.
-        drawn = recipe.draw(sizes.repeat(count, 1), generator)
+        drawn = recipe.draw(sizes.repeat(count, 1), Draws.joined(views))
         return [dict(zip(drawn, view)) for view in zip(*(d.chunk(count) for d in drawn.values()))]
 
     def _stack(self, tiles: Sequence[np.ndarray], read: Sequence[int],

@@ -22,6 +22,8 @@ from ..errors import UserError
 QUIET = 'applied, and no number of the run depends on it'
 APPLIED = 'applied from here on'
 VIEWS = 'applied from here on; views and shuffling are no longer those of an uninterrupted run'
+SHARED = ('applied from here on; tiles and views stay those of an uninterrupted run, shared out '
+          'differently')
 CURVE = 'applied from here on; the learning rate follows its new curve'
 # One rule for each field of PretrainConfig, and for fields below them that are an exception. A
 # rule that begins with 'refused' says why.
@@ -36,7 +38,7 @@ RULES = {
     'optimizer.decay_norm_and_bias': 'refused: it sorts the parameters and their momenta anew',
     'schedule': CURVE,
     'epochs': CURVE,
-    'global_batch_size': VIEWS,
+    'global_batch_size': SHARED,
     'accumulate': APPLIED,
     'base_batch_size': CURVE,
     'amp': APPLIED,
@@ -60,12 +62,13 @@ RULES = {
 }
 # What a checkpoint knows of the run besides its config.
 FACTS = {
-    'world_size': VIEWS,
+    'world_size': SHARED,
     'tiles': VIEWS,
     'tile_names': VIEWS,
     'tile_contents': 'applied from here on; a tile is known by its size and time of change',
     'precision': APPLIED,
 }
+DRAWS = 2  # how views are drawn: 1 by rank and batch, 2 by the tile's position in the epoch
 _ABSENT = object()
 
 
@@ -189,6 +192,14 @@ def tell(found: list[Change], logger: logging.Logger) -> None:
     for change in found:
         logger.log(logging.INFO if change.rule == QUIET else logging.WARNING,
                    '%s: %s', change, change.rule)
+
+
+def tell_draws(meta: Mapping[str, Any], logger: logging.Logger) -> None:
+    """Say once that views of a run are drawn in another way than they were."""
+    if meta.get('draws', 1) != DRAWS:
+        logger.warning('the run so far drew its views by rank and batch, and from here on they are '
+                       "drawn by each tile's position in the epoch: they differ from those that "
+                       'it would have had')
 
 
 def next_rate(rates: np.ndarray, step: int) -> float:

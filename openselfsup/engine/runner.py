@@ -244,8 +244,8 @@ class Runner:
         """Return what a checkpoint holds: tensors and plain types only."""
         meta = dict(version=__version__, epoch=self.position.epoch, iteration=self.position.step,
                     step=self.steps_done, global_batch_size=self.cfg.global_batch_size,
-                    lr=resuming.next_rate(self.learning_rates, self.steps_done), **self.facts,
-                    config=config_text(self.cfg),
+                    lr=resuming.next_rate(self.learning_rates, self.steps_done),
+                    draws=resuming.DRAWS, **self.facts, config=config_text(self.cfg),
                     backbone=checkpoints.describe_backbone(self.algorithm, self.cfg.to_dict()),
                     time=time.strftime('%Y-%m-%d %H:%M:%S'))
         return dict(state_dict=self.algorithm.state_dict(), optimizer=self.optimizer.state_dict(),
@@ -272,5 +272,6 @@ class Runner:
         self.last_checkpoint = str(path)
         self.logger.info('resumed %s at epoch %d, step %d', path, meta['epoch'] + 1, meta['step'])
         resuming.tell(found, self.logger)
+        resuming.tell_draws(meta, self.logger)
         rate = resuming.next_rate(self.learning_rates, self.steps_done)
         resuming.tell_jump(meta.get('lr'), rate, self.logger)

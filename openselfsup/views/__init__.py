@@ -7,6 +7,7 @@ and nothing else of ours.
 """
 
 from . import steps
+from .draws import Draws
 from .geometry import cell_boxes, cell_polygons, compose, invert, is_axis_aligned
 from .overlap import Matching, match_cells
 from .published import strong_view, weak_view
@@ -16,7 +17,7 @@ from .steps import *  # noqa: F403
 from .torchvision_pipeline import TorchvisionPipeline
 
 __all__ = [
-    'Matching', 'TorchRenderer', 'TorchvisionPipeline', 'ViewRecipe', 'cell_boxes',
+    'Draws', 'Matching', 'TorchRenderer', 'TorchvisionPipeline', 'ViewRecipe', 'cell_boxes',
     'cell_polygons', 'compose', 'invert', 'is_axis_aligned', 'match_cells', 'missing_steps',
     'render_opencv', 'render_pil', 'strong_view', 'unbind', 'weak_view']
 __all__ += steps.__all__

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..values import Side
+from .draws import Draws
 from .geometry import compose
 from .steps import GEOMETRIES, GeometricStep, ImageStep, Step, named_steps
 
@@ -64,12 +65,13 @@ class ViewRecipe:
         """Whether a step asks for more than crops, flips, quarter turns and transposes."""
         return any(step.geometry == 'affine' for step in self.steps)
 
-    def draw(self, tile_sizes: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, tile_sizes: Tensor, generator: Generator | Draws) -> dict[str, Tensor]:
         """Draw the parameters of one view of each tile of a batch.
 
         Args:
             tile_sizes: (height, width) of the tiles in pixels, int64 (B, 2).
-            generator: source of all random numbers, on the CPU.
+            generator: source of all random numbers: torch's, on the CPU, or draws by which each
+                view depends on its own key only.
 
         Returns:
             Tensors on the CPU with leading dimension B:
@@ -84,11 +86,12 @@ class ViewRecipe:
                 change pixels.
         """
         batch = len(tile_sizes)
+        generator = Draws.of(generator, batch)
         size = tile_sizes
         to_tile = torch.eye(2, 3, dtype=torch.float64).expand(batch, 2, 3)
         parameters: dict[str, Tensor] = {}
         for name, step in self.named_steps.items():
-            apply = torch.rand(batch, generator=generator) < step.p
+            apply = generator.rand() < step.p
             if isinstance(step, GeometricStep):
                 inner, new_size = step.draw(size, generator)
                 to_tile = torch.where(apply[:, None, None], compose(to_tile, inner), to_tile)

@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..values import Side
+from .draws import Draws
 from .geometry import invert, is_axis_aligned
 from .steps import GEOMETRIES
 
@@ -108,9 +109,9 @@ class TorchvisionPipeline:
         """As of a recipe: what leaves no affine map from view to tile."""
         return {'transforms': type(self).__name__} if self.geometry == 'none' else {}
 
-    def draw(self, tile_sizes: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, tile_sizes: Tensor, generator: Generator | Draws) -> dict[str, Tensor]:
         """Draw a seed for one view of each tile; see :meth:`.ViewRecipe.draw`."""
-        return {'seed': torch.randint(2 ** 63 - 1, (len(tile_sizes),), generator=generator)}
+        return {'seed': Draws.of(generator, len(tile_sizes)).randint(2 ** 53)}
 
     def render(self, tile: np.ndarray, parameters: Mapping[str, Any],
                out: np.ndarray) -> np.ndarray | None:

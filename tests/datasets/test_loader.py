@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import traceback
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,14 @@ def dataset():
 def flat(batches) -> list[torch.Tensor]:
     return [tensor for batch in batches
             for tensor in (*batch['views'], batch['view_to_tile'], batch['index'])]
+
+
+def tensors(batch: dict) -> list[torch.Tensor]:
+    """Return all that a batch holds, one row a tile."""
+    if 'views' in batch:
+        return [batch['index'], *batch['views'], batch['view_to_tile']]
+    return [batch['index'], batch['tiles'],
+            *(values for view in batch['draw'] for values in view.values())]
 
 
 def assert_same(left, right):
@@ -61,7 +70,7 @@ class Numbers:
         time.sleep(self.seconds)
         if self.fail_at in indices:
             raise TileError('damaged', where=f'tile {self.fail_at}')
-        return dict(index=torch.as_tensor(indices), draw=torch.rand(3, generator=generator))
+        return dict(index=torch.as_tensor(indices), draw=generator.rand(3))
 
 
 # --- which tiles ---
@@ -110,7 +119,7 @@ def test_epochs_seeds_and_ranks_differ():
         loader = ViewLoader(Numbers(64), 8, workers=0, **options)
         loader.set_position(epoch)
         batch = next(iter(loader))
-        return batch['index'].tolist(), batch['draw'].tolist()
+        return batch['index'].tolist(), batch['draw'].flatten().tolist()
 
     variants = [first(seed=1), first(seed=2), first(seed=1, epoch=1), first(seed=0, epoch=1),
                 first(seed=1, rank=1, world_size=2), first(seed=1, rank=2, world_size=3)]
@@ -123,10 +132,41 @@ def test_epochs_seeds_and_ranks_differ():
 
 def test_draws_of_an_epoch_all_differ():
     batches = list(ViewLoader(Numbers(64), 4, workers=0))
-    assert len({tuple(batch['draw'].tolist()) for batch in batches}) == 16
+    assert len(torch.cat([batch['draw'] for batch in batches]).unique()) == 64 * 3
 
 
 # --- the same views, whoever makes them ---
+
+@settings(max_examples=40)
+@given(n=st.integers(8, 60), world=st.integers(1, 4), batch=st.integers(1, 3),
+       accumulate=st.integers(1, 3), epoch=st.integers(0, 2), drop_last=st.booleans())
+def test_ranks_draw_together_what_one_process_draws(n, world, batch, accumulate, epoch, drop_last):
+    total = world * batch * accumulate
+    if n < total:
+        return
+    alone = ViewLoader(Numbers(n), total, seed=5, workers=0, drop_last=drop_last)
+    ranks = [ViewLoader(Numbers(n), batch, seed=5, rank=rank, world_size=world, workers=0,
+                        drop_last=drop_last) for rank in range(world)]
+    for step in range(n // total):
+        whole = alone.make_batch(epoch, step)
+        parts = [loader.make_batch(epoch, step * accumulate + i)
+                 for i in range(accumulate) for loader in ranks]
+        for key in ('index', 'draw'):
+            assert torch.equal(torch.cat([part[key] for part in parts]), whole[key])
+
+
+@pytest.mark.parametrize('render, workers, processes', [
+    ('cpu', 0, False), ('cpu', 2, False), ('cpu', 2, True), ('device', 2, False)])
+def test_ranks_see_together_what_one_process_sees(dataset, render, workers, processes):
+    alone = ViewLoader(dataset, 8, seed=3, workers=0, render=render)
+    ranks = [iter(ViewLoader(dataset, 4, seed=3, rank=rank, world_size=2, workers=workers,
+                             processes=processes, render=render)) for rank in range(2)]
+    for whole, *parts in islice(zip(alone, *ranks), 3):
+        for both, *halves in zip(*map(tensors, (whole, *parts)), strict=True):
+            assert torch.equal(torch.cat(halves), both)
+    for iterator in ranks:
+        iterator.close()
+
 
 @pytest.mark.parametrize('workers', [1, 3])
 @pytest.mark.parametrize('processes', [True, False])

@@ -11,7 +11,7 @@ from PIL import Image
 from openselfsup.datasets import TileDataset, TileError, build_recipe
 from openselfsup.errors import UserError
 from openselfsup.registry import DATASETS, STEPS
-from openselfsup.views import Cutout, ViewRecipe, render_opencv
+from openselfsup.views import Cutout, Draws, ViewRecipe, render_opencv
 
 DEMO = Path(__file__).parents[2] / 'data/demo'
 KATHER = dict(type='ImageFolder', root=str(DEMO / 'kather2016'))
@@ -42,10 +42,10 @@ def test_a_batch_of_views():
 
 def test_views_are_what_the_renderer_makes_of_the_draws():
     dataset = TileDataset(CMU, RECIPE)
-    batch = dataset.batch([3, 60], generator(1))
-    both = dataset.recipes[0].draw(torch.full((4, 2), 224), generator(1))  # one view, the other
+    keys = Draws.at(1, positions=np.array([8, 9]))
+    batch = dataset.batch([3, 60], keys)
     for v in range(2):
-        draw = {name: values[2 * v:2 * v + 2] for name, values in both.items()}
+        draw = dataset.recipes[v].draw(torch.full((2, 2), 224), keys.of_view(v))
         assert torch.equal(batch['view_to_tile'][:, v], draw['view_to_tile'])
         for b, index in enumerate((3, 60)):
             out = np.empty((64, 64, 3), np.uint8)

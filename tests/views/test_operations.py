@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional as published
 
 from openselfsup.views import (
+    Draws,
     ElasticDistortion,
     GridDistortion,
     Scope,
@@ -166,7 +167,7 @@ def test_the_density_map_is_the_deconvolution():
 # Distortions
 
 def field(step, size=(96, 128), seed=0):
-    drawn = step.draw(1, size, torch.Generator().manual_seed(seed))
+    drawn = step.draw(1, size, Draws.at(seed, positions=np.arange(1)))
     x, y = step.positions(Scope({f's.{k}': v[0] for k, v in drawn.items()}, 's.'), size)
     return x - np.arange(size[1]), y - np.arange(size[0])[:, None]
 

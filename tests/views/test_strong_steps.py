@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from openselfsup.views import STEPS, ViewRecipe, render_opencv, render_pil, unbind
+from openselfsup.views import STEPS, Draws, ViewRecipe, render_opencv, render_pil, unbind
 from openselfsup.views.steps.blur import motion_kernel
 
 TILES = sorted((Path(__file__).parents[2] / 'data/demo/kather2016').glob('*/*.png'))[::6]
@@ -69,13 +69,15 @@ def test_brightness_adds_and_contrast_multiplies():
     ('OpticalDistortion', 'k', -1, 1), ('MotionBlur', 'length', 3, 5),
     ('MedianBlur', 'side', 3, 5)])
 def test_published_ranges_are_the_defaults(name, key, low, high):
-    drawn = STEPS[name]().draw(2000, (224, 224), torch.Generator().manual_seed(0))[key].double()
+    draws = Draws.at(0, positions=np.arange(2000))
+    drawn = STEPS[name]().draw(2000, (224, 224), draws)[key].double()
     assert low <= drawn.min() < low + 0.02 * (high - low) + 1e-6
     assert high >= drawn.max() > high - 0.02 * (high - low) - 1e-6
 
 
 def test_hue_saturation_and_value_shift_as_set():
-    drawn = STEPS['HueSaturationValue']().draw(2000, (9, 9), torch.Generator())['shift']
+    draws = Draws.at(0, positions=np.arange(2000))
+    drawn = STEPS['HueSaturationValue']().draw(2000, (9, 9), draws)['shift']
     assert (drawn.abs().amax(0) <= torch.tensor([10., 20., 10.])).all()
     assert (drawn.abs().amax(0) > torch.tensor([9.9, 19.8, 9.9])).all()
     view, drawn = view_of(GREY, type='HueSaturationValue', hue=0, saturation=0, value=10)

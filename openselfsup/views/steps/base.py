@@ -13,19 +13,20 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import Fraction
+from ..draws import Draws
 
 GEOMETRIES = ('axis_aligned', 'affine', 'none')
 
 Size = tuple[int, int]
 
 
-def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator,
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: Draws,
             dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draw numbers from [low, high)."""
-    return torch.rand(shape, generator=generator, dtype=dtype) * (high - low) + low
+    """Draw numbers of this shape, whose first dimension is the batch, from [low, high)."""
+    return generator.rand(*shape[1:], dtype=dtype) * (high - low) + low
 
 
 def check_range(name: str, value: Any, low: float, high: float = float('inf')) -> None:
@@ -86,12 +87,12 @@ class GeometricStep(Step):
 
     turns: ClassVar[bool] = False
 
-    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         """Draw the step for a batch of frames (half-made views, in pixels of the tile).
 
         Args:
             size: (height, width) of the frames before the step, int64 (B, 2).
-            generator: source of the random numbers, on the CPU.
+            generator: source of the random numbers.
 
         Returns:
             Maps from the new frame's pixels to the old frame's, float64 (B, 2, 3), with
@@ -139,7 +140,7 @@ class ImageStep(Step):
     takes_grey: ClassVar[bool] = False
     fuses: ClassVar[bool] = True
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         """Draw the step's parameters for ``batch`` views of ``size`` (height, width).
 
         Returns:

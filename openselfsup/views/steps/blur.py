@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import Fraction, Span
+from ..draws import Draws
 from .base import ImageStep, Scope, Size, check_range, registered, uniform
 from .pixels import column, matrix_dtype, neighbours, on_floats
 
@@ -43,7 +44,7 @@ class GaussianBlur(ImageStep):
         super().__post_init__()
         check_range('GaussianBlur: sigma', self.sigma, 0)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         return {'sigma': uniform((batch,), *self.sigma, generator)}
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
@@ -133,8 +134,8 @@ class MotionBlur(ImageStep):
         super().__post_init__()
         _check_odd(self)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
-        return {'length': _odd(batch, self.limit, generator),
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
+        return {'length': _odd(self.limit, generator),
                 'angle': uniform((batch,), 0, math.pi, generator)}
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
@@ -203,8 +204,8 @@ class MedianBlur(ImageStep):
         super().__post_init__()
         _check_odd(self)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
-        return {'side': _odd(batch, self.limit, generator)}
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
+        return {'side': _odd(self.limit, generator)}
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
         return cv2.medianBlur(image, int(drawn['side']))
@@ -249,6 +250,6 @@ def _check_odd(step: MotionBlur | MedianBlur) -> None:
         raise ValueError(f'{type(step).__name__}: limit must be 3 or 5, not {step.limit!r}')
 
 
-def _odd(batch: int, limit: int, generator: Generator) -> Tensor:
+def _odd(limit: int, generator: Draws) -> Tensor:
     """Draw from 3, 5, ..., limit."""
-    return 3 + 2 * torch.randint((limit - 1) // 2, (batch,), generator=generator)
+    return 3 + 2 * generator.randint((limit - 1) // 2)

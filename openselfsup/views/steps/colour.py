@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import Fraction, NotNegative, Range, Rising
+from ..draws import Draws
 from .base import ImageStep, Scope, Size, check_limit, check_range, registered, uniform
 from .pixels import LUMA, TRUNCATE, column, from_hsv, luma, resize, to_hsv
 
@@ -65,10 +66,10 @@ class ColorJitter(ImageStep):
             return value
         return (-value, value) if name == 'hue' else (max(0., 1 - value), 1 + value)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         drawn = {name: uniform((batch,), *self._range(name), generator)
                  for name in ('brightness', 'contrast', 'saturation', 'hue')}
-        drawn['order'] = torch.rand(batch, 4, generator=generator).argsort(dim=1)
+        drawn['order'] = generator.rand(4).argsort(dim=1)
         return drawn
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
@@ -173,7 +174,7 @@ class Grayscale(ImageStep):
 
     p: Fraction = 0.2
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         return {}
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
@@ -212,7 +213,7 @@ class HueSaturationValue(ImageStep):
         for name, high in (('hue', 90), ('saturation', 255), ('value', 255)):
             check_limit(self, name, high)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         limits = torch.tensor([self.hue, self.saturation, self.value])
         return {'shift': uniform((batch, 3), -1, 1, generator) * limits}
 

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import Count, Fraction, NotNegative, Range
+from ..draws import Draws
 from .base import ImageStep, Scope, Size, check_limit, registered, uniform
 
 __all__ = ['ElasticDistortion', 'GridDistortion', 'OpticalDistortion']
@@ -91,9 +92,9 @@ class ElasticDistortion(Distortion):
         if self.sigma < 1:
             raise ValueError(f'ElasticDistortion: sigma must be at least 1, not {self.sigma!r}')
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         rows, columns = map(self.points, size)
-        return {'noise': torch.randn(batch, 2, rows, columns, generator=generator)}
+        return {'noise': generator.randn(2, rows, columns)}
 
     def points(self, pixels: int) -> int:
         """Return the number of lattice points along so many pixels."""
@@ -162,7 +163,7 @@ class GridDistortion(Distortion):
             raise ValueError('GridDistortion: steps must be at least 1 and limit in [0, 1], '
                              f'not {self.steps!r} and {self.limit!r}')
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         extents = 1 + uniform((batch, 2, self.steps), -self.limit, self.limit, generator)
         return {'extents': extents}
 
@@ -213,7 +214,7 @@ class OpticalDistortion(Distortion):
         super().__post_init__()
         check_limit(self, 'limit')
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         return {'k': uniform((batch,), -self.limit, self.limit, generator)}
 
     def positions(self, drawn: Scope, size: Size) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import BelowOne, Fraction, NotNegative, Positive, Rising
+from ..draws import Draws
 from .base import GeometricStep, check_range, registered, uniform
 
 __all__ = ['HorizontalFlip', 'QuarterTurn', 'RandomResizedCrop', 'ShiftScaleRotate', 'Transpose',
@@ -48,7 +49,7 @@ class RandomResizedCrop(GeometricStep):
         check_range('RandomResizedCrop: scale', self.scale, 0, 1)
         check_range('RandomResizedCrop: ratio', self.ratio, 1e-6)
 
-    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         shape = (len(size), self.tries)
         height, width = size.double().unbind(-1)
         area = uniform(shape, *self.scale, generator, torch.float64) * (height * width)[:, None]
@@ -85,7 +86,7 @@ class HorizontalFlip(GeometricStep):
 
     p: Fraction = 0.5
 
-    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         maps = _maps(len(size), [[-1, 0], [0, 1]])
         maps[:, 0, 2] = size[:, 1]
         return maps, size
@@ -102,7 +103,7 @@ class VerticalFlip(GeometricStep):
 
     p: Fraction = 0.5
 
-    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         maps = _maps(len(size), [[1, 0], [0, -1]])
         maps[:, 1, 2] = size[:, 0]
         return maps, size
@@ -120,7 +121,7 @@ class Transpose(GeometricStep):
     p: Fraction = 0.5
     turns: ClassVar[bool] = True
 
-    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         return _maps(len(size), [[0, 1], [1, 0]]), size.flip(-1)
 
 
@@ -135,8 +136,8 @@ class QuarterTurn(GeometricStep):
 
     turns: ClassVar[bool] = True
 
-    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        turns = torch.randint(4, (len(size),), generator=generator)
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
+        turns = generator.randint(4)
         # Counter-clockwise: after one turn, the new x runs along the old y.
         cos = torch.tensor([1., 0., -1., 0.], dtype=torch.float64)[turns]
         sin = torch.tensor([0., 1., 0., -1.], dtype=torch.float64)[turns]
@@ -178,8 +179,9 @@ class ShiftScaleRotate(GeometricStep):
                              f'scale must be in [0, 1), not {self.shift!r}, {self.degrees!r} '
                              f'and {self.scale!r}')
 
-    def draw(self, size: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        shift_x, shift_y, zoom, turn = uniform((4, len(size)), -1, 1, generator, torch.float64)
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
+        drawn = uniform((len(size), 4), -1, 1, generator, torch.float64)
+        shift_x, shift_y, zoom, turn = drawn.unbind(-1)
         angle, zoom = turn * math.radians(self.degrees), 1 + zoom * self.scale
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
         maps = torch.stack([cos, -sin, torch.zeros_like(cos), sin, cos, torch.zeros_like(cos)],

@@ -7,9 +7,10 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import Fraction, Span
+from ..draws import Draws
 from .base import ImageStep, Scope, Size, check_range, registered, uniform
 from .pixels import column, on_floats
 
@@ -34,9 +35,9 @@ class GaussianNoise(ImageStep):
         super().__post_init__()
         check_range('GaussianNoise: variance', self.variance, 0)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         return {'deviation': uniform((batch,), *self.variance, generator).sqrt(),
-                'seed': torch.randint(2 ** 31, (batch,), generator=generator)}
+                'seed': generator.randint(2 ** 31)}
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
         return cv2.add(image, _noise(drawn, image.shape), dtype=cv2.CV_8U)

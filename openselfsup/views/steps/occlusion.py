@@ -5,9 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import Fraction
+from ..draws import Draws
 from .base import ImageStep, Scope, Size, check_limit, registered
 from .pixels import column, on_floats
 
@@ -32,10 +33,10 @@ class Cutout(ImageStep):
         super().__post_init__()
         check_limit(self, 'size', 1)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         extent = torch.tensor(size, dtype=torch.float32)
         half = self.size * extent / 2
-        middle = torch.rand(batch, 2, generator=generator) * extent
+        middle = generator.rand(2) * extent
         edges = torch.stack([middle - half, middle + half], dim=1).round().long()  # B 2 (y, x)
         return {'edges': torch.minimum(edges.clamp(min=0), torch.tensor(size))}
 

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import Fraction
+from ..draws import Draws
 from .base import GEOMETRIES, STEPS, ImageStep, Scope, Size, Step, registered
 
 __all__ = ['OneOf', 'build_step', 'named_steps']
@@ -75,9 +76,9 @@ class OneOf(ImageStep):
         """The most that any of the steps may do to the map from view to tile."""
         return max((step.geometry for step in self.named_steps.values()), key=GEOMETRIES.index)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         weights = torch.tensor([step.p for step in self.named_steps.values()])
-        drawn = {'choice': torch.multinomial(weights, batch, True, generator=generator)}
+        drawn = {'choice': generator.choice(weights)}
         for name, step in self.named_steps.items():
             for key, value in step.draw(batch, size, generator).items():
                 drawn[f'{name}.{key}'] = value

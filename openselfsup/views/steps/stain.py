@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import NotNegative
+from ..draws import Draws
 from .base import ImageStep, Scope, Size, registered, uniform
 from .pixels import column
 
@@ -76,7 +77,7 @@ class HEDJitter(ImageStep):
             raise ValueError('HEDJitter: scale and shift must not be negative, '
                              f'not {self.scale!r} and {self.shift!r}')
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         return {'scale': uniform((batch, 3), 1 - self.scale, 1 + self.scale, generator),
                 'shift': uniform((batch, 3), -self.shift, self.shift, generator)}
 

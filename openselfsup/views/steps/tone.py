@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ...values import Count, Fraction, Range
+from ..draws import Draws
 from .base import ImageStep, Scope, Size, check_limit, registered, uniform
 from .pixels import column, on_floats
 
@@ -29,7 +30,7 @@ class _Amount(ImageStep):
         super().__post_init__()
         check_limit(self, 'limit', 1)
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         return {'amount': uniform((batch,), -self.limit, self.limit, generator)}
 
     def prepare_torch(self, drawn: Scope) -> Tensor:
@@ -94,7 +95,7 @@ class Solarize(ImageStep):
     threshold: Annotated[int, Range(0, 256)] = 128
     takes_grey: ClassVar[bool] = True
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         return {}
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
@@ -137,7 +138,7 @@ class CLAHE(ImageStep):
             raise ValueError('CLAHE: clip and grid must be at least 1, '
                              f'not {self.clip!r} and {self.grid!r}')
 
-    def draw(self, batch: int, size: Size, generator: Generator) -> dict[str, Tensor]:
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         return {'clip': uniform((batch,), 1, self.clip, generator)}
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
