@@ -39,7 +39,7 @@ RULES = {
     'schedule': CURVE,
     'epochs': CURVE,
     'global_batch_size': SHARED,
-    'accumulate': APPLIED,
+    'accumulate': SHARED,
     'base_batch_size': CURVE,
     'amp': APPLIED,
     'channels_last': QUIET,
@@ -197,9 +197,9 @@ def tell(found: list[Change], logger: logging.Logger) -> None:
 def tell_draws(meta: Mapping[str, Any], logger: logging.Logger) -> None:
     """Say once that views of a run are drawn in another way than they were."""
     if meta.get('draws', 1) != DRAWS:
-        logger.warning('the run so far drew its views by rank and batch, and from here on they are '
-                       "drawn by each tile's position in the epoch: they differ from those that "
-                       'it would have had')
+        logger.warning('this run drew its views by rank and batch so far; from here on they are '
+                       "drawn by each tile's position in the epoch, so its further views differ "
+                       'from those that it would have had')
 
 
 def next_rate(rates: np.ndarray, step: int) -> float:

@@ -136,7 +136,8 @@ def resumed(checkpoint: Path, folder: Path, *options: str) -> Runner:
 def test_the_same_settings_are_no_news(checkpoint, tmp_path, capsys):
     runner = resumed(checkpoint, tmp_path)
     said = capsys.readouterr().out
-    assert 'resumed' in said and 'is now' not in said and 'jumps' not in said
+    assert 'resumed' in said
+    assert all(word not in said for word in ('views', 'is now', 'jumps'))
     state = runner.optimizer.state_dict()['state'][0]
     assert state['exp_avg'].abs().sum() > 0 and state['step'] == 1
 
@@ -260,9 +261,21 @@ def test_other_tiles_are_told(checkpoint, tmp_path, capsys):
     resumed(tmp_path / 'other.pth', tmp_path)
     said = capsys.readouterr().out
     for words in ('tiles was 50 and is now 51', "tile_contents was 'others' and is now",
-                  'world_size was 4 and is now 1'):
+                  'world_size was 4 and is now 1: applied from here on; tiles and views stay'):
         assert words in said
     assert 'tile_names' not in said
+
+
+def test_a_checkpoint_whose_views_were_drawn_by_rank_goes_on_and_says_so(
+        checkpoint, tmp_path, capsys):
+    state = load(checkpoint)
+    assert state['meta'].pop('draws') == 2
+    save(state, tmp_path / 'old.pth')
+    runner = resumed(tmp_path / 'old.pth', tmp_path)
+    assert 'further views differ' in ' '.join(capsys.readouterr().out.split())
+    runner.save_checkpoint()
+    resumed(tmp_path / 'latest.pth', tmp_path)
+    assert 'views differ' not in capsys.readouterr().out
 
 
 def test_a_run_that_goes_on_needs_its_pretrained_weights_no_more(checkpoint, tmp_path):

@@ -14,8 +14,12 @@ import torch
 import torchvision
 from small_runs import DEMO, REPO, SMALL, assert_same_state, command, start
 
+from openselfsup.datasets import ViewLoader
+from openselfsup.engine.config import load_config
 from openselfsup.engine.position import Position
 from openselfsup.engine.train import train
+from openselfsup.registry import DATASETS
+from openselfsup.visualization.batch import match_views
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
@@ -107,6 +111,14 @@ PUBLISHED = ['dataset.source={"type": "ImageFolder", "root": "data/demo/kather20
              'log_interval=1']
 
 
+def coverage_of_one_process() -> list[float]:
+    """Return how far the cells of each batch's views are covered where one process sees them."""
+    cfg = load_config('configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py', PUBLISHED)
+    loader = ViewLoader(DATASETS.build(cfg.dataset), cfg.global_batch_size, cfg.seed, workers=0)
+    found = [match_views(batch, (2, 2), loader.dataset.geometry) for batch in loader]
+    return [torch.stack([match.weight_q, match.weight_k]).mean().item() for match in found]
+
+
 @pytest.mark.parametrize('module, program, options', [
     ('torch.distributed.launch', ['tools/train.py'], ['--launcher', 'pytorch']),
     ('torch.distributed.run', ['-m', 'openselfsup', 'train'], [])], ids=['published', 'torchrun'])
@@ -117,8 +129,8 @@ def test_the_published_command_runs_on_two_processes(tmp_path, module, program, 
         '--work_dir', str(tmp_path / 'out'), '--seed', '0', *options,
         '--cfg-options', *PUBLISHED], OMP_NUM_THREADS='1'))
     assert 'global batch 16 = 2 rank(s) x 8' in output
-    rows = (tmp_path / 'out/metrics.jsonl').read_text().splitlines()
-    assert len(rows) == 3
+    rows = [json.loads(line) for line in (tmp_path / 'out/metrics.jsonl').read_text().splitlines()]
+    assert [row['mean_coverage'] for row in rows] == pytest.approx(coverage_of_one_process())
     meta = torch.load(tmp_path / 'out/epoch_1.pth', weights_only=True)['meta']
     assert meta['world_size'] == 2
     backbone = tmp_path / 'backbone.pth'
@@ -225,7 +237,6 @@ def test_keeps_as_many_checkpoints_as_asked(make_runner, tmp_path):
 
 
 def test_a_finished_run_has_nothing_left_to_do(reference, make_runner, capsys):
-    from openselfsup.engine.config import load_config
     from openselfsup.training.launch import Launch
     cfg = load_config(DEMO, SMALL)
     cfg.work_dir = str(reference[0])
