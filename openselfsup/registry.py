@@ -1,11 +1,13 @@
 """One scope, 'openselfsup', over mmengine's registries.
 
 Every config dict with a ``type`` is built by one of the registries below. Classes register
-where they are defined; a registry imports its package at the first lookup, so no tool has
-to import anything for its side effects.
+where they are defined; a registry imports every module of its package at the first lookup, so
+no tool has to import anything for its side effects, and a new file has to be listed nowhere.
 """
 
+import importlib
 import inspect
+import pkgutil
 from typing import Any
 
 from mmengine.registry import Registry as _Registry
@@ -37,6 +39,21 @@ class Registry(_Registry):
     def __init__(self, name: str, package: str):
         super().__init__(name, build_func=_build, scope=SCOPE, locations=[f'{SCOPE}.{package}'])
 
+    def import_from_location(self) -> None:
+        """Import the modules in which classes may register, once."""
+        if self._imported:
+            return
+        for location in self._locations:
+            package = importlib.import_module(location)
+            for module in pkgutil.iter_modules(getattr(package, '__path__', ())):
+                importlib.import_module(f'{location}.{module.name}')
+        self._imported = True
+
+    def names(self) -> list[str]:
+        """Return every registered name, in order."""
+        self.import_from_location()
+        return sorted(self.module_dict)
+
     def get(self, key: Any) -> Any:
         """Return the class registered as ``key`` (a class is returned as it is).
 
@@ -45,12 +62,12 @@ class Registry(_Registry):
         """
         if inspect.isclass(key):
             return key
-        self.import_from_location()
+        known = self.names()
         found = self.module_dict.get(key)
         if found is None:
             raise UserError(f"no {self.name} is called '{key}'",
-                            expected='one of ' + ', '.join(sorted(self.module_dict)),
-                            nearest=nearest(str(key), self.module_dict))
+                            expected='one of ' + ', '.join(known),
+                            nearest=nearest(str(key), known))
         return found
 
 
@@ -65,3 +82,39 @@ STEPS = Registry('recipe step', 'datasets')
 HOOKS = Registry('hook', 'engine.hooks')
 OPTIMIZERS = Registry('optimizer', 'training.optimizers')
 SCHEDULES = Registry('schedule', 'training.schedules')
+REGISTRIES = (ALGORITHMS, BACKBONES, NECKS, HEADS, SOURCES, DATASETS, RECIPES, STEPS, HOOKS,
+              OPTIMIZERS, SCHEDULES)
+
+
+def registry_named(argument: str) -> Registry | None:
+    """Return the registry that an argument's last word names: a ``group_neck`` is a neck.
+
+    None for an argument that is called otherwise; 'model' is an algorithm.
+    """
+    word = argument.rpartition('_')[2].removesuffix('s')
+    word = 'algorithm' if word == 'model' else word
+    return next((table for table in REGISTRIES if table.name.split()[-1] == word), None)
+
+
+def registry_of(key: Any, argument: str) -> Registry:
+    """Return the registry that holds a ``type``.
+
+    Where several do, it is the one that the argument is called after.
+
+    Raises:
+        UserError: none holds it, or several do and the argument is called after none of them.
+    """
+    named = registry_named(argument)
+    if named is not None and (inspect.isclass(key) or key in named.names()):
+        return named
+    holding = [table for table in REGISTRIES if key in table.names()]
+    if len(holding) == 1:
+        return holding[0]
+    if holding:
+        raise UserError(f"'{key}' is the name of " + ' and of '.join(
+            f'a {table.name}' for table in holding), expected='another name for one of them, or '
+            f"an argument called after what it takes, such as '{argument}_{holding[0].name}'")
+    if named is not None:
+        named.get(key)
+    every = {name for table in REGISTRIES for name in table.names()}
+    raise UserError(f"nothing is registered as '{key}'", nearest=nearest(str(key), every))

@@ -101,7 +101,7 @@ def accepts(value: Any, annotation: Any) -> bool:
     kind = origin or annotation
     if kind is None or kind is types.NoneType:
         return value is None
-    if not isinstance(kind, type) or kind in (object, inspect.Parameter.empty):
+    if not isinstance(kind, type) or kind in (object, Any, inspect.Parameter.empty):
         return True
     if issubclass(kind, bool):
         return isinstance(value, bool)

@@ -9,7 +9,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import openselfsup.datasets  # noqa: F401  (registers)
-import openselfsup.models.algorithms  # noqa: F401
 from openselfsup.engine.config import load_config
 from openselfsup.engine.runner import Runner
 from openselfsup.models.losses import info_nce, nt_xent

@@ -121,7 +121,7 @@ def nearest_neighbours(weights: Path) -> dict:
     from .. import load_backbone
     from ..datasets import ImageFolder, LabeledTileDataset
     from ..evaluation.knn import leave_one_out_accuracy
-    from ..models.backbones import ResNet
+    from ..models.backbones.resnet import ResNet
     from ..training.features import extract_features
 
     tiles = LabeledTileDataset(ImageFolder(str(labeled_tiles())), size=EVALUATION_SIZE)

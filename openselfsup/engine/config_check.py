@@ -2,7 +2,8 @@
 
 Each dict with a ``type`` is compared with the signature of the class registered under
 that name, and each value with its annotation. What is unknown or out of range is reported
-with file, line, key path and the nearest valid name.
+with file, line, key path and the nearest valid name. Which registry a dict belongs to is found
+by its ``type``.
 """
 
 import ast
@@ -14,24 +15,18 @@ from typing import Any, get_type_hints
 
 from mmengine.config import Config
 
-from .. import registry
 from ..datasets.recipes import are_named_views
 from ..errors import UserError, nearest
+from ..registry import OPTIMIZERS, SCHEDULES, Registry, registry_named, registry_of
 from ..shipped import shipped_config
 from ..values import accepts, annotations, choices, fault
 
-# Which registry describes the dict that stands under an argument of this name.
-REGISTRY_OF = dict(
-    model=registry.ALGORITHMS, algorithm=registry.ALGORITHMS, backbone=registry.BACKBONES,
-    neck=registry.NECKS, matching_neck=registry.NECKS, head=registry.HEADS,
-    dataset=registry.DATASETS, source=registry.SOURCES, recipe=registry.RECIPES,
-    steps=registry.STEPS, optimizer=registry.OPTIMIZERS, schedule=registry.SCHEDULES,
-    hooks=registry.HOOKS, group_neck=registry.NECKS, cluster=registry.HEADS,
-    adversary=registry.HEADS)
-# Arguments that the engine fills in itself, and fields that it takes out before it builds.
-FILLED_IN = dict(optimizer={'params'}, schedule={'base_lr', 'epochs', 'steps_per_epoch'},
-                 adversary={'encoder'})
-TAKEN_OUT = dict(optimizer={'decay_norm_and_bias'})
+# Arguments that training fills in itself, and fields that it takes out before it builds. A class
+# that gets arguments from the method it is a part of names them in its attribute ``filled_in``.
+FILLED_IN = {OPTIMIZERS.name: {'params'}, SCHEDULES.name: {'base_lr', 'epochs', 'steps_per_epoch'}}
+TAKEN_OUT = {OPTIMIZERS.name: {'decay_norm_and_bias': bool}}
+# Dicts under arguments that end so are of mmcv's dialect (norm_cfg, init_cfg), not of a registry.
+FOREIGN = '_cfg'
 
 
 @dataclasses.dataclass
@@ -64,62 +59,86 @@ def find_problems(cfg: Config, settings: type) -> list[Problem]:
     return problems
 
 
-def _check_value(path: tuple[str, ...], name: str, value: Any) -> Iterator[Problem]:
-    """Check what stands under an argument ``name``: one described object or several."""
-    if value is None:
-        return
-    if isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            yield from _check_value((*path, str(i)), name, item)
-    elif isinstance(value, dict) and (path[-1] == 'steps' and 'type' not in value
-                                      or path[-1] == 'recipe' and are_named_views(value)):
-        for key, item in value.items():
-            yield from _check_value((*path, key), name, item)
-    elif isinstance(value, dict):
-        yield from _check_object(path, name, value)
-    elif isinstance(value, (str, int, float, bool)):
-        yield Problem(path, f"'{path[-1]}' must be a dict with 'type', not {value!r}")
-
-
 def _check_argument(path: tuple[str, ...], hint: Any, value: Any) -> Iterator[Problem]:
     """Check one argument: what it describes, where it does, else its type and its range."""
-    described = path[-1] in REGISTRY_OF and (accepts({'type': ''}, hint) or accepts([], hint))
-    problems = list(_check_value(path, path[-1], value)) if described else []
+    name = path[-1]
+    problems = []
+    if _may_describe(hint) and not name.endswith(FOREIGN):
+        # What is called after a registry, and annotated, holds nothing but descriptions.
+        strict = registry_named(name) is not None and hint is not Any
+        problems = list(_check_value(path, name, value, strict))
     if not problems and (said := fault(value, hint)):
-        name = path[-1]
         problems = [Problem(path, f'{name} {said}', nearest(str(value), choices(hint)))]
     yield from problems
 
 
-def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Problem]:
-    table = REGISTRY_OF[name]
-    if 'type' not in value:
-        yield Problem(path, f"this {table.name} has no 'type'")
+def _may_describe(hint: Any) -> bool:
+    return accepts({'type': ''}, hint) or accepts([], hint)
+
+
+def _check_value(path: tuple[str, ...], name: str, value: Any, strict: bool) -> Iterator[Problem]:
+    """Check what stands under an argument ``name``: one described object or several.
+
+    Args:
+        path: where it stands.
+        name: the argument.
+        value: what stands there.
+        strict: whether anything but descriptions is a mistake.
+    """
+    if isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _check_value((*path, str(i)), name, item, strict)
+    elif isinstance(value, dict) and 'type' in value:
+        yield from _check_object(path, name, value)
+    elif not strict or value is None:
         return
+    elif isinstance(value, dict) and (path[-1] == 'steps'
+                                      or path[-1] == 'recipe' and are_named_views(value)):
+        for key, item in value.items():
+            yield from _check_value((*path, key), name, item, strict)
+    elif isinstance(value, dict):
+        yield Problem(path, f"this {registry_named(name).name} has no 'type'")
+    elif isinstance(value, (str, int, float, bool)):
+        yield Problem(path, f"'{path[-1]}' must be a dict with 'type', not {value!r}")
+
+
+def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Problem]:
+    """Compare a dict with the signature of the class that its ``type`` names."""
+    kind = value['type']
     try:
-        cls = table.get(value['type'])
+        # The engine itself builds what stands at the top: only one registry will do there.
+        table = registry_named(name) if name == path[0] else registry_of(kind, name)
+        cls = table.get(kind)
     except UserError as error:
-        yield Problem((*path, 'type'), f'{error.what} (known: {error.expected[7:]})',
-                      error.nearest)
+        expected = f'; expected {error.expected}' if error.expected else ''
+        if expected.startswith('; expected one of '):
+            expected = f' (known: {error.expected[7:]})'
+        yield Problem((*path, 'type'), error.what + expected, error.nearest)
         return
     parameters = inspect.signature(cls).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = {n for n, p in parameters.items()
              if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    valid = (names | TAKEN_OUT.get(name, set())) - FILLED_IN.get(name, set())
+    taken_out = TAKEN_OUT.get(table.name, {})
+    valid = (names | set(taken_out)) - filled_in(table, cls)
     for key in value:
         if key != 'type' and key not in valid and not takes_all:
             view = name == 'recipe' and isinstance(value[key], dict) and 'type' in value[key]
-            yield Problem((*path, key), f"{value['type']} takes no argument '{key}'"
+            yield Problem((*path, key), f"{kind} takes no argument '{key}'"
                           + ('; to name views where there was one recipe, or the other way round, '
                              "begin with _delete_=True" if view else ''), nearest(key, valid))
     for key, parameter in parameters.items():
         if (parameter.default is parameter.empty and key in valid and key not in value):
-            yield Problem(path, f"{value['type']} needs the argument '{key}'")
-    hints = annotations(cls) | (dict(decay_norm_and_bias=bool) if name == 'optimizer' else {})
+            yield Problem(path, f"{kind} needs the argument '{key}'")
+    hints = annotations(cls) | taken_out
     for key, child in value.items():
         if key in valid:
             yield from _check_argument((*path, key), hints.get(key, Any), child)
+
+
+def filled_in(table: Registry, cls: Any) -> set[str]:
+    """Return the arguments of a class that stand in no config: what builds it adds them."""
+    return FILLED_IN.get(table.name, set()) | set(getattr(cls, 'filled_in', ()))
 
 
 def config_files(path: str | Path) -> list[Path]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import openselfsup.models.algorithms  # noqa: F401  (registers)
 from benchmarks.speed import published
 from benchmarks.speed.published_plm import PublishedPLM
 from openselfsup.models.losses import info_nce, nt_xent

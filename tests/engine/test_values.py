@@ -9,28 +9,19 @@ from torch import nn
 
 from openselfsup import registry
 from openselfsup.engine.config import PretrainConfig, load_config
-from openselfsup.engine.config_check import FILLED_IN, find_problems
+from openselfsup.engine.config_check import filled_in, find_problems
 from openselfsup.errors import UserError
 from openselfsup.training.step import TrainStep
 from openselfsup.values import Range, accepts, annotations, fault
 from tests.engine.test_config import PLM, write
 
-# Registry, and the argument names that lead to it in a config.
-TABLES = {'algorithm': registry.ALGORITHMS, 'backbone': registry.BACKBONES,
-          'neck': registry.NECKS, 'head': registry.HEADS, 'source': registry.SOURCES,
-          'dataset': registry.DATASETS, 'recipe': registry.RECIPES, 'steps': registry.STEPS,
-          'hooks': registry.HOOKS, 'optimizer': registry.OPTIMIZERS,
-          'schedule': registry.SCHEDULES}
 NUMBERS = ('lr', 'p', 'size', 'temperature', 'weight', 'queue_len', 'interval')
 
 
-def classes() -> list[tuple[str, str, type]]:
-    found = []
-    for field, table in TABLES.items():
-        table.import_from_location()
-        found += [(field, name, cls) for name, cls in sorted(table.module_dict.items())
-                  if cls.__module__.startswith(('openselfsup', 'torch'))]
-    return found
+def classes() -> list[tuple[registry.Registry, str, type]]:
+    return [(table, name, table.get(name)) for table in registry.REGISTRIES
+            for name in table.names()
+            if table.get(name).__module__.startswith(('openselfsup', 'torch'))]
 
 
 def scalars(annotation: Any) -> list[Any]:
@@ -43,12 +34,11 @@ def scalars(annotation: Any) -> list[Any]:
 def arguments() -> list[tuple]:
     found = [('PretrainConfig', name, hint) for name, hint in
              get_type_hints(PretrainConfig, include_extras=True).items()]
-    for field, name, cls in classes():
+    for table, name, cls in classes():
         hints = annotations(cls)
         parameters = inspect.signature(cls).parameters.values()
         found += [(name, p.name, hints.get(p.name)) for p in parameters
-                  if p.kind is not p.VAR_KEYWORD and p.name not in FILLED_IN.get(field, ())
-                  and p.name != 'encoder']
+                  if p.kind is not p.VAR_KEYWORD and p.name not in filled_in(table, cls)]
     return found
 
 

@@ -9,8 +9,9 @@ from torch._subclasses import FakeTensorMode
 from toy_model import random_batch, toy_algorithm, train_step
 
 from openselfsup.errors import UserError
-from openselfsup.models.algorithms import PLM, DenseCL, MoCo
-from openselfsup.models.algorithms.densecl import closest
+from openselfsup.models.algorithms.densecl import DenseCL, closest
+from openselfsup.models.algorithms.moco import MoCo
+from openselfsup.models.algorithms.plm import PLM
 from openselfsup.models.norm import SplitBN
 from openselfsup.registry import ALGORITHMS
 from openselfsup.views.overlap import match_cells

@@ -3,7 +3,7 @@ import torch
 import torchvision
 
 from openselfsup.errors import UserError
-from openselfsup.models.backbones import ResNet, ResNeXt
+from openselfsup.models.backbones.resnet import ResNet, ResNeXt
 from openselfsup.registry import BACKBONES
 
 THEIRS = {'resnet18': dict(type='ResNet', depth=18), 'resnet34': dict(type='ResNet', depth=34),

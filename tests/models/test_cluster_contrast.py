@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from openselfsup.errors import UserError
-from openselfsup.models.heads import ClusterHead
+from openselfsup.models.heads.cluster import ClusterHead
 from openselfsup.models.health import label_agreement
 from openselfsup.models.losses import (
     cluster_contrast,
     joint_assignment,
     negative_mutual_information,
 )
-from openselfsup.models.necks import GroupNeck
+from openselfsup.models.necks.group import GroupNeck
 
 GOLDEN = Path(__file__).parents[1] / 'data/golden'
 CASES = [('ca2cl_parts', dict(clusters=5, iters=10)),

@@ -6,9 +6,9 @@ from torch import nn
 from toy_model import ToyBackbone, random_batch, toy_algorithm, train_step
 
 from openselfsup.errors import UserError
-from openselfsup.models.algorithms import MoCo
-from openselfsup.models.backbones import ResNet
-from openselfsup.models.necks import NonLinearNeck
+from openselfsup.models.algorithms.moco import MoCo
+from openselfsup.models.backbones.resnet import ResNet
+from openselfsup.models.necks.projection import NonLinearNeck
 from openselfsup.models.norm import SplitBN
 
 METHODS = ('MoCo', 'DenseCL', 'PLM')

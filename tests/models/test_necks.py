@@ -1,12 +1,7 @@
 import torch
 
-from openselfsup.models.necks import (
-    AttentionMatchingNeck,
-    DenseCLNeck,
-    LinearNeck,
-    MatchingNeck,
-    NonLinearNeck,
-)
+from openselfsup.models.necks.matching import AttentionMatchingNeck, MatchingNeck
+from openselfsup.models.necks.projection import DenseCLNeck, LinearNeck, NonLinearNeck
 
 
 def test_projections_take_the_last_of_the_maps():

@@ -4,13 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from openselfsup.models.algorithms import PLM, DenseCL, MoCo
-from openselfsup.models.necks import (
-    AttentionMatchingNeck,
-    DenseCLNeck,
-    MatchingNeck,
-    NonLinearNeck,
-)
+from openselfsup.models.algorithms.densecl import DenseCL
+from openselfsup.models.algorithms.moco import MoCo
+from openselfsup.models.algorithms.plm import PLM
+from openselfsup.models.necks.matching import AttentionMatchingNeck, MatchingNeck
+from openselfsup.models.necks.projection import DenseCLNeck, NonLinearNeck
 
 
 class ToyBackbone(nn.Module):

@@ -6,8 +6,9 @@ from torch.nn.parallel import DistributedDataParallel
 from toy_model import ToyBackbone, random_batch, toy_algorithm
 
 from openselfsup import distributed
-from openselfsup.models.algorithms import CA2CL, SimCLR
-from openselfsup.models.necks import NonLinearNeck
+from openselfsup.models.algorithms.ca2cl import CA2CL
+from openselfsup.models.algorithms.simclr import SimCLR
+from openselfsup.models.necks.projection import NonLinearNeck
 
 ROWS = 4  # of a rank; fewer than the clusters below
 ROBUST = dict(cluster=dict(detach_centroids=True, empty='mask'),

@@ -61,6 +61,8 @@ class WeightAdversary(nn.Module):
         UserError: the encoder has no such parameter, or a setting is impossible.
     """
 
+    filled_in = ('encoder',)  # by the method, not by a config
+
     def __init__(self, encoder: nn.Module, target: str = 'backbone.conv1.weight',
                  epsilon: Positive = 1.0, relative: bool = False, norm: Literal[NORMS] = 'l2',
                  bn: Literal[BN] = 'shared', detach_anchor: bool = False,
