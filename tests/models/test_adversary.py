@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from methods import toy
 from torch import nn
 from toy_model import random_batch, train_step
-from toy_parts import ROBUST, toy
 
 from openselfsup.errors import UserError
 from openselfsup.training.preprocessor import Preprocessor
@@ -221,7 +221,8 @@ def batch(seed):
 @pytest.mark.parametrize('value', [torch.inf, torch.nan])
 @pytest.mark.parametrize('amp', ['off', 'bf16', 'fp16'])
 def test_a_step_without_a_finite_attack_is_left_out(amp, value):
-    algorithm = toy('CA2CL', norm=nn.BatchNorm2d(16), **ROBUST | dict(adversary={}))
+    algorithm = toy('CA2CL', norm=nn.BatchNorm2d(16), adversary={},
+                    cluster=dict(detach_centroids=True, empty='mask'))
     step = TrainStep(algorithm, Preprocessor([0.5] * 3, [0.25] * 3),
                      torch.optim.SGD(algorithm.parameters(), lr=0.1), amp)
     scale = step.scaler.get_scale()

@@ -1,22 +1,20 @@
-"""What holds for every method, and what only some of them do."""
+"""What only some methods do."""
 
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._subclasses import FakeTensorMode
-from toy_model import random_batch, toy_algorithm, train_step
+from methods import METHODS, toy
+from toy_model import random_batch, train_step
 
 from openselfsup.errors import UserError
 from openselfsup.models.algorithms.densecl import DenseCL, closest
 from openselfsup.models.algorithms.moco import MoCo
 from openselfsup.models.algorithms.plm import PLM
-from openselfsup.models.norm import SplitBN
 from openselfsup.registry import ALGORITHMS
 from openselfsup.views.overlap import match_cells
 
-METHODS = ('MoCo', 'DenseCL', 'PLM')
+WITH_QUEUE = [name for name, row in METHODS.items() if 'queue_len' in row]
 
 
 @pytest.mark.parametrize('name, cls', [('MoCo', MoCo), ('MOCO', MoCo), ('DenseCL', DenseCL),
@@ -39,63 +37,22 @@ def test_builds_from_a_config():
         'encoder_q', 'encoder_k', 'queue', 'queue_dense'}
 
 
-@pytest.mark.parametrize('name', METHODS)
-def test_monitors_are_plain_numbers_and_losses_are_not(name):
-    algorithm, (views, maps) = toy_algorithm(name), random_batch(4)
+@pytest.mark.parametrize('name', WITH_QUEUE)
+def test_queues_fill_and_tell_queries_apart(name):
+    algorithm, (views, maps) = toy(name), random_batch(4)
     algorithm(views, maps)
     outputs = algorithm(views, maps)
-    for key, value in outputs.items():
-        assert value.shape == () and value.dtype == torch.float32
-        assert value.requires_grad == key.startswith('loss'), key
-    assert outputs['queue_filled'] == 4 / 64
-    assert 0 < outputs['feature_std'] < 1.1 and 0 <= outputs['acc_contrast'] <= 1
-    assert algorithm.features.shape == (4, 16) and not algorithm.features.requires_grad
+    assert outputs['queue_filled'] == 4 / 64 and 0 <= outputs['acc_contrast'] <= 1
 
 
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', WITH_QUEUE)
 def test_any_batch_size_and_a_queue_shorter_than_the_batch(name):
-    algorithm = toy_algorithm(name, queue_len=5)
+    algorithm = toy(name, queue_len=5)
     for rows in (3, 7, 1, 11):
         views, maps = random_batch(rows, seed=rows)
         outputs, _ = train_step(algorithm, views, maps)
         assert all(value.isfinite() for value in outputs.values())
     assert algorithm.queue.pointer == (3 + 7 + 1 + 11) % 5
-
-
-@pytest.mark.parametrize('name', METHODS)
-def test_losses_stay_in_float32_under_autocast(name):
-    views, maps = random_batch(8)
-    exact, half = toy_algorithm(name), toy_algorithm(name)
-    half.load_state_dict(exact.state_dict())
-    expected, gradients = train_step(exact, views, maps)
-    with torch.autocast('cpu', torch.bfloat16):
-        outputs, half_gradients = train_step(half, views, maps)
-    for key, value in outputs.items():
-        assert value.dtype == torch.float32
-        if key.startswith('loss'):
-            torch.testing.assert_close(value, expected[key], rtol=0.03, atol=0)
-    for key, gradient in half_gradients.items():
-        assert (gradient - gradients[key]).norm() < 0.15 * gradients[key].norm() + 1e-4, key
-    assert half.queue.vectors.dtype == torch.float32
-
-
-@pytest.mark.parametrize('name, arguments', [
-    ('MoCo', {}), ('DenseCL', {}), ('PLM', {}), ('PLM', dict(attention=True)),
-    ('PLM', dict(dense_reduction='weighted_mean', loss_lambda=1.)), ('PLM', dict(loss_lambda=0.)),
-    ('PLM', dict(norm=SplitBN(16, 2)))])
-def test_nothing_waits_for_the_device(name, arguments, monkeypatch):
-    """Fake tensors have no values: fetching one, or indexing by a mask, would raise."""
-    # Only a CPU, which nothing keeps waiting, leaves rows of weight 0 out.
-    monkeypatch.setattr(sys.modules['openselfsup.models.losses.info_nce'],
-                        '_can_leave_rows_out', lambda query: False)
-    (views, maps), mode = random_batch(4), FakeTensorMode()
-    algorithm = toy_algorithm(name, **arguments)
-    for module in algorithm.modules():
-        for table in (module._parameters, module._buffers):
-            table.update({key: mode.from_tensor(value) for key, value in table.items()
-                          if value is not None})
-    with mode:
-        train_step(algorithm, [mode.from_tensor(view) for view in views], mode.from_tensor(maps))
 
 
 LAMBDAS = [dict(loss_lambda=value, linear=linear) for value in (0., 0.5, 1.)
@@ -107,7 +64,7 @@ LAMBDAS = [dict(loss_lambda=value, linear=linear) for value in (0., 0.5, 1.)
                          + [('PLM', dict(loss_lambda=value, attention=True)) for value in (0., 1.)]
                          + [('DenseCL', dict(loss_lambda=value)) for value in (0., 0.5, 1.)])
 def test_every_parameter_has_a_gradient_whatever_lambda(name, arguments):
-    algorithm, (views, maps) = toy_algorithm(name, **arguments), random_batch(4)
+    algorithm, (views, maps) = toy(name, **arguments), random_batch(4)
     outputs, gradients = train_step(algorithm, views, maps)
     assert gradients.keys() == {'encoder_q.' + key
                                 for key, _ in algorithm.encoder_q.named_parameters()}
@@ -122,7 +79,7 @@ def test_every_parameter_has_a_gradient_whatever_lambda(name, arguments):
 
 
 def test_lambda_zero_is_moco():
-    (views, maps), plm, moco = random_batch(4), toy_algorithm('PLM', loss_lambda=0.), toy_algorithm(
+    (views, maps), plm, moco = random_batch(4)('PLM', loss_lambda=0.)(
         'MoCo')
     state = moco.state_dict()
     moco.load_state_dict({key: value for key, value in plm.state_dict().items() if key in state})
@@ -132,7 +89,7 @@ def test_lambda_zero_is_moco():
 
 
 def test_plm_monitors_say_how_much_overlaps():
-    algorithm, (views, maps) = toy_algorithm('PLM'), random_batch(5)
+    algorithm, (views, maps) = toy('PLM'), random_batch(5)
     outputs = algorithm(views, maps)
     matching = match_cells(maps[:, 0], maps[:, 1], 7)
     weights = torch.cat([matching.weight_q, matching.weight_k])
@@ -142,7 +99,7 @@ def test_plm_monitors_say_how_much_overlaps():
 
 
 def test_plm_at_identical_views_matches_each_cell_with_itself():
-    (views, maps), algorithm = random_batch(4), toy_algorithm('PLM', linear=False, loss_lambda=1.)
+    (views, maps), algorithm = random_batch(4)('PLM', linear=False, loss_lambda=1.)
     views[1], maps[:, 1] = views[0], maps[:, 0]
     outputs = algorithm(views, maps)
     assert outputs['mean_coverage'] == pytest.approx(1, abs=1e-5)
@@ -150,8 +107,8 @@ def test_plm_at_identical_views_matches_each_cell_with_itself():
 
 
 def test_plm_weighted_mean_divides_by_the_weights():
-    (views, maps), mean = random_batch(4), toy_algorithm('PLM', loss_lambda=1.)
-    weighted = toy_algorithm('PLM', loss_lambda=1., dense_reduction='weighted_mean')
+    (views, maps), mean = random_batch(4)('PLM', loss_lambda=1.)
+    weighted = toy('PLM', loss_lambda=1., dense_reduction='weighted_mean')
     weighted.load_state_dict(mean.state_dict())
     first, second = mean(views, maps), weighted(views, maps)
     torch.testing.assert_close(second['loss_contra_dense'] * first['mean_coverage'],
@@ -159,7 +116,7 @@ def test_plm_weighted_mean_divides_by_the_weights():
 
 
 def test_plm_views_that_share_nothing_contribute_nothing():
-    (views, maps), algorithm = random_batch(2), toy_algorithm('PLM', loss_lambda=1.)
+    (views, maps), algorithm = random_batch(2)('PLM', loss_lambda=1.)
     maps[:, :, :, :2] = torch.eye(2) / 4
     maps[:, 0, :, 2], maps[:, 1, :, 2] = 0, 0.5
     for reduction in ('mean', 'weighted_mean'):
@@ -170,7 +127,7 @@ def test_plm_views_that_share_nothing_contribute_nothing():
 
 
 def test_plm_without_geometry_is_refused():
-    algorithm, (views, _) = toy_algorithm('PLM'), random_batch(2)
+    algorithm, (views, _) = toy('PLM'), random_batch(2)
     assert PLM.needs_geometry and not DenseCL.needs_geometry
     with pytest.raises(UserError, match='view_to_tile'):
         algorithm(views, None)
@@ -181,7 +138,7 @@ def test_plm_without_geometry_is_refused():
     (dict(dense_reduction='sum'), 'model.dense_reduction.*mean, weighted_mean')])
 def test_plm_impossible_settings(arguments, words):
     with pytest.raises(UserError, match=words):
-        toy_algorithm('PLM', **arguments)
+        toy('PLM', **arguments)
 
 
 def test_densecl_pairs_cells_by_cosine_similarity():

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_model import maps_of_boxes, toy_algorithm, train_step
+from methods import toy
+from toy_model import maps_of_boxes, train_step
 
 GOLDEN = Path(__file__).parents[1] / 'data/golden'
 CASES = {'plm_step_linear_lambda0.5': ('PLM', {}),
@@ -42,7 +43,7 @@ def assert_close(ours, golden, what):
 def test_losses_gradients_and_final_state_are_the_published_ones(case):
     name, arguments = CASES[case]
     golden = np.load(GOLDEN / f'{case}.npz')
-    algorithm = toy_algorithm(name, **arguments)
+    algorithm = toy(name, **arguments)
     loaded = algorithm.load_state_dict(golden_part(golden, 'state/'), strict=False)
     assert not loaded.unexpected_keys
     assert all(key.endswith('filled') for key in loaded.missing_keys)  # not published

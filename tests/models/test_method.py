@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from methods import toy
 from torch import nn
-from toy_model import ToyBackbone, toy_algorithm
+from toy_model import ToyBackbone
 
 from openselfsup.errors import UserError
 from openselfsup.models.method import BaseMethod, check_method
@@ -17,7 +18,7 @@ class Smallest(BaseMethod):
 
 def test_a_base_method_with_a_backbone_is_a_method():
     check_method(Smallest())
-    check_method(toy_algorithm('MoCo'))
+    check_method(toy('MoCo'))
 
 
 def test_what_a_class_lacks_is_named():

@@ -2,16 +2,20 @@ import copy
 
 import pytest
 import torch
+from methods import METHODS, toy
 from torch import nn
-from toy_model import ToyBackbone, random_batch, toy_algorithm, train_step
+from toy_model import ToyBackbone, random_batch, train_step
 
 from openselfsup.errors import UserError
 from openselfsup.models.algorithms.moco import MoCo
+from openselfsup.models.algorithms.momentum import MomentumContrast
 from openselfsup.models.backbones.resnet import ResNet
 from openselfsup.models.necks.projection import NonLinearNeck
 from openselfsup.models.norm import SplitBN
+from openselfsup.registry import ALGORITHMS
 
-METHODS = ('MoCo', 'DenseCL', 'PLM')
+WITH_KEYS = [name for name, row in METHODS.items()
+             if issubclass(ALGORITHMS.get(row['type']), MomentumContrast)]
 
 
 def state_of(algorithm):
@@ -19,14 +23,14 @@ def state_of(algorithm):
 
 
 def test_the_key_encoder_starts_equal_and_needs_no_gradient():
-    algorithm = toy_algorithm('PLM')
+    algorithm = toy('PLM')
     for q, k in zip(algorithm.encoder_q.parameters(), algorithm.encoder_k.parameters()):
         assert torch.equal(q, k) and q is not k and q.requires_grad and not k.requires_grad
 
 
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', WITH_KEYS)
 def test_keys_move_towards_queries_before_they_are_encoded(name):
-    algorithm, (views, maps) = toy_algorithm(name), random_batch(4)
+    algorithm, (views, maps) = toy(name), random_batch(4)
     with torch.no_grad():
         for parameter in algorithm.encoder_q.parameters():
             parameter.add_(torch.randn_like(parameter))
@@ -42,7 +46,7 @@ def test_keys_move_towards_queries_before_they_are_encoded(name):
 
 
 def test_accumulation_can_hold_the_key_encoder():
-    algorithm, (views, _) = toy_algorithm('MoCo'), random_batch(4)
+    algorithm, (views, _) = toy('MoCo'), random_batch(4)
     with torch.no_grad():
         algorithm.backbone.conv1.weight.add_(1)
     before = algorithm.encoder_k['backbone'].conv1.weight.clone()
@@ -52,20 +56,11 @@ def test_accumulation_can_hold_the_key_encoder():
     assert algorithm.queue.filled == 4
 
 
-@pytest.mark.parametrize('name', METHODS)
-def test_evaluation_changes_nothing(name):
-    algorithm, (views, maps) = toy_algorithm(name, norm=SplitBN(16, 2)).eval(), random_batch(4)
-    before = state_of(algorithm)
-    assert algorithm(views, maps)['acc_contrast'].isfinite()
-    for key, value in algorithm.state_dict().items():
-        assert torch.equal(value, before[key]), key
-
-
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', WITH_KEYS)
 def test_shuffled_keys_come_back_in_order(name):
     """Without batch statistics a shuffle may change nothing: not losses, gradients or queues."""
     views, maps = random_batch(6)
-    plain, shuffled = toy_algorithm(name), toy_algorithm(name, shuffle=True)
+    plain, shuffled = toy(name)(name, shuffle=True)
     shuffled.load_state_dict(plain.state_dict())
     for theirs, ours in zip(train_step(plain, views, maps), train_step(shuffled, views, maps)):
         torch.testing.assert_close(ours, theirs)
@@ -74,7 +69,7 @@ def test_shuffled_keys_come_back_in_order(name):
 
 def keys_seen(norm, **arguments):
     """Return in which order the key backbone meets the images 0 to 15."""
-    algorithm, (views, _) = toy_algorithm('MoCo', norm=norm, **arguments), random_batch(16)
+    algorithm, (views, _) = toy('MoCo', norm=norm, **arguments), random_batch(16)
     seen = []
     algorithm.encoder_k['backbone'].register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
     algorithm(views)
@@ -93,11 +88,11 @@ def test_keys_are_really_shuffled_where_it_matters():
 
 def test_a_seed_repeats_the_shuffle():
     def step(seed):
-        algorithm, (views, _) = toy_algorithm('MoCo', norm=SplitBN(16, 4)), random_batch(8)
+        algorithm, (views, _) = toy('MoCo', norm=SplitBN(16, 4)), random_batch(8)
         algorithm.load_state_dict(state)
         torch.manual_seed(seed)
         return algorithm(views)['loss_contra']
-    state = toy_algorithm('MoCo', norm=SplitBN(16, 4)).state_dict()
+    state = toy('MoCo', norm=SplitBN(16, 4)).state_dict()
     assert step(1) == step(1) != step(2)
 
 

@@ -4,6 +4,7 @@ import pytest
 import ranks
 import torch
 import torch.multiprocessing as mp
+from methods import CASES
 
 
 @pytest.fixture(scope='module')
@@ -13,18 +14,31 @@ def found(tmp_path_factory):
     return [torch.load(folder / f'rank{rank}.pt', weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize('case', ranks.CASES)
+@pytest.mark.parametrize('case', CASES)
 def test_losses_gradients_and_state_are_those_of_one_process(found, case):
     steps, state = ranks.two_steps(case, 0, 1)
     for rank in range(2):
         their_steps, their_state = found[rank]['cases'][case]
         for (losses, gradients), (their_losses, their_gradients) in zip(steps, their_steps):
-            torch.testing.assert_close(their_losses, losses, rtol=1e-8, atol=1e-10)
-            torch.testing.assert_close(their_gradients, gradients, rtol=1e-8, atol=1e-10)
-        torch.testing.assert_close(their_state, state, rtol=1e-8, atol=1e-10)
+            torch.testing.assert_close(their_losses, losses, rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(their_gradients, gradients, rtol=1e-7, atol=1e-10)
+        torch.testing.assert_close(their_state, state, rtol=1e-7, atol=1e-10)
 
 
 def test_ranks_share_one_shuffle(found):
     orders = [found[rank]['order'] for rank in range(2)]
     assert sorted(orders[0] + orders[1]) == list(range(2 * ranks.ROWS))
     assert not set(orders[0]) == set(range(ranks.ROWS))  # images changed ranks
+
+
+def test_one_infinite_gradient_makes_all_ranks_skip(found):
+    for rank in range(2):
+        (good, good_size), (bad, bad_size) = found[rank]['skipped']
+        assert good == 0 and good_size > 0
+        assert bad == 1 and bad_size == 0
+    assert found[0]['skipped'] == found[1]['skipped']
+
+
+def test_gradients_cross_between_ranks_once_a_step(found):
+    sent, gradients = found[0]['synchronised']
+    assert sent == gradients > 0

@@ -1,14 +1,8 @@
-"""The toy of the golden steps: a backbone of two convolutions without batch norm."""
+"""The backbone of the toys, and batches for them: two convolutions, no batch norm."""
 
 import numpy as np
 import torch
 from torch import nn
-
-from openselfsup.models.algorithms.densecl import DenseCL
-from openselfsup.models.algorithms.moco import MoCo
-from openselfsup.models.algorithms.plm import PLM
-from openselfsup.models.necks.matching import AttentionMatchingNeck, MatchingNeck
-from openselfsup.models.necks.projection import DenseCLNeck, NonLinearNeck
 
 
 class ToyBackbone(nn.Module):
@@ -24,20 +18,6 @@ class ToyBackbone(nn.Module):
 
     def forward(self, x):
         return [torch.relu(self.conv2(torch.relu(self.norm(self.conv1(x)))))]
-
-
-def toy_algorithm(name, queue_len=64, attention=False, linear=True, norm=None, **arguments):
-    """Build 'MoCo', 'DenseCL' or 'PLM' at the size of the golden steps."""
-    shared = dict(backbone=ToyBackbone(norm), queue_len=queue_len, feat_dim=16, momentum=0.99,
-                  temperature=0.2)
-    if name == 'MoCo':
-        return MoCo(neck=NonLinearNeck(24, 24, 16), **shared, **arguments)
-    shared['neck'] = DenseCLNeck(24, 24, 16)
-    arguments = {'loss_lambda': 0.5, **arguments}
-    if name == 'DenseCL':
-        return DenseCL(**shared, **arguments)
-    matching = AttentionMatchingNeck(16, 8) if attention else MatchingNeck(16, linear)
-    return PLM(matching_neck=matching, **shared, **arguments)
 
 
 def maps_of_boxes(boxes):

@@ -1,0 +1,93 @@
+"""Every method at toy size: the one table that the tests of all methods run over.
+
+A method is one row of METHODS; one that is registered and not in it fails
+test_every_method.py. What holds for all of them is tested there (among it precision and resuming),
+in test_two_ranks.py and in tests/test_no_synchronisation.py, for every row and for the options in
+CASES that change what is computed.
+"""
+
+from toy_model import ToyBackbone
+
+from openselfsup.registry import ALGORITHMS, BACKBONES
+
+BACKBONES.register_module(module=ToyBackbone, force=True)
+
+POOLED = dict(type='NonLinearNeck', in_channels=24, hid_channels=24, out_channels=16)
+DENSE = dict(type='DenseCLNeck', in_channels=24, hid_channels=24, out_channels=16)
+QUEUE = dict(queue_len=64, feat_dim=16, momentum=0.99)
+GROUP = dict(type='GroupNeck', in_channels=24, out_channels=16)
+# More clusters than a rank of two has tiles.
+CLUSTER, ATTACK = dict(type='ClusterHead', clusters=6), dict(type='WeightAdversary')
+CLUSTERS = dict(group_neck=GROUP, cluster=CLUSTER)
+
+METHODS = {
+    'MoCo': dict(type='MoCo', neck=POOLED, **QUEUE),
+    'DenseCL': dict(type='DenseCL', neck=DENSE, loss_lambda=0.5, **QUEUE),
+    'PLM': dict(type='PLM', neck=DENSE, loss_lambda=0.5, **QUEUE,
+                matching_neck=dict(type='MatchingNeck', channels=16)),
+    'SimCLR': dict(type='SimCLR', neck=POOLED),
+    'CA2CL': dict(type='CA2CL', neck=POOLED, **CLUSTERS, adversary=ATTACK),
+}
+
+
+def with_options(name: str, **options) -> dict:
+    """Return the row of a method with other options; a dict of options joins the one there."""
+    row = dict(METHODS[name])
+    for key, value in options.items():
+        joins = isinstance(value, dict) and 'type' not in value
+        row[key] = {**row.get(key, {}), **value} if joins else value
+    return row
+
+
+ATTENTION = dict(matching_neck=dict(type='AttentionMatchingNeck', channels=16, mid_channels=8))
+NOT_LINEAR = dict(matching_neck=dict(linear=False))
+CASES = METHODS | {
+    'MoCo, shuffled': with_options('MoCo', shuffle=True),
+    'MoCo, the queue wraps': with_options('MoCo', queue_len=12),
+    'DenseCL, shuffled': with_options('DenseCL', shuffle=True),
+    'DenseCL, lambda 0': with_options('DenseCL', loss_lambda=0.),
+    'PLM, shuffled': with_options('PLM', shuffle=True),
+    'PLM, weighted mean': with_options('PLM', dense_reduction='weighted_mean', loss_lambda=0.75),
+    'PLM, attention, weighted mean': with_options(
+        'PLM', **ATTENTION, dense_reduction='weighted_mean', loss_lambda=1.),
+    'PLM, lambda 0': with_options('PLM', loss_lambda=0.),
+    'PLM, lambda 1': with_options('PLM', loss_lambda=1.),
+    'PLM, not linear': with_options('PLM', **NOT_LINEAR),
+    'PLM, not linear, lambda 0': with_options('PLM', **NOT_LINEAR, loss_lambda=0.),
+    'SimCLR, adversary': with_options('SimCLR', adversary=ATTACK),
+    'CA2CL, robust': with_options(
+        'CA2CL', cluster=dict(detach_centroids=True, empty='mask'),
+        adversary=dict(epsilon=0.1, relative=True, bn='frozen')),
+    'CA2CL, every option': with_options(
+        'CA2CL', cluster=dict(mutual_information=True, empty='resplit', init='kmeans++'),
+        adversary=dict(norm='linf', epsilon=0.01, detach_anchor=True,
+                       target='backbone.conv2.weight')),
+    'MoCo, clusters': with_options('MoCo', **CLUSTERS),
+    'MoCo, adversary': with_options('MoCo', adversary=ATTACK),
+    'MoCo, both, shuffled': with_options('MoCo', **CLUSTERS, adversary=ATTACK, shuffle=True),
+    'PLM, clusters': with_options('PLM', **CLUSTERS),
+    'PLM, adversary': with_options('PLM', adversary=ATTACK),
+    'PLM, both': with_options('PLM', group_neck=GROUP, adversary=ATTACK,
+                              cluster=dict(CLUSTER, mutual_information=True)),
+}
+
+
+def build(row: dict, norm=None):
+    """Build a method from its row, its backbone with a norm layer if one is given."""
+    backbone = dict(type='ToyBackbone') if norm is None else dict(type='ToyBackbone', norm=norm)
+    return ALGORITHMS.build(dict(backbone=backbone, **row))
+
+
+def toy(name: str, norm=None, cluster=None, adversary=None, clusters=6, attention=False,
+        linear=True, **arguments):
+    """Build a method with the parts that are given as dicts of their settings, and no others."""
+    row = {key: value for key, value in METHODS[name].items()
+           if key not in ('group_neck', 'cluster', 'adversary')}
+    if cluster is not None:
+        row |= dict(group_neck=GROUP, cluster=dict(CLUSTER, clusters=clusters, **cluster))
+    if adversary is not None:
+        row['adversary'] = dict(ATTACK, **adversary)
+    if name == 'PLM':
+        row |= ATTENTION if attention else dict(matching_neck=dict(row['matching_neck'],
+                                                                   linear=linear))
+    return build(row | arguments, norm)

@@ -1,0 +1,155 @@
+"""What holds for every method, whatever it computes."""
+
+import sys
+
+import pytest
+import torch
+from methods import CASES, METHODS, build
+from torch._subclasses import FakeTensorMode
+from toy_model import random_batch, train_step
+
+from openselfsup.checkpoints import backbone_state_dict, describe_backbone, load, save
+from openselfsup.errors import UserError
+from openselfsup.models.method import check_method
+from openselfsup.models.norm import SplitBN
+from openselfsup.models.parts import total_loss
+from openselfsup.registry import ALGORITHMS
+
+ROWS = 8
+
+
+def test_every_registered_method_has_a_row():
+    registered = {ALGORITHMS.get(name) for name in ALGORITHMS.names()
+                  if ALGORITHMS.get(name).__module__.startswith('openselfsup.')}
+    assert registered == {ALGORITHMS.get(row['type']) for row in METHODS.values()}, (
+        'tests/models/methods.py needs one row for each method')
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_it_has_what_training_asks_for(name):
+    method = build(METHODS[name])
+    check_method(method)
+    assert method.features is None and method.backbone.out_channels == [24]
+    views, maps = random_batch(ROWS)
+    if method.needs_geometry:
+        with pytest.raises(UserError, match='view_to_tile'):
+            method(views, None)
+    else:
+        assert method(views, None).keys() == method(views, maps).keys()
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_monitors_are_plain_numbers_and_losses_are_not(name):
+    method, (views, maps) = build(METHODS[name]), random_batch(ROWS)
+    outputs = method(views, maps)
+    assert any(key.startswith('loss') for key in outputs)
+    for key, value in outputs.items():
+        assert value.shape == () and value.dtype == torch.float32 and value.isfinite(), key
+        assert value.requires_grad == key.startswith('loss'), key
+    assert 0 < outputs['feature_std'] < 1.1
+    if method.features is not None:
+        assert method.features.shape == (ROWS, 16) and not method.features.requires_grad
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_every_parameter_that_is_trained_has_a_gradient(name):
+    method, (views, maps) = build(METHODS[name]), random_batch(ROWS)
+    _, gradients = train_step(method, views, maps)
+    assert gradients.keys() == {key for key, value in method.named_parameters()
+                                if value.requires_grad}
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_losses_stay_in_float32_under_autocast(name):
+    torch.manual_seed(2)
+    views, maps = random_batch(ROWS)
+    tiles = 3 * torch.randn(ROWS, 3, 1, 1)  # tiles that differ, so that a gradient is no noise
+    views = [view + tiles for view in views]
+    exact, half = build(METHODS[name]), build(METHODS[name])
+    half.load_state_dict(exact.state_dict())
+    expected, gradients = train_step(exact, views, maps)
+    with torch.autocast('cpu', torch.bfloat16):
+        outputs, half_gradients = train_step(half, views, maps)
+    for key, value in outputs.items():
+        assert value.dtype == torch.float32
+        if key.startswith('loss'):
+            torch.testing.assert_close(value, expected[key], rtol=0.03, atol=0)
+    ours, theirs = (torch.cat([gradient.flatten() for gradient in found.values()])
+                    for found in (half_gradients, gradients))
+    assert (ours - theirs).norm() < 0.1 * theirs.norm()
+    assert not any(value.dtype == torch.bfloat16 for value in half.state_dict().values())
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_nothing_waits_for_the_device(case, monkeypatch):
+    """Fake tensors have no values: fetching one, or indexing by a mask, would raise."""
+    # Only a CPU, which nothing keeps waiting, leaves rows of weight 0 out.
+    monkeypatch.setattr(sys.modules['openselfsup.models.losses.info_nce'],
+                        '_can_leave_rows_out', lambda query: False)
+    (views, maps), mode = random_batch(ROWS), FakeTensorMode()
+    method = build(CASES[case])
+    for module in method.modules():
+        for table in (module._parameters, module._buffers):
+            table.update({key: mode.from_tensor(value) for key, value in table.items()
+                          if value is not None})
+    with mode:
+        train_step(method, [mode.from_tensor(view) for view in views], mode.from_tensor(maps))
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_evaluation_changes_nothing(name):
+    method, (views, maps) = build(METHODS[name], SplitBN(16, 2)).eval(), random_batch(ROWS)
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    with torch.no_grad():
+        assert all(value.isfinite() for value in method(views, maps).values())
+    for key, value in method.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def steps(method, optimizer, numbers):
+    """Take the steps of these numbers, each seeded as a run seeds it; return the last outputs."""
+    for number in numbers:
+        views, maps = random_batch(ROWS, seed=number)
+        torch.manual_seed(100 + number)
+        optimizer.zero_grad()
+        outputs = method(views, maps)
+        total_loss(outputs).backward()
+        optimizer.step()
+    return outputs
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_a_checkpoint_holds_all_that_the_next_step_needs(case, tmp_path):
+    def start(seed):
+        torch.manual_seed(seed)
+        method = build(CASES[case], SplitBN(16, 2))
+        trained = [p for p in method.parameters() if p.requires_grad]
+        return method, torch.optim.SGD(trained, lr=0.1, momentum=0.9)
+
+    through, optimizer = start(0)
+    steps(through, optimizer, [0, 1])
+    save(dict(state_dict=through.state_dict(), optimizer=optimizer.state_dict()),
+         tmp_path / 'step2.pth')
+    resumed, its_optimizer = start(1)
+    found = load(tmp_path / 'step2.pth')
+    resumed.load_state_dict(found['state_dict'])
+    its_optimizer.load_state_dict(found['optimizer'])
+    ours, theirs = (steps(*run, [2, 3]) for run in ((through, optimizer),
+                                                    (resumed, its_optimizer)))
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        assert value.equal(theirs[key]), key
+    for key, value in through.state_dict().items():
+        assert value.equal(resumed.state_dict()[key]), key
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_its_checkpoint_says_where_the_backbone_is(name):
+    method = build(METHODS[name])
+    cfg = dict(model=dict(METHODS[name], backbone=dict(type='ToyBackbone')))
+    record = describe_backbone(method, cfg)
+    assert (record['config'], record['out_channels']) == (dict(type='ToyBackbone'), [24])
+    state, _ = backbone_state_dict(dict(state_dict=method.state_dict(),
+                                        meta=dict(backbone=record)))
+    own = method.backbone.state_dict()
+    assert state.keys() == own.keys() and all(own[key].equal(state[key]) for key in own)
