@@ -113,3 +113,12 @@ def test_the_readme_lists_every_command_with_its_published_path():
     assert listed.keys() == COMMANDS.keys()
     for name, path in listed.items():
         assert (REPO / path).read_text().endswith(f"    command('{name}')\n")
+
+
+def test_the_readme_has_a_row_for_every_method():
+    from openselfsup.registry import ALGORITHMS
+    methods = {ALGORITHMS.get(name) for name in ALGORITHMS.names()}
+    text = (REPO / 'README.md').read_text()
+    for cls in methods:
+        if cls.__module__.startswith('openselfsup.'):
+            assert re.search(rf'^\| {cls.__name__}\b.*`configs/', text, re.M), cls.__name__
