@@ -40,7 +40,7 @@ def load_backbone(path: str | Path, depth: int | None = None,
     """
     checkpoint = load(path)
     record = backbone_record(checkpoint, str(path))
-    state, _ = backbone_state_dict(checkpoint)
+    state, _ = backbone_state_dict(checkpoint, str(path))
     stages = {} if out_indices is None else dict(out_indices=tuple(out_indices))
     if record is not None and record.config is not None and not record.is_resnet:
         if depth is not None:

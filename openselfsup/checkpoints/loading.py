@@ -67,7 +67,8 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
             everything matched and that was not allowed, or weights are NaN or infinite.
     """
     source = '' if isinstance(weights, Mapping) else str(weights)
-    state, kind = backbone_state_dict(weights if isinstance(weights, Mapping) else load(weights))
+    state, kind = backbone_state_dict(
+        weights if isinstance(weights, Mapping) else load(weights), source or None)
     own = module.state_dict()
     expected = [name for name in own if name in state or not _is_batch_count(name)]
     matching = {name: state[name] for name in expected

@@ -96,7 +96,8 @@ def detect(checkpoint: Mapping[str, Any]) -> str:
     return _locate(checkpoint, weights_of(checkpoint))[0]
 
 
-def backbone_state_dict(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+def backbone_state_dict(checkpoint: Mapping[str, Any],
+                        where: str | None = None) -> tuple[dict[str, Tensor], str]:
     """Return the backbone of a checkpoint under torchvision's names, and its kind.
 
     Of an encoder pair it is the query encoder's. A classifier ``fc`` is left out. Where the
@@ -104,12 +105,16 @@ def backbone_state_dict(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor
 
     Args:
         checkpoint: what a file of any known kind holds.
+        where: path of the file, for messages.
 
     Raises:
         UserError: no known naming scheme; what was found is said.
     """
-    state = weights_of(checkpoint)
-    kind, prefix = _locate(checkpoint, state)
+    try:
+        state = weights_of(checkpoint)
+        kind, prefix = _locate(checkpoint, state)
+    except UserError as error:
+        raise UserError(error.what, where=where, expected=error.expected) from None
     recorded = recorded_prefix(checkpoint) is not None
     found = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
     if kind == DETECTRON2:

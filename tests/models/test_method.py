@@ -41,5 +41,6 @@ def test_a_base_method_remembers_what_it_hears():
 def test_a_base_method_starts_from_weights(tmp_path):
     weights = {f'backbone.{name}': value + 1 for name, value in ToyBackbone().state_dict().items()}
     torch.save(weights, tmp_path / 'weights.pth')
-    with pytest.raises(UserError, match='no ResNet weights'):  # which no file of others says
+    # A file of others does not say where the backbone is, and these are no names of a ResNet.
+    with pytest.raises(UserError, match='weights.pth: no ResNet weights'):
         Smallest().load_backbone(str(tmp_path / 'weights.pth'))

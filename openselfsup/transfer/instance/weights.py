@@ -57,7 +57,7 @@ def resnet_state_dict(checkpoint: dict[str, Any], where: str) -> tuple[dict[str,
     Raises:
         UserError: the checkpoint says that its backbone is no ResNet, or it has none.
     """
-    state, kind = backbone_state_dict(checkpoint)
+    state, kind = backbone_state_dict(checkpoint, where)
     if 'layer1.0.conv1.weight' not in state:
         record = backbone_record(checkpoint, where)
         name = record.config['type'] if record and record.config else 'another network'
