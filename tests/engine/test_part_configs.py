@@ -38,7 +38,7 @@ def first_of_each_shape():
     seen = set()
     for name in CONFIGS:
         cfg = load_config(REPO / f'configs/{name}.py')
-        found = shape(cfg.model), isinstance(cfg.dataset.recipe, dict)
+        found = shape(cfg.model), 'size' in cfg.dataset.recipe
         marks = pytest.mark.slow if found in seen else ()
         seen.add(found)
         yield pytest.param(name, marks=marks)
@@ -48,8 +48,7 @@ def small(name):
     """Return the options that make a config's step a matter of a second."""
     cfg = load_config(REPO / f'configs/{name}.py')
     recipe = cfg.dataset.recipe
-    keys = [''] if 'size' in recipe else [f'.{key}' for key in (
-        recipe if isinstance(recipe, dict) else range(len(recipe)))]
+    keys = [''] if 'size' in recipe else [f'.{key}' for key in recipe]
     has_queue = 'queue_len' in inspect.signature(ALGORITHMS.get(cfg.model.type)).parameters
     return [f'dataset.recipe{key}.size=32' for key in keys] + (MODEL if has_queue else [])
 
