@@ -60,7 +60,7 @@ def test_accumulation_can_hold_the_key_encoder():
 def test_shuffled_keys_come_back_in_order(name):
     """Without batch statistics a shuffle may change nothing: not losses, gradients or queues."""
     views, maps = random_batch(6)
-    plain, shuffled = toy(name)(name, shuffle=True)
+    plain, shuffled = toy(name), toy(name, shuffle=True)
     shuffled.load_state_dict(plain.state_dict())
     for theirs, ours in zip(train_step(plain, views, maps), train_step(shuffled, views, maps)):
         torch.testing.assert_close(ours, theirs)
