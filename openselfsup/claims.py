@@ -18,10 +18,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from .claim_records import FIELDS, about_us, describe, start_of
 from .errors import UserError
 
+fcntl: ModuleType | None
 try:
     import fcntl
 except ImportError:  # Windows: the file alone is the claim
@@ -148,7 +150,8 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _take(path: Path, us: dict) -> Claim:
     """Take a claim, waiting only while it is not known whether its holder lives."""
-    began, first, waiting = time.monotonic(), {}, None
+    began, waiting = time.monotonic(), None
+    first: dict[str | None, int] = {}  # by token: the beat that we saw first
     while True:
         claim, fate, holder, beat = _attempt(path, us)
         if claim:
@@ -166,6 +169,7 @@ def _take(path: Path, us: dict) -> Claim:
 
 def _attempt(path: Path, us: dict) -> tuple[Claim | None, str, dict, int]:
     """Try once; return the claim or None, and what is known of the holder: fate, record, beat."""
+    file: int | None  # None while it is another's to close
     file, created = _open(path)
     try:
         lock, holder, beat = _lock(file), _read(file), os.fstat(file).st_mtime_ns

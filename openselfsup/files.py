@@ -8,10 +8,12 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 from .errors import UserError
 
+fcntl: ModuleType | None
 try:
     import fcntl
 except ImportError:  # Windows, where a file that is open cannot be removed anyway
@@ -212,9 +214,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    while error and not isinstance(error, OSError):
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
         error = error.__context__
-    return error
+    return None
 
 
 def reason(error: OSError) -> str:
@@ -222,7 +226,7 @@ def reason(error: OSError) -> str:
     reasons = {errno.ENOSPC: 'the disk is full', errno.EDQUOT: 'the disk quota is used up',
                errno.EEXIST: 'part of its path is a file, not a folder',
                errno.ENOTDIR: 'part of its path is a file, not a folder'}
-    return reasons.get(error.errno) or error.strerror or str(error)
+    return reasons.get(error.errno or 0) or error.strerror or str(error)
 
 
 class NotWritten(UserError):

@@ -85,6 +85,7 @@ def known_config(record: BackboneRecord, where: str) -> dict[str, Any]:
         UserError: its class is not registered; what to import is said.
     """
     config = record.config_for_use()
+    assert config is not None, 'asked of a record that has one'
     try:
         BACKBONES.get(config['type'])
     except UserError:

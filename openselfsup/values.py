@@ -9,13 +9,14 @@ import inspect
 import math
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 #: Precisions of a forward pass: bf16 where the device computes in it, bf16, fp16, or float32.
-AMP = ('auto', 'bf16', 'fp16', 'off')
+Amp = Literal['auto', 'bf16', 'fp16', 'off']
+AMP = get_args(Amp)
 
 _UNIONS = (Union, types.UnionType)
 _NOT_LISTS = (str, bytes, Mapping)
@@ -66,7 +67,7 @@ class Filled:
 
     def holds(self, value: Any) -> bool:
         """Return whether there is anything in it."""
-        return not isinstance(value, Iterable) or len(value) > 0
+        return not isinstance(value, Sized) or len(value) > 0
 
     text = ', not empty'
 

@@ -105,7 +105,7 @@ def backbone_record(checkpoint: Mapping[str, Any], where: str) -> BackboneRecord
     Raises:
         UserError: the record, or the config of ours, cannot be understood.
     """
-    meta = checkpoint.get('meta')
+    meta: Any = checkpoint.get('meta')
     if recorded_prefix(checkpoint) is None:
         return _from_config(meta, where) if _is_ours(checkpoint, meta) else None
     found = meta['backbone']

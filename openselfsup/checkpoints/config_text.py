@@ -11,17 +11,23 @@ def read_config_text(text: str) -> dict[str, Any]:
         ValueError: it is another text.
     """
     try:
-        return {line.targets[0].id: _value(line.value) for line in ast.parse(text).body}
-    except (SyntaxError, AttributeError, TypeError, RecursionError, MemoryError) as error:
+        return dict(_field(line) for line in ast.parse(text).body)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f'not as we write one ({error})') from None
 
 
+def _field(line: ast.stmt) -> tuple[str, Any]:
+    if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+        return line.targets[0].id, _value(line.value)
+    raise ValueError(f'not as we write one (line {line.lineno} sets no field)')
+
+
 def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and node.func.id == 'dict' and not node.args:
+    if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict'
+            and not node.args):
         return {word.arg: _value(word.value) for word in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {ast.literal_eval(key): _value(item)
-                for key, item in zip(node.keys, node.values)}
+    if isinstance(node, ast.Dict) and None not in node.keys:  # None: a ** in the braces
+        return {_value(key): _value(item) for key, item in zip(node.keys, node.values) if key}
     if isinstance(node, ast.List):
         return [_value(item) for item in node.elts]
     if isinstance(node, ast.Tuple):

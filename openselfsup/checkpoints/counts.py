@@ -58,14 +58,14 @@ def table(entries: Iterable[Entry]) -> str:
         counts[0] += entry.size * entry.is_parameter
         counts[1] += entry.size * entry.trainable
         counts[2] += entry.size * (not entry.is_parameter)
-    rows = [(name, *counts) for name, counts in parts.items()]
+    rows = list(parts.items())
     for title, prefix in (('query encoder', 'encoder_q.'), ('key encoder', 'encoder_k.')):
-        if chosen := [row for row in rows if row[0].startswith(prefix)]:
-            rows.append((title, *(sum(row[i] for row in chosen) for i in (1, 2, 3))))
-    rows.append(('total', *(sum(counts[i] for counts in parts.values()) for i in (0, 1, 2))))
-    width = max(len(row[0]) for row in rows)
+        if chosen := [counts for name, counts in parts.items() if name.startswith(prefix)]:
+            rows.append((title, [sum(column) for column in zip(*chosen)]))
+    rows.append(('total', [sum(counts[i] for counts in parts.values()) for i in (0, 1, 2)]))
+    width = max(len(name) for name, _ in rows)
     lines = [f"{'part':<{width}} {'parameters':>14} {'trainable':>14} {'buffers':>14}"]
-    for i, (name, *counts) in enumerate(rows):
+    for i, (name, counts) in enumerate(rows):
         if i == len(parts):
             lines.append('-' * len(lines[0]))
         lines.append(f'{name:<{width}} ' + ' '.join(f'{count:>14,}' for count in counts))

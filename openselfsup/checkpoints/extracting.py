@@ -49,7 +49,7 @@ def extract_backbone(source: Path, out: Path) -> str:
     if out.exists() and out.samefile(source):
         raise UserError('this would replace the checkpoint by its own backbone', where=str(out))
     there = out.exists()
-    content = dict(state_dict=state)
+    content: dict[str, Any] = dict(state_dict=state)
     if record := backbone_record(checkpoint, str(source)):
         content['meta'] = dict(backbone=replace(record, prefix='').as_dict())
     if there and not _holds(out, content):
@@ -57,10 +57,11 @@ def extract_backbone(source: Path, out: Path) -> str:
                         expected='another name, or this file removed')
     save(content, out)
 
-    network = architecture_of(state) or (record and record.config and record.config['type'])
-    names = _torchvision_names(architecture_of(state))
-    lines = [f'{source}: {"our" if kind == OURS else kind} checkpoint, {network or "no ResNet"}']
-    if names:
+    network = architecture_of(state)
+    what = network or (record and record.config and record.config['type']) or 'no ResNet'
+    names = _torchvision_names(network)
+    lines = [f'{source}: {"our" if kind == OURS else kind} checkpoint, {what}']
+    if network and names:
         lines.append(f'{len(names & state.keys())}/{len(names)} tensors of torchvision\'s '
                      f'{network.torchvision_name} (without fc) matched')
         if missing := sorted(names - state.keys()):

@@ -85,11 +85,11 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
                 if theirs and ours and theirs != ours
                 else 'nothing in these weights fits the model' if not matching
                 else 'these weights do not fit the model')
-        expected = ('weights of the whole backbone and nothing else; to take what fits in a run, '
-                    '--cfg-options "model.backbone.init_cfg=dict(type=\'Pretrained\', checkpoint='
-                    f'\'{source or "PATH"}\', allow_partial=True)" in place of --pretrained'
-                    if matching and not report.mismatched else None)
-        raise UserError(f'{what}; {report}', where=source or None, expected=expected)
+        remedy = ('weights of the whole backbone and nothing else; to take what fits in a run, '
+                  '--cfg-options "model.backbone.init_cfg=dict(type=\'Pretrained\', checkpoint='
+                  f'\'{source or "PATH"}\', allow_partial=True)" in place of --pretrained'
+                  if matching and not report.mismatched else None)
+        raise UserError(f'{what}; {report}', where=source or None, expected=remedy)
     refuse_spoilt(matching, source or None)
     module.load_state_dict(matching, strict=False)
     return report

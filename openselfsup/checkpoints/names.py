@@ -205,9 +205,9 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture | None:
     """Tell the network from torchvision-style names and shapes, None if it is no known one."""
     blocks = {tuple(map(int, found.groups())) for name in state
               if (found := re.fullmatch(r'layer([1-4])\.(\d+)\.conv1\.weight', name))}
-    counts = tuple(sum(layer == i for layer, _ in blocks) for i in (1, 2, 3, 4))
+    first, second, third, fourth = (sum(layer == i for layer, _ in blocks) for i in (1, 2, 3, 4))
     bottleneck = 'layer1.0.conv3.weight' in state
-    depth = _DEPTHS.get((bottleneck, counts))
+    depth = _DEPTHS.get((bottleneck, (first, second, third, fourth)))
     if depth is None or 'layer1.0.conv2.weight' not in state:
         return None
     shape = state['layer1.0.conv2.weight'].shape

@@ -12,7 +12,7 @@ dataset.source=dict(_delete_=True, type='PackedTiles', root='packed/nct').
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import UserError, listed
 from ..shipped import is_config
@@ -21,6 +21,8 @@ from .arguments import checked
 
 if TYPE_CHECKING:
     from ..datasets import Source
+
+T = TypeVar('T')
 
 
 def source_of(target: str, labels: bool) -> 'Source':
@@ -32,7 +34,7 @@ def source_of(target: str, labels: bool) -> 'Source':
     return build_source(load_config(target).to_dict()['dataset']['source'])
 
 
-def with_progress(what: str, total: int, work: Callable[[Callable[[int], None]], object]) -> object:
+def with_progress(what: str, total: int, work: Callable[[Callable[[int], None]], T]) -> T:
     """Do ``work`` beneath a bar: it is handed what to call with the number of tiles done."""
     from rich import progress as bars
     from rich.console import Console

@@ -28,6 +28,7 @@ def main(args: argparse.Namespace) -> None:
     from ..visualization.report import write_report
     runs = name_runs(args.runs)
     if len(runs) == 1:
-        print(f'report: {write_report(*runs.values(), args.work_dir)}')
+        run, = runs.values()
+        print(f'report: {write_report(run, args.work_dir)}')
     else:
         print(f'comparison: {write_comparison(runs, args.out)}')

@@ -43,7 +43,8 @@ def read_tile(path: str | Path) -> np.ndarray:
         raise TileError(error.strerror or str(error), where=str(path)) from None
     tile = raw_rgb(data)
     if tile is not None:
-        check_size(*tile.shape[:2], path)
+        height, width, _ = tile.shape
+        check_size(height, width, path)
         return tile
     memory = data.data
     try:
@@ -72,7 +73,7 @@ def _jpeg(data: memoryview, path: str | Path) -> np.ndarray:
 def _png(data: memoryview, path: str | Path) -> np.ndarray:
     check_png(data)
     try:
-        pixels = imagecodecs.png_decode(data)
+        pixels = imagecodecs.png_decode(data)  # type: ignore[arg-type]  # takes any buffer
     except (imagecodecs.PngError, ValueError) as error:
         raise TileError(f'cannot be decoded: the file is damaged ({error})') from None
     pixels = to_8_bits(pixels, 8 * pixels.dtype.itemsize, path)

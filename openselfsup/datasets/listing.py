@@ -139,8 +139,8 @@ def _enter(folder: str, prefix: str, above: list[str], suffixes: tuple[str, ...]
            listing: Listing, folders: list[Path] | None = None) -> None:
     """Add what lies in a folder to the listing; ``above`` are the real paths that lead here."""
     try:
-        with os.scandir(folder) as entries:
-            entries = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f'this folder cannot be read: {error.strerror}', where=located(folder),
                         expected='a folder that can be read, or one moved out of the data set'

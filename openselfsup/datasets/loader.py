@@ -7,7 +7,7 @@ Python's lock.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 
 import numpy as np
@@ -99,7 +99,7 @@ class ViewLoader:
         waited, self.data_wait = self.data_wait, 0.0
         return waited
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Generator[dict, None, None]:
         todo = range(self.iteration, len(self))
         return (self._ahead if self.workers else self._in_place)(self.epoch, todo)
 
@@ -130,37 +130,38 @@ class ViewLoader:
             allocate: where images go in place of the loader's own memory.
         """
         draws = Draws.at(self.seed, _VIEWS, epoch, positions=self._positions(iteration))
-        return self.dataset.batch(self.indices(epoch, iteration), draws, render or self.render,
+        return self.dataset.batch(self.indices(epoch, iteration).tolist(), draws,
+                                  render or self.render,
                                   allocate or (pinned if self.pin_memory else recycled))
 
     def _order(self, epoch: int) -> np.ndarray:
         """Return the permutation of an epoch; the last one asked for is kept."""
         known, order = self._known_order
-        if known != epoch:
+        if order is None or known != epoch:
             state = np.random.SeedSequence((self.seed, _ORDER, epoch)).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
             order = torch.randperm(len(self.dataset), generator=generator).numpy()
             self._known_order = epoch, order
         return order
 
-    def _in_place(self, epoch: int, todo: range) -> Iterator[dict]:
+    def _in_place(self, epoch: int, todo: range) -> Generator[dict, None, None]:
         for iteration in todo:
             start = time.perf_counter()
             batch = self.make_batch(epoch, iteration)
             self._count_wait(time.perf_counter() - start)
             yield batch
 
-    def _ahead(self, epoch: int, todo: range) -> Iterator[dict]:
+    def _ahead(self, epoch: int, todo: range) -> Generator[dict, None, None]:
         """Yield batches that threads make, or let processes make, before they are asked for."""
         if self.processes and not self._started:
             self._started = ViewProcesses(self.make_batch, self.dataset, self.workers,
                                           self.workers + PREFETCH + HELD, self.batch_size)
-        make = self._from_process if self.processes else self.make_batch
+        make = partial(self._from_process, self._started) if self._started else self.make_batch
         yield from prefetch(partial(make, epoch), todo, self.workers, self.workers + PREFETCH,
                             'views', self._enter_thread(), self._count_wait)
 
-    def _from_process(self, epoch: int, iteration: int) -> dict:
-        batch = self._started.make_batch(epoch, iteration)
+    def _from_process(self, processes: ViewProcesses, epoch: int, iteration: int) -> dict:
+        batch = processes.make_batch(epoch, iteration)
         if batch is None:  # the consumer keeps batches, which takes memory of their own
             return self.make_batch(epoch, iteration)
         if self.pin_memory:

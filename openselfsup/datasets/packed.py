@@ -52,6 +52,8 @@ class PackedTiles(Source):
             files do not fit each other.
     """
 
+    tile_size: tuple[int, int]
+
     def __init__(self, root: str, labels: bool = True):
         self.root = str(root)
         index = _read_index(Path(root))
@@ -150,7 +152,7 @@ def _pack(source: Source, out: Path, head: dict, size: int | None, skip_corrupt:
             made = list(pool.map(lambda i: _made(source, i, head, size, skip_corrupt), chunk))
             tiles.writelines(tile.data for tile in made if tile is not None)
             _flush(tiles)
-            new = [(i, None if tile is None else zlib.crc32(tile))
+            new = [(i, None if tile is None else zlib.crc32(tile.data))
                    for i, tile in zip(chunk, made)]
             journal.writelines(json.dumps(entry).encode() + b'\n' for entry in new)
             _flush(journal)

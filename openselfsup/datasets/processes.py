@@ -25,6 +25,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from queue import SimpleQueue
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,8 +36,13 @@ from .tiles import TileDataset
 
 logger = logging.getLogger(__name__)
 
-Make = Callable[[int, int, Allocate], dict]  # (epoch, iteration, where views go) -> batch
 ATTEMPTS = 2  # processes that a batch may cost
+
+
+class Make(Protocol):
+    """Makes a batch; ``allocate`` says where its views go."""
+
+    def __call__(self, epoch: int, iteration: int, *, allocate: Allocate) -> dict: ...
 
 
 def can_fork() -> bool:
@@ -59,7 +65,8 @@ class ViewProcesses:
     """
 
     def __init__(self, make: Make, dataset: TileDataset, count: int, slots: int, batch_size: int):
-        self._make, self._dataset = weakref.WeakMethod(make), dataset
+        self._make: weakref.WeakMethod[Make] = weakref.WeakMethod(make)
+        self._dataset = dataset
         shape = slots, batch_size * dataset.bytes_per_tile
         self._memory = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
         self._free = list(range(slots))
@@ -151,7 +158,9 @@ class ViewProcesses:
         answer = error = trace = None
         self._dataset.corrupt.clear()
         try:
-            batch = self._make()(epoch, iteration, allocate=allocate)
+            make = self._make()
+            assert make is not None, 'a copy of the loader lives as long as this process'
+            batch = make(epoch, iteration, allocate=allocate)
             answer = {name: value.numpy() if isinstance(value, torch.Tensor) else value
                       for name, value in batch.items() if name != 'views'}, places
         except Exception as caught:

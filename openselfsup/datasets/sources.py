@@ -64,8 +64,35 @@ class Source:
         """Return the label of tile ``index``, None if the source has none."""
         return None if self.labels is None else int(self.labels[index])
 
-    def check(self) -> None:
-        """Raise UserError with all tiles that are known to be unusable; default: none."""
+    def require_labels(self) -> np.ndarray:
+        """Return ``labels``.
+
+        Raises:
+            UserError: the source has none.
+        """
+        if self.labels is None:
+            raise UserError('these tiles have no labels',
+                            where=self.path(0) if len(self) else None)
+        return self.labels
+
+    def require_classes(self) -> list[str]:
+        """Return ``classes``.
+
+        Raises:
+            UserError: the source has none.
+        """
+        if self.classes is None:
+            raise UserError('the labels of these tiles have no names',
+                            where=self.path(0) if len(self) else None)
+        return self.classes
+
+    def check(self) -> Sequence[Header]:
+        """Raise UserError with all tiles that are known to be unusable; default: none.
+
+        Returns:
+            The header of every tile, in order; nothing for a source that reads none.
+        """
+        return ()
 
 
 class FileSource(Source):
@@ -111,9 +138,10 @@ class FileSource(Source):
         if bad:
             raise UserError(listed(f'{len(bad)} of {len(self)} tiles cannot be used', bad),
                             where=self.name)
-        sizes = {(header.height, header.width) for header in found}
+        headers = [entry for entry in found if isinstance(entry, Header)]
+        sizes = {(header.height, header.width) for header in headers}
         self.tile_size = sizes.pop() if len(sizes) == 1 else None
-        return found
+        return headers
 
 
 @SOURCES.register_module()
@@ -140,10 +168,11 @@ class ImageList(FileSource):
         roots = _folders(root)
         classes = None if classes is None else list(classes)
         entries = parse_list(list_file, classes)
-        labels = [label for _, label in entries]
+        labels = [label for _, label in entries if label is not None]
         paths = [_first_existing(path, roots) for path, _ in entries]
         check_encoding(str(list_file), paths)
-        super().__init__(paths, None if None in labels else labels, classes, str(list_file))
+        super().__init__(paths, labels if len(labels) == len(paths) else None, classes,
+                         str(list_file))
 
 
 @SOURCES.register_module()
@@ -185,21 +214,22 @@ class ImageFolder(FileSource):
                                 expected='one folder per class, and labels=True')
             super().__init__(paths, None, None, name)
             return
+        own = [folder for folder in folders if folder is not None]
         loose = [path for path, folder in zip(paths, folders) if folder is None]
         if loose:
             raise UserError(listed(f'{len(loose)} tiles lie beside the class folders (all must '
                                    f'lie in one, or none; labels=False ignores them)', loose),
                             where=name)
-        names = sorted(set(folders)) if classes is None else list(classes)
-        for folder in sorted(set(folders) - set(names)):
+        names = sorted(set(own)) if classes is None else list(classes)
+        for folder in sorted(set(own) - set(names)):
             raise UserError(f"the folder '{folder}' is none of the classes", where=name,
                             expected=', '.join(names), nearest=nearest(folder, names))
         _warn_of_look_alikes(names, name)
         label_of = {folder: label for label, folder in enumerate(names)}
-        super().__init__(paths, [label_of[folder] for folder in folders], names, name)
+        super().__init__(paths, [label_of[folder] for folder in own], names, name)
 
 
-def stamp_of(path: str) -> tuple[int, int] | None:
+def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Return a file's size in bytes and its time of change in ns; None if it is not there."""
     try:
         found = os.stat(path)

@@ -71,7 +71,7 @@ def raw_rgb(data: np.ndarray) -> np.ndarray | None:
 def _by_libtiff(data: np.ndarray, tags: Tags) -> np.ndarray | None:
     """Decode plain RGB; None where libtiff refuses (the other way says why)."""
     try:
-        pixels = imagecodecs.tiff_decode(data, index=0)
+        pixels = imagecodecs.tiff_decode(data, index=0)  # type: ignore[arg-type]  # any buffer
     except (imagecodecs.TiffError, ValueError):
         return None
     stored = (tags[t.LENGTH][0], tags[t.WIDTH][0], 3)
@@ -82,7 +82,7 @@ def _by_tifffile(data: np.ndarray, tags: Tags) -> np.ndarray:
     """Return the samples as they are stored, (H, W) or (H, W, C)."""
     compression = first(tags, t.COMPRESSION, 1)
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        with tifffile.TiffFile(io.BytesIO(data.data)) as file:
             page = file.pages.first
             if compression == 7:
                 _check_jpeg(data, page)
@@ -108,7 +108,7 @@ def _colours(pixels: np.ndarray, tags: Tags, path: str | Path) -> np.ndarray:
     """Turn stored samples into 8-bit grey or RGB by the tags."""
     photometric = tags[t.PHOTOMETRIC][0]
     if photometric == t.PALETTE:
-        colours = np.array(tags[t.COLOUR_MAP], np.uint16).reshape(3, -1).T
+        colours: np.ndarray = np.array(tags[t.COLOUR_MAP], np.uint16).reshape(3, -1).T
         if colours.max() > 255:  # some write 8-bit values where 16 bits belong
             colours = colours >> 8
         return colours.astype(np.uint8)[pixels]
@@ -126,7 +126,7 @@ def _colours(pixels: np.ndarray, tags: Tags, path: str | Path) -> np.ndarray:
     if first(tags, t.COMPRESSION, 1) == 33003:  # Aperio: YCbCr, whatever the photometric tag says
         red_first = np.ascontiguousarray(pixels[..., [0, 2, 1]])
         pixels = cv2.cvtColor(red_first, cv2.COLOR_YCrCb2RGB)
-    return pixels if alpha is None else over_white(pixels, ground, alpha[1])
+    return pixels if ground is None or alpha is None else over_white(pixels, ground, alpha[1])
 
 
 def _check_jpeg(data: np.ndarray, page: tifffile.TiffPage) -> None:

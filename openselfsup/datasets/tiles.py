@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..registry import DATASETS
 from ..values import Count
-from ..views import Draws, TorchvisionPipeline, render_opencv, unbind
+from ..views import Draws, ViewRecipe, render_opencv, unbind
 from .headers import TileError
 from .memory import Allocate, recycled
 from .packed import PackedTiles
@@ -48,7 +48,7 @@ class TileDataset:
             built (the step is named).
     """
 
-    def __init__(self, source: dict | Source, recipe: dict | Sequence[dict],
+    def __init__(self, source: dict | Source, recipe: dict | Recipe | Sequence[dict | Recipe],
                  n_views: Count | None = None, on_corrupt: Literal['skip', 'raise'] = 'skip',
                  check: bool = True):
         if on_corrupt not in ('skip', 'raise'):
@@ -123,7 +123,7 @@ class TileDataset:
         """
         generator = Draws.of(generator, len(indices))
         if render == 'device' and isinstance(self.source, PackedTiles):
-            return self._raw_batch(np.asarray(indices), generator, allocate)
+            return self._raw_batch(self.source, np.asarray(indices), generator, allocate)
         tiles, read = zip(*(self.read(int(index)) for index in indices))
         sizes = torch.tensor([tile.shape[:2] for tile in tiles])  # B x 2
         draws = self._draw(sizes, generator)
@@ -137,12 +137,13 @@ class TileDataset:
         return dict(views=list(views), **batch,
                     view_to_tile=None if self.geometry == 'none' else torch.stack(maps, 1))
 
-    def _raw_batch(self, indices: np.ndarray, generator: Draws, allocate: Allocate) -> dict:
+    def _raw_batch(self, source: PackedTiles, indices: np.ndarray, generator: Draws,
+                   allocate: Allocate) -> dict:
         """Make a batch of raw tiles that all have one size without looking at each of them."""
-        sizes = torch.tensor(self.source.tile_size).expand(len(indices), 2)
+        sizes = torch.tensor(source.tile_size).expand(len(indices), 2)
         draws = self._draw(sizes, generator)
-        tiles = allocate((len(indices), *self.source.tile_size, 3))
-        self.source.gather(indices, tiles.numpy())
+        tiles = allocate((len(indices), *source.tile_size, 3))
+        source.gather(indices, tiles.numpy())
         batch = dict(tiles=tiles.permute(0, 3, 1, 2), draw=draws,
                      index=torch.from_numpy(indices).long())
         if self.source.labels is not None:
@@ -190,7 +191,7 @@ def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor]
     memory = allocate((len(tiles), *recipe.size, 3))
     out = memory.permute(0, 3, 1, 2)
     work = zip(tiles, unbind(draw), memory.numpy())
-    if not isinstance(recipe, TorchvisionPipeline):
+    if isinstance(recipe, ViewRecipe):
         for tile, parameters, slot in work:
             render_opencv(tile, recipe, parameters, slot)
         return out, draw['view_to_tile']
@@ -198,4 +199,5 @@ def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor]
         maps = [recipe.render(tile, parameters, slot) for tile, parameters, slot in work]
     except ValueError as error:
         raise UserError(str(error), where=where) from error
-    return out, None if recipe.geometry == 'none' else torch.from_numpy(np.stack(maps))
+    known = [one for one in maps if one is not None]
+    return out, torch.from_numpy(np.stack(known)) if known else None

@@ -49,10 +49,9 @@ def verify(source: Source, full: bool = False) -> Summary:
         source: a source of files, or any other (whose tiles are always read).
         full: decode every tile instead of reading its header only.
     """
-    files = isinstance(source, FileSource)
-    headers = read_headers(source.paths) if files else []
+    headers = read_headers(source.paths) if isinstance(source, FileSource) else []
     found: list[Header | TileError] = headers
-    if full or not files:
+    if full or not isinstance(source, FileSource):
         found = parallel_map(lambda i: _decoded(source, i, headers), range(len(source)),
                              default_workers())
     good = [entry for entry in found if isinstance(entry, Header)]

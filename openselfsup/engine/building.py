@@ -43,7 +43,7 @@ def check_geometry(algorithm: Method, dataset: TileDataset) -> None:
     """Tell a method what its maps are like; refuse recipes without the maps that it needs."""
     if not algorithm.needs_geometry:
         return
-    if dataset.geometry != 'none':
+    if dataset.geometry == 'axis_aligned' or dataset.geometry == 'affine':
         algorithm.set_geometry(dataset.geometry)
         return
     steps = {f'{path}.{key}': kind for path, recipe in zip(dataset.recipe_paths, dataset.recipes)

@@ -19,8 +19,11 @@ from mmengine.config import Config, ConfigDict
 from ..datasets.recipes import are_named_views
 from ..errors import UserError
 from ..shipped import find_config
-from ..values import AMP, Count, Positive, Range, Seed, Whole, accepts
+from ..values import Amp, Count, Positive, Range, Seed, Whole, accepts
 from .config_check import Problem, base_path, config_files, find_problems, locate, own_names
+
+_Mean = Annotated[float, Range(0, 1)]
+_Std = Annotated[float, Range(0, 1, above=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +35,9 @@ class Channels:
 
     def holds(self, value: dict) -> bool:
         """Return whether mean and std are there and lie in their ranges."""
-        one, positive = Annotated[float, Range(0, 1)], Annotated[float, Range(0, 1, above=True)]
         return (set(value) == {'mean', 'std'}
-                and accepts(value['mean'], tuple[one, one, one])
-                and accepts(value['std'], tuple[positive, positive, positive]))
+                and accepts(value['mean'], tuple[_Mean, _Mean, _Mean])
+                and accepts(value['std'], tuple[_Std, _Std, _Std]))
 
     def hint(self, value: Any) -> str | None:
         """Say how values for 0..255, OpenMMLab's habit, are written here."""
@@ -106,7 +108,7 @@ class PretrainConfig:
     global_batch_size: Count
     accumulate: Count = 1
     base_batch_size: Count | None = None
-    amp: Literal[AMP] = 'auto'
+    amp: Amp = 'auto'
     channels_last: bool = True
     compile: bool = False
     clip_grad: Positive | None = None
@@ -273,13 +275,14 @@ def _override(cfg: Config, option: str) -> Problem | None:
     if keys[-1] == '_delete_' and (len(keys) == 1 or value is not True):
         return Problem(tuple(keys), 'empties a dict, as in dataset.source._delete_=True')
     place: Any = cfg._cfg_dict
-    for depth, key in enumerate(keys):
+    for depth, name in enumerate(keys):
         last = depth == len(keys) - 1
+        key: str | int = name
         if isinstance(place, list):
-            if not key.isdigit() or int(key) >= len(place):
+            if not name.isdigit() or int(name) >= len(place):
                 return Problem(tuple(keys[:depth + 1]),
-                               f"'{key}' is no position in a list of {len(place)}")
-            key = int(key)
+                               f"'{name}' is no position in a list of {len(place)}")
+            key = int(name)
         elif not isinstance(place, dict):
             return Problem(tuple(keys[:depth + 1]), f'leads into {place!r}, which has no fields')
         if last and key == '_delete_':

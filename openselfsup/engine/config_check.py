@@ -110,9 +110,11 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
         table = registry_named(name) if name == path[0] else registry_of(kind, name)
         cls = table.get(kind)
     except UserError as error:
-        expected = f'; expected {error.expected}' if error.expected else ''
-        if expected.startswith('; expected one of '):
-            expected = f' (known: {error.expected[7:]})'
+        expected = error.expected or ''
+        if expected.startswith('one of '):
+            expected = f' (known: {expected[7:]})'
+        elif expected:
+            expected = f'; expected {expected}'
         yield Problem((*path, 'type'), error.what + expected, error.nearest)
         return
     parameters = inspect.signature(cls).parameters
@@ -208,7 +210,7 @@ def _descend(node: ast.expr, keys: tuple[str, ...], line: int) -> tuple[int, int
         children = [(k.arg, k.value, k.lineno) for k in node.keywords if k.arg]
     elif isinstance(node, ast.Dict):
         children = [(k.value, v, k.lineno) for k, v in zip(node.keys, node.values)
-                    if isinstance(k, ast.Constant)]
+                    if isinstance(k, ast.Constant) and isinstance(k.value, str)]
     elif isinstance(node, (ast.List, ast.Tuple)):
         children = [(str(i), item, item.lineno) for i, item in enumerate(node.elts)]
     for key, child, child_line in children:

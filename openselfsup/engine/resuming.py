@@ -138,7 +138,7 @@ def changes_since(checkpoint: Mapping[str, Any], cfg: Config, facts: Mapping[str
     Raises:
         UserError: it is no training checkpoint of ours.
     """
-    meta = checkpoint.get('meta')
+    meta: Any = checkpoint.get('meta')
     lacking = [key for key in ('epoch', 'iteration', 'step', 'global_batch_size', 'config')
                if not isinstance(meta, dict) or key not in meta]
     if lacking:

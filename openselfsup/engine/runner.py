@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
 from .. import __version__, checkpoints, distributed
 from ..claims import Claim
@@ -51,6 +52,7 @@ class Runner:
         position: the epochs and steps that lie behind the run.
         loader: the batches of this rank.
         algorithm: the method that is trained.
+        module: the same object as what holds its tensors.
         model: what is called in a step: the algorithm, or its wrapper for several ranks.
         step: takes one optimiser step.
         learning_rates: one for each step of the run, float64 (steps,).
@@ -79,8 +81,10 @@ class Runner:
                                  render='device' if self.render == 'device' else 'cpu')
 
         seed_everything(cfg.seed)
-        self.algorithm: Method = ALGORITHMS.build(cfg.model)
-        check_method(self.algorithm)
+        built = ALGORITHMS.build(cfg.model)
+        check_method(built)
+        self.algorithm: Method = built
+        self.module: nn.Module = built
         building.check_geometry(self.algorithm, self.dataset)
         self.load_report: checkpoints.LoadReport | None = None
         if cfg.pretrained and pretrained:
@@ -93,9 +97,9 @@ class Runner:
         self.logger = build_logger(self.work_dir / 'train.log')
         self.environment = describe_environment(self.device, self.world_size)
 
-        self.model = building.place(self.algorithm, cfg, self.device)
+        self.model = building.place(self.module, cfg, self.device)
         self.lr = building.scaled_learning_rate(cfg)
-        self.optimizer = build_optimizer(self.algorithm, cfg.optimizer, self.lr)
+        self.optimizer = build_optimizer(self.module, cfg.optimizer, self.lr)
         self.learning_rates = SCHEDULES.build({
             **cfg.schedule, 'base_lr': self.lr, 'epochs': cfg.epochs,
             'steps_per_epoch': self.steps_per_epoch})
@@ -114,7 +118,8 @@ class Runner:
         self.failed_saves = 0  # since the last good one
 
         self.position = Position()
-        self.stop_requested, self.stop_signal = False, None
+        self.stop_requested = False
+        self.stop_signal: int | None = None
         self.finite = FiniteCheck(self._advice)
 
     def _facts(self) -> dict[str, Any]:
@@ -246,9 +251,9 @@ class Runner:
                     step=self.steps_done, global_batch_size=self.cfg.global_batch_size,
                     lr=resuming.next_rate(self.learning_rates, self.steps_done),
                     draws=resuming.DRAWS, **self.facts, config=config_text(self.cfg),
-                    backbone=checkpoints.describe_backbone(self.algorithm, self.cfg.to_dict()),
+                    backbone=checkpoints.describe_backbone(self.module, self.cfg.to_dict()),
                     time=time.strftime('%Y-%m-%d %H:%M:%S'))
-        return dict(state_dict=self.algorithm.state_dict(), optimizer=self.optimizer.state_dict(),
+        return dict(state_dict=self.module.state_dict(), optimizer=self.optimizer.state_dict(),
                     scaler=self.step.scaler.state_dict(), meta=meta)
 
     def resume(self, path: str | Path) -> None:
@@ -260,9 +265,9 @@ class Runner:
         checkpoint = checkpoints.load(path)
         found = resuming.changes_since(checkpoint, self.cfg, self.facts, str(path))
         resuming.refuse(found, str(path))
-        resuming.check_state(checkpoint, self.algorithm, found, str(path))
+        resuming.check_state(checkpoint, self.module, found, str(path))
         meta = checkpoint['meta']
-        self.algorithm.load_state_dict(checkpoint['state_dict'])
+        self.module.load_state_dict(checkpoint['state_dict'])
         resuming.restore_optimizer(self.optimizer, checkpoint['optimizer'], str(path))
         if checkpoint['scaler']:  # empty if fp16 is new
             self.step.scaler.load_state_dict(checkpoint['scaler'])

@@ -81,7 +81,7 @@ def dry_run(cfg: Config, launch: Launch, scratch: str) -> None:
 def describe_run(runner: Runner) -> list[str]:
     """Return the lines that a run begins with: model, tiles, batch, learning rate, device."""
     cfg, dataset = runner.cfg, runner.dataset
-    parameters = list(runner.algorithm.parameters())
+    parameters = list(runner.module.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     backbone = sum(p.numel() for p in runner.algorithm.backbone.parameters())
     scale = (f" = {cfg.optimizer['lr']:g} x {cfg.global_batch_size} / {cfg.base_batch_size}"

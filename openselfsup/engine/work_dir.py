@@ -125,11 +125,13 @@ def find_checkpoint(work_dir: Path, resume: str | None) -> Path | None:
     if newest is not None and resume is None:
         raise UserError('this directory already holds a run', where=str(work_dir),
                         expected='--resume to continue it, or another --work-dir')
+    if resume is None:
+        return None
     if newest is not None and Path(resume).resolve().parent != work_dir.resolve():
         raise UserError('this directory already holds a run, and the checkpoint is not one of its '
                         'own', where=str(work_dir),
                         expected=f'--resume {newest}, or another --work-dir')
-    return None if resume is None else Path(resume)
+    return Path(resume)
 
 
 def _newest(work_dir: Path) -> Path | None:

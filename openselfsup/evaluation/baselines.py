@@ -48,6 +48,9 @@ class Renormalised(nn.Module):
         wanted: mean and std that the backbone was trained with.
     """
 
+    factor: Tensor
+    shift: Tensor
+
     def __init__(self, backbone: nn.Module, given: tuple[Sequence[float], Sequence[float]],
                  wanted: tuple[Sequence[float], Sequence[float]]):
         super().__init__()
@@ -77,6 +80,9 @@ class FeatureBank(nn.Module):
         widths: number of features by name, in the order of the concatenation; known after the
             first forward pass.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, backbones: dict[str, nn.Module], mean: Sequence[float] = IMAGENET_MEAN,
                  std: Sequence[float] = IMAGENET_STD, colours: bool = True):

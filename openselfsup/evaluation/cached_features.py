@@ -89,7 +89,9 @@ def extract_all(backbones: dict[str, nn.Module], train: Source, needed: np.ndarr
     key = _key(backbones, parts, settings, normalise, colours)
     found = _read(folder / CACHE, key)
     if found is not None:
-        return Features(needed, *found, cached=True)
+        train_features, test_features, train_pixels, test_pixels = found
+        return Features(needed, train_features, test_features, train_pixels, test_pixels,
+                        cached=True)
     bank = FeatureBank(backbones, *normalise, colours=colours)
     bank.to(next(bank.parameters()).device)
     split, pixels = [], []
@@ -104,8 +106,8 @@ def extract_all(backbones: dict[str, nn.Module], train: Source, needed: np.ndarr
               for name, value in values.items()}
     arrays |= {f'{part}_pixels': numbers for part, numbers in zip(PARTS, pixels)}
     with atomic_file(folder / CACHE) as file:
-        np.savez(file, key=np.array(key), **arrays)
-    return Features(needed, *split, *pixels)
+        np.savez(file, key=np.array(key), **arrays)  # type: ignore[arg-type]  # any keyword
+    return Features(needed, split[0], split[1], pixels[0], pixels[1])
 
 
 class _Numbered:

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from hashlib import blake2b
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from ..errors import UserError
 
 _PROBE = 4096  # bytes from the middle of a file, which tell nearly all files of one size apart
 _THREADS = 16  # they mostly wait for the disk
+
+T = TypeVar('T')
 
 
 def pixel_number(tile: np.ndarray) -> int:
@@ -75,7 +78,7 @@ def _whole(path: str) -> bytes:
     return _read(path, look)
 
 
-def _read(path: str, look: Callable[[str], Hashable]) -> Hashable:
+def _read(path: str, look: Callable[[str], T]) -> T:
     try:
         return look(path)
     except OSError as error:

@@ -40,7 +40,7 @@ class Part(Source):
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
         self.source, self.indices = source, np.asarray(indices, np.int64)
-        self.labels, self.classes = source.labels[self.indices], source.classes
+        self.labels, self.classes = source.require_labels()[self.indices], source.classes
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -129,7 +129,7 @@ def find_data(dataset_path: str | None = None, train: str | None = None, test: s
                             expected='--test, or --holdout with the share of tiles to hold out')
         return _held_out(source, share, seed, patient_pattern)
     other = open_source(test, source.classes)
-    data = EvaluationData(source, other, source.classes,
+    data = EvaluationData(source, other, source.require_classes(),
                           published=allow_overlap or Path(train).name in (NCT[0],
                                                                           PCAM_H5.format('train')))
     told = [patients(part, patient_pattern) for part in (source, other)]
@@ -158,8 +158,8 @@ def open_source(path: str | Path, classes: list[str] | None = None) -> Source:
     if source.labels is None:
         raise UserError('these tiles lie in no class folders', where=str(path),
                         expected='one folder per class, each with its tiles')
-    if len(source.classes) < 2:
-        raise UserError(f"there is only the class '{source.classes[0]}'", where=str(path),
+    if len(names := source.require_classes()) < 2:
+        raise UserError(f"there is only the class '{names[0]}'", where=str(path),
                         expected='at least two class folders')
     return source
 
@@ -204,10 +204,10 @@ def _held_out(source: Source, share: float, seed: int, pattern: str | None) -> E
     numbers = (same_files(source)[0] if os.path.isfile(source.path(0)) else same_pixels(source))
     firsts = np.sort(np.unique(numbers, return_index=True)[1])  # one tile of each set of copies
     if groups is None:
-        _, chosen = hold_out(source.labels[firsts], share, seed)
+        _, chosen = hold_out(source.require_labels()[firsts], share, seed)
         out = np.isin(numbers, numbers[firsts[chosen]])
     else:
-        _, chosen = hold_out(source.labels, share, seed, groups)
+        _, chosen = hold_out(source.require_labels(), share, seed, groups)
         out = np.isin(np.arange(len(source)), chosen)
     if not out.any():
         raise nothing_to_hold_out(source, groups)
@@ -264,9 +264,9 @@ def _check_disjoint(train: Source, test: Source) -> None:
 
 
 def _notes(data: EvaluationData, told: Sequence[np.ndarray]) -> list[str]:
-    notes = []
+    notes, present = [], set(data.test.require_labels().tolist())
     missing = [name for label, name in enumerate(data.classes)
-               if label not in set(data.test.labels.tolist())]
+               if label not in present]
     if missing:
         notes.append(f"The test has no tile of {', '.join(missing)}: scores are means over the "
                      f'{len(data.classes) - len(missing)} classes it has.')
@@ -291,4 +291,4 @@ def _notes(data: EvaluationData, told: Sequence[np.ndarray]) -> list[str]:
 def _sizes(source: Source) -> list[tuple[int, int]]:
     if isinstance(source, Part):
         return _sizes(source.source)
-    return [(header.width, header.height) for header in source.check() or ()]
+    return [(header.width, header.height) for header in source.check()]

@@ -7,6 +7,7 @@ fits on them, and only then is its classifier, finished, applied to the test til
 import datetime
 import platform
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from .cached_features import Features, extract_all
 from .candidates import family, load_candidates
 from .classifier import predict
 from .data import EvaluationData, Part
-from .finetune import train_as_published, train_honestly
+from .finetune import Trained, train_as_published, train_honestly
 from .fitted import Fitted
 from .knn import fit_knn
 from .linear_probe import fit_linear
@@ -94,9 +95,9 @@ class Evaluation:
 
     def _rows(self) -> tuple[Features, dict[tuple[float, int], np.ndarray]]:
         """Fit and test every protocol on every labelled share and seed."""
-        settings = self.settings
+        settings, train_labels = self.settings, self.data.train.require_labels()
         protocols = [LINEAR, *(p for p in settings.protocols if p != LINEAR)]
-        labelled = {(fraction, seed): labelled_fraction(self.data.train.labels, fraction, seed)
+        labelled = {(fraction, seed): labelled_fraction(train_labels, fraction, seed)
                     for fraction in settings.fractions for seed in settings.seeds}
         self.notes.small_fractions(settings.fractions)
         features = self._extract(labelled)
@@ -153,7 +154,7 @@ class Evaluation:
 
     def _frozen_rows(self, protocol: str, features: Features, fraction: float, seed: int,
                      indices: np.ndarray) -> None:
-        labels = torch.from_numpy(self.data.train.labels[indices])
+        labels = torch.from_numpy(self.data.train.require_labels()[indices])
         patients = self.data.train_patients
         patients = None if patients is None else patients[indices]
         for name in features.names_for(self.settings.seeds.index(seed)):
@@ -176,12 +177,11 @@ class Evaluation:
         start = time.perf_counter()
         name = self.candidates.main
         frozen, settings, data = protocol == AUGMENTED, self.settings.train, self.data
-        common = dict(classes=self.classes, settings=settings, seed=seed, frozen=frozen,
-                      normalise=self.candidates.normalise)
+        common: dict[str, Any] = dict(classes=self.classes, settings=settings, seed=seed,
+                                      frozen=frozen, normalise=self.candidates.normalise)
         backbone = self.candidates.backbones[name]
-        width = backbone.out_channels[-1]
-        honest = indices is not None
-        if honest:
+        width = features.test[name].shape[1]
+        if indices is not None:
             patients = None if data.train_patients is None else data.train_patients[indices]
             trained = train_honestly(backbone, width, Part(data.train, indices),
                                      patients=patients, copies=features.copies(indices),
@@ -196,18 +196,18 @@ class Evaluation:
             probabilities = predict(trained.model, test, settings, self.candidates.normalise)
             if not probabilities.isfinite().all():
                 probabilities, diverged = None, trained.chosen['epoch']
+        honest = indices is not None
         label = protocol if honest else f'{COMPAT} ({protocol.removesuffix("-v1")})'
-        fitted = Fitted(None, trained.settings, trained.chosen)
         if diverged:
             self.notes.add(f'WARNING: {label} on {family(name)}, {100 * fraction:g} % labelled, '
                            f'seed {seed}: diverged at epoch {diverged} (learning rate '
                            f'{settings.lr:g}); it has no score.')
-        self._test(label, name, fraction, seed, probabilities, fitted, trained.train_tiles,
+        self._test(label, name, fraction, seed, probabilities, trained, trained.train_tiles,
                    start, honest, trained.validation_tiles, trained.history, diverged)
 
     def _test(self, protocol: str, name: str, fraction: float, seed: int,
-              probabilities: Tensor | None, fitted: Fitted, train_tiles: int, start: float,
-              honest: bool = True, validation_tiles: int | None = None,
+              probabilities: Tensor | None, fitted: Fitted | Trained, train_tiles: int,
+              start: float, honest: bool = True, validation_tiles: int | None = None,
               history: list[dict] | None = None, diverged: int | None = None) -> None:
         """Score a finished classifier on the test tiles, if there is one, and write its row."""
         labels = self.test_labels.numpy()

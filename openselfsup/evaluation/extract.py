@@ -26,10 +26,18 @@ class _Unlabelled(Source):
 
     def __init__(self, source: Source):
         self.source, self.labels = source, np.zeros(len(source), np.int64)
-        self.read, self.path, self.stamp = source.read, source.path, source.stamp
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.source.read(index)
+
+    def path(self, index: int) -> str:
+        return self.source.path(index)
+
+    def stamp(self, index: int) -> Sequence[int] | None:
+        return self.source.stamp(index)
 
 
 def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: int = 64,
@@ -116,7 +124,7 @@ def write_features(out: str | Path, features: Tensor, source: Source, inputs: st
         arrays['classes'] = np.array(source.classes)
     with atomic_file(out) as file:
         if Path(out).suffix == '.npz':
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub: any keyword
             return
         import h5py  # only those who want HDF5 files need it
         memory = io.BytesIO()  # HDF5 also reads what it writes, which this file does not allow

@@ -132,16 +132,17 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
             model.backbone.train(not frozen or moving_statistics)
             found = epochs_of.train(epoch, watched)
             history.append(found)
-            if found['accuracy'] is None:
+            accuracy, cross_entropy = found['accuracy'], found['cross_entropy']
+            if accuracy is None or cross_entropy is None:
                 diverged = epoch + 1
                 break
             since += 1
             # Published: the later one of two equally accurate epochs. Ours: the more certain one.
-            rank = (found['accuracy'], 0.0 if moving_statistics else -found['cross_entropy'])
+            rank = (accuracy, 0.0 if moving_statistics else -cross_entropy)
             if rank > best or (moving_statistics and rank == best):
                 best, since = rank, 0
                 best_state = copy.deepcopy(model.state_dict())
-                chosen = dict(epoch=epoch + 1, selection_accuracy=found['accuracy'])
+                chosen = dict(epoch=epoch + 1, selection_accuracy=accuracy)
             if not frozen and since >= settings.early_stop:
                 break
     diverged = diverged or _exploded(history, chosen['epoch'], model.fc.out_features)

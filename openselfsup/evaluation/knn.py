@@ -5,6 +5,8 @@ arXiv:1805.01978, section 3.4). The protocol knn-v1 lets training tiles vote for
 leave-one-out accuracy lets all other tiles vote for each.
 """
 
+from types import ModuleType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -144,14 +146,14 @@ def _by_torch(bank: Tensor, queries: Tensor | None, k: int) -> tuple[Tensor, Ten
     return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
 
 
-def _by_faiss(faiss: object, bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _by_faiss(faiss: ModuleType, bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     index = faiss.IndexFlatIP(bank.shape[1])
     index.add(bank.contiguous().numpy())
     similarity, found = index.search(queries.contiguous().numpy(), k)
     return torch.from_numpy(similarity), torch.from_numpy(found)
 
 
-def _faiss() -> object | None:
+def _faiss() -> ModuleType | None:
     try:
         import faiss
     except ImportError:

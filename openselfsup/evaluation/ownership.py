@@ -47,7 +47,7 @@ def settle(out: Path, results: Results, renamed: bool) -> tuple[Path, int]:
         except UserError as error:
             if not renamed:
                 raise
-            old, other = None, [str(error)]
+            other = [str(error)]
         if not other:
             return folder, len(old.rows)
         if not renamed:

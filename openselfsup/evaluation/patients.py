@@ -78,8 +78,8 @@ def nothing_to_hold_out(source: Source, groups: np.ndarray | None) -> UserError:
     if len(found) == 1:
         why = f"all {len(source)} tiles are of one patient, '{found[0]}'"
     else:
-        owners = {name: np.unique(groups[source.labels == label])
-                  for label, name in enumerate(source.classes)}
+        owners = {name: np.unique(groups[source.require_labels() == label])
+                  for label, name in enumerate(source.require_classes())}
         only = [f"'{name}' is of '{own[0]}' alone" for name, own in owners.items()
                 if len(own) == 1]
         why = (f'each of the {len(found)} patients is all that the training part has of some '

@@ -43,8 +43,9 @@ def differences(record: Any, but: tuple[str, ...] = ()) -> str | None:
 
 def mistakes(results: Any) -> Iterator[str]:
     """Yield what is wrong with the contents of results whose types are right."""
-    places = [('data', _DATA, results.data), ('model', _MODEL, results.model),
-              ('environment', dict(device=str), results.environment)]
+    places: list[tuple[str, dict[str, Any], dict]] = [
+        ('data', _DATA, results.data), ('model', _MODEL, results.model),
+        ('environment', dict(device=str), results.environment)]
     for place, fields, found in places:
         if wrong := _of_fields(fields, found):
             yield f'{place}.{wrong}'

@@ -29,9 +29,13 @@ class Method(Protocol):
             their effective rank is logged.
     """
 
-    backbone: nn.Module
     needs_geometry: bool
     features: Tensor | None
+
+    @property
+    def backbone(self) -> nn.Module:
+        """An attribute of most methods, a property of those that have it in an encoder."""
+        ...
 
     def __call__(self, views: list[Tensor],
                  view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
@@ -66,6 +70,7 @@ class Method(Protocol):
 
         Takes and returns what :func:`openselfsup.checkpoints.load_backbone_weights` does.
         """
+        ...
 
 
 class BaseMethod(nn.Module):
@@ -77,7 +82,6 @@ class BaseMethod(nn.Module):
         geometry: of what kind the maps in ``view_to_tile`` are.
     """
 
-    backbone: nn.Module
     needs_geometry: bool = False
     features: Tensor | None = None
     first_pass: bool = True
@@ -92,7 +96,7 @@ class BaseMethod(nn.Module):
         """See :meth:`Method.set_geometry`."""
         self.geometry = geometry
 
-    def load_backbone(self, path: str, allow_partial: bool = False) -> LoadReport:
+    def load_backbone(self: Method, path: str, allow_partial: bool = False) -> LoadReport:
         """See :meth:`Method.load_backbone`; a method with several encoders overrides it."""
         return load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
 

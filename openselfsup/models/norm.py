@@ -29,6 +29,11 @@ class SplitBN(nn.BatchNorm2d):
         eps, momentum, affine: as in :class:`torch.nn.BatchNorm2d`.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def __init__(self, num_features: int, num_splits: int = 8, eps: float = 1e-5,
                  momentum: float = 0.1, affine: bool = True):
         super().__init__(num_features, eps, momentum, affine)

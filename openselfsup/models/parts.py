@@ -1,5 +1,7 @@
 """Small parts that methods share: building, checking, and the tensors between backbone and loss."""
 
+from typing import overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,6 +10,10 @@ from ..errors import UserError
 from ..registry import Registry
 
 
+@overload
+def built(part: dict | nn.Module, registry: Registry) -> nn.Module: ...
+@overload
+def built(part: dict | nn.Module | None, registry: Registry) -> nn.Module | None: ...
 def built(part: dict | nn.Module | None, registry: Registry) -> nn.Module | None:
     """Return ``part``, built by ``registry`` if it is a config; None stays None."""
     return part if part is None or isinstance(part, nn.Module) else registry.build(part)
@@ -42,7 +48,8 @@ def cells(grid: Tensor) -> Tensor:
 
 def total_loss(outputs: dict[str, Tensor]) -> Tensor:
     """Sum the terms whose names start with 'loss'."""
-    return sum(value for key, value in outputs.items() if key.startswith('loss'))
+    losses = [value for key, value in outputs.items() if key.startswith('loss')]
+    return sum(losses[1:], start=losses[0])
 
 
 def zero_loss(grid: Tensor, *modules: nn.Module) -> Tensor:

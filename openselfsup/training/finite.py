@@ -35,8 +35,8 @@ class LateFlag:
             self._event = torch.cuda.Event()
             self._event.record()
 
-    def take(self) -> list | float | None:
-        """Return the numbers put last, once, as a list or a scalar; None if there are none."""
+    def take(self) -> list[float] | None:
+        """Return the numbers put last, once; None if there are none."""
         if self._host is None:
             return None
         if self._event is not None:
@@ -44,7 +44,7 @@ class LateFlag:
             self._event.synchronize()
             self.waited += time.perf_counter() - start
         host, self._host = self._host, None
-        return host.tolist()
+        return host.flatten().tolist()
 
 
 class FiniteCheck:

@@ -185,4 +185,4 @@ def first_slurm_host(nodelist: str) -> str:
         return answer.stdout.split()[0]
     except (FileNotFoundError, subprocess.CalledProcessError):  # no Slurm client in a container
         found = re.match(r'([^\[,]+)(?:\[(\d+)[^\]]*\])?', nodelist)
-        return found.group(1) + (found.group(2) or '')
+        return found[1] + (found[2] or '') if found else nodelist

@@ -20,6 +20,9 @@ class Normalize(nn.Module):
         scale, shift: float32 buffers of shape (C, 1, 1); the result is ``shift + scale * x``.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float], channels_last: bool = True):
         super().__init__()
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))

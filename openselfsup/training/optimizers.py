@@ -1,6 +1,7 @@
 """Optimisers: torch's SGD, Adam and AdamW, and LARS."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class LARS(torch.optim.Optimizer):
                                       eta=eta, eps=eps))
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch's recomputes
         """Make one step with the gradients as they are."""
         for group in self.param_groups:
             for w in group['params']:
@@ -77,7 +78,7 @@ def build_optimizer(module: nn.Module, cfg: dict, lr: float) -> torch.optim.Opti
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise UserError('the model has no trainable parameter', where='model')
-    groups = [dict(params=trainable)]
+    groups: list[dict[str, Any]] = [dict(params=trainable)]
     if not decay_all:
         flat = [p for p in trainable if p.dim() <= 1]
         groups = [dict(params=[p for p in trainable if p.dim() > 1]),

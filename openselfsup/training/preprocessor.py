@@ -45,6 +45,7 @@ class Preprocessor(nn.Module):
                 (uint8 [B, 3, H, W]) and ``draw`` (V dicts of parameters on the CPU).
         """
         device = self.device
+        maps: Tensor | None
         if 'tiles' in batch:
             tiles = batch['tiles'].to(device, non_blocking=True)
             views = [self.normalize(render(tiles, draw))

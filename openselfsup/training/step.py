@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..models.method import Method
 from ..models.parts import total_loss
 from .finite import LateFlag
 from .optimizer_step import OptimizerStep, enough_for_batch_norm
@@ -36,7 +38,8 @@ class TrainStep:
                  optimizer: torch.optim.Optimizer, amp: str = 'bf16',
                  clip_grad: float | None = None):
         self.model, self.preprocessor, self.optimizer = model, preprocessor, optimizer
-        self.algorithm = getattr(model, 'module', model)
+        unwrapped: Any = getattr(model, 'module', model)
+        self.algorithm: Method = unwrapped
         clip = None if clip_grad is None else partial(nn.utils.clip_grad_norm_, max_norm=clip_grad)
         self.optimizer_step = OptimizerStep(optimizer, preprocessor.device, amp, clip)
         self.scaler = self.optimizer_step.scaler
@@ -70,7 +73,7 @@ class TrainStep:
             for key, value in out.items():
                 value = value.detach().float() / count
                 outputs[key] = outputs[key] + value if i else value
-        if any(skip.take() > 0 for skip in skips):  # the same on all ranks
+        if any(any(skip.take() or ()) for skip in skips):  # the same on all ranks
             self.optimizer_step.leave_out()
         else:
             self.optimizer_step.update(lr)
@@ -83,5 +86,6 @@ class TrainStep:
 
     def _no_sync(self, last: bool) -> contextlib.AbstractContextManager:
         """Let ranks exchange gradients in the last backward pass of a step only."""
-        wrapped = isinstance(self.model, DistributedDataParallel)
-        return contextlib.nullcontext() if last or not wrapped else self.model.no_sync()
+        if last or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()

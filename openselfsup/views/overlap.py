@@ -146,8 +146,9 @@ def _match_axis_aligned(query_to_tile: Tensor, key_to_tile: Tensor, grid: tuple[
     if grid == key_grid:
         weight, match = _products(weight, match, transposed, transposed.flip(0), grid, grid)
         return Matching(*weight, *match)
-    weight_q, match_q = _products(weight[0], match[0], *transposed, grid, key_grid)
-    weight_k, match_k = _products(weight[1], match[1], *transposed.flip(0), key_grid, grid)
+    turned_q, turned_k = transposed
+    weight_q, match_q = _products(weight[0], match[0], turned_q, turned_k, grid, key_grid)
+    weight_k, match_k = _products(weight[1], match[1], turned_k, turned_q, key_grid, grid)
     return Matching(weight_q, weight_k, match_q, match_k)
 
 

@@ -38,9 +38,12 @@ class ViewRecipe:
     """
 
     def __init__(self, size: Side, steps: Sequence | Mapping):
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
-        if len(self.size) != 2 or min(self.size) < 1:
+        if isinstance(size, int):
+            size = size, size
+        if len(size) != 2 or min(size) < 1:
             raise ValueError(f'size must be a positive integer or (height, width), not {size!r}')
+        height, width = size
+        self.size = height, width
         self.named_steps = named_steps(steps)
         self.geometry = max((step.geometry for step in self.steps), key=GEOMETRIES.index,
                             default='axis_aligned')
@@ -97,6 +100,7 @@ class ViewRecipe:
                 to_tile = torch.where(apply[:, None, None], compose(to_tile, inner), to_tile)
                 size = torch.where(apply[:, None], new_size, size)
                 continue
+            assert isinstance(step, ImageStep)
             parameters[f'{name}.apply'] = apply
             for key, value in step.draw(batch, self.size, generator).items():
                 parameters[f'{name}.{key}'] = value

@@ -6,7 +6,7 @@ solved from where they end, and refused if no affine map explains them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from ..values import Side
 from .draws import Draws
 from .geometry import invert, is_axis_aligned
-from .steps import GEOMETRIES
+from .steps.base import GEOMETRIES, Geometry
 
 TOLERANCE = 0.01  # pixels of the view that a point may lie off the affine map
 
@@ -43,9 +43,9 @@ class _DrawFrom(TorchFunctionMode):
                            kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
         if func in _RANDOM_LIKE:
-            like, *args = args
+            like, *others = args
             func = _RANDOM_LIKE[func]
-            args = (tuple(like.shape), *args)
+            args = (tuple(like.shape), *others)
             kwargs = {'dtype': like.dtype, **kwargs}
         if func in _RANDOM:
             kwargs.setdefault('generator', self.generator)
@@ -93,11 +93,12 @@ class TorchvisionPipeline:
     """
 
     def __init__(self, size: Side, transforms: Sequence,
-                 geometry: Literal[GEOMETRIES] = 'affine'):
+                 geometry: Geometry = 'affine'):
         if geometry not in GEOMETRIES:
             raise ValueError(f'geometry must be one of {", ".join(GEOMETRIES)}, '
                              f'not {geometry!r}')
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        height, width = (size, size) if isinstance(size, int) else size
+        self.size = height, width
         self.geometry = geometry
         self.transforms = [build_transform(t) for t in transforms]
         if geometry != 'none' and any(map(_has_lambda, self.transforms)):

@@ -64,5 +64,5 @@ def attack_sheet(images: np.ndarray, clean: np.ndarray, attacked: np.ndarray, pa
 def _colored(values: np.ndarray, limits: tuple[float, float], name: str) -> np.ndarray:
     """Return values [h, w] as colours, uint8 [h, w, 3]."""
     low, high = limits
-    scaled = (values - low) / max(high - low, np.finfo(np.float32).tiny)
+    scaled = (values - low) / max(high - low, float(np.finfo(np.float32).tiny))
     return (colormaps[name](scaled.clip(0, 1))[..., :3] * 255).round().astype(np.uint8)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,10 +84,11 @@ def match_sheet(batch: dict[str, Any], matching: Any, path: str | Path, *,
     canvas = Canvas(LEFTS[2] + SIDE + MARGIN, MARGIN + HEADER + len(samples) * row_height)
     _write_header(canvas, title)
     for row, sample in enumerate(samples):
-        weights = tuple(_array(w[sample]) for w in (matching.weight_q, matching.weight_k))
+        weights = _array(matching.weight_q[sample]), _array(matching.weight_k[sample])
+        first, second = batch['views'][:2]
         index = int(batch['index'][sample])
         pair = _Pair(
-            images=tuple(to_image(view[sample], normalize) for view in batch['views'][:2]),
+            images=(to_image(first[sample], normalize), to_image(second[sample], normalize)),
             weights=weights,
             match=_array(matching.match_q[sample]),
             maps=maps[sample, :2].detach().cpu() if maps is not None else None,
@@ -195,7 +197,7 @@ def _line_width(share: float) -> float:
 
 def _write_header(canvas: Canvas, title: str) -> None:
     canvas.text(MARGIN, MARGIN + 8, title, size=10, bold=True)
-    small = dict(size=6.5, color=SOFT_INK)
+    small = partial(canvas.text, size=6.5, color=SOFT_INK)
 
     x, y = MARGIN, MARGIN + 23
     for weight in (1.0, 0.5, 0.1):
@@ -203,23 +205,23 @@ def _write_header(canvas: Canvas, title: str) -> None:
         canvas.polygon(box, fill='#B5478A')
         canvas.polygon(box, fill='white', alpha=PALE_OPACITY * (1 - weight))
         x += 9
-    x += 3 + canvas.text(x + 3, y, 'the paler a cell, the less of it the other view covers: '
-                         'its weight in the loss', **small) + 16
+    x += 3 + small(x + 3, y, 'the paler a cell, the less of it the other view covers: '
+                   'its weight in the loss') + 16
     _grey_out(canvas, Panel(x, y - 6, 8, 8).at(UNIT_SQUARE))
-    canvas.text(x + 12, y, 'crossed out: overlaps nothing, weight 0', **small)
+    small(x + 12, y, 'crossed out: overlaps nothing, weight 0')
 
     x, y = MARGIN, MARGIN + 35
     for row, share in enumerate((1.0, 0.4, 0.1)):
         canvas.line([(x, y - 6 + 3.4 * row), (x + 23, y - 6 + 3.4 * row)], SOFT_INK,
                     _line_width(share))
-    canvas.text(x + 30, y, 'the thicker a line, the larger the share of that key cell in the '
-                f'match; the {LINES_PER_CELL} largest shares of a query cell are drawn', **small)
+    small(x + 30, y, 'the thicker a line, the larger the share of that key cell in the '
+          f'match; the {LINES_PER_CELL} largest shares of a query cell are drawn')
 
     for cell, color in enumerate(CELL_COLORS[:3]):
-        box = Panel(MARGIN + 9 * cell, MARGIN + 41, 6.5, 6.5)
-        canvas.polygon(box.at(UNIT_SQUARE), color, 1.1)
-    canvas.text(x + 30, y + 12, 'one colour: a query cell and all key cells it is matched with; '
-                'the other query cells are matched in the same way', **small)
+        mark = Panel(MARGIN + 9 * cell, MARGIN + 41, 6.5, 6.5)
+        canvas.polygon(mark.at(UNIT_SQUARE), color, 1.1)
+    small(x + 30, y + 12, 'one colour: a query cell and all key cells it is matched with; '
+          'the other query cells are matched in the same way')
 
     for left, name, color in zip(LEFTS, ('query view (view 1)', 'key view (view 2)',
                                          'tile, with both grids'),

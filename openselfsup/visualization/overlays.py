@@ -94,11 +94,13 @@ def draw_legend(names: Sequence[str], colors: Sequence[tuple[int, int, int]]) ->
 
 def class_colors(count: int) -> list[tuple[int, int, int]]:
     """Return distinct RGB colours for classes."""
-    first = [(192, 58, 123), (0, 150, 125), (0, 114, 198), (240, 125, 0), (120, 120, 120)]
-    hues = np.linspace(0, 180, max(count - len(first), 1), endpoint=False)
-    more = [tuple(int(v) for v in cv2.cvtColor(np.uint8([[[h, 200, 220]]]),
-                                               cv2.COLOR_HSV2RGB)[0, 0]) for h in hues]
-    return (first + more)[:count]
+    colors = [(192, 58, 123), (0, 150, 125), (0, 114, 198), (240, 125, 0), (120, 120, 120)]
+    hues = np.linspace(0, 180, max(count - len(colors), 1), endpoint=False)
+    for hue in hues:
+        red, green, blue = cv2.cvtColor(
+            np.array([[[int(hue), 200, 220]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
+        colors.append((int(red), int(green), int(blue)))
+    return colors[:count]
 
 
 def _outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int],

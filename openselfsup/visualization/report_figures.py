@@ -128,8 +128,8 @@ def _scatter(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 
     axes = figure.add_axes((0.02, 0.16, 0.96, 0.82))
     size = float(np.clip(4000 / len(points), 5, 34))
     for label, name in enumerate(classes):
-        own = labels == label
-        axes.scatter(*points[own].T, s=size, color=CLASS_COLORS[label % len(CLASS_COLORS)],
+        x, y = points[labels == label].T
+        axes.scatter(x, y, s=size, color=CLASS_COLORS[label % len(CLASS_COLORS)],
                      marker=MARKS[label // len(CLASS_COLORS) % len(MARKS)], label=name,
                      linewidths=0.3, edgecolors='white')
     axes.set(xticks=[], yticks=[])
@@ -140,7 +140,7 @@ def _scatter(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 
     return figure
 
 
-def history_figure(histories: dict[str, list[dict[str, float]]], key: str) -> Figure:
+def history_figure(histories: dict[str, list[dict[str, float | None]]], key: str) -> Figure:
     """Plot one entry of the histories of protocols that train with SGD, by epoch.
 
     Args:

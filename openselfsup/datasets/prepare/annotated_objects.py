@@ -60,7 +60,7 @@ def read_objects(objects: Iterable[Place], images: dict[Id, dict], masks: bool,
             continue
         image = images.get(entry['image_id'])
         made = image and _object(entry, image, masks, place, found)
-        if not made:
+        if not image or not made:
             continue
         same = (image['id'], entry['category_id'], crowd, made['segmentation']['counts'])
         if same in seen:

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ...errors import UserError
 from ...files import read_json
@@ -58,8 +58,8 @@ def read_coco(path: Path, report: Report, masks: bool = True) -> Coco | None:
     except UserError as error:
         report.problems.append(str(error))
         return None
-    lists = {key: content.get(key) if isinstance(content, dict) else None
-             for key in ('images', 'annotations', 'categories')}
+    lists: dict[str, Any] = {key: content.get(key) if isinstance(content, dict) else None
+                             for key in ('images', 'annotations', 'categories')}
     wrong = [key for key, found in lists.items() if not isinstance(found, list)
              or not all(isinstance(entry, dict) for entry in found)]
     if wrong:
@@ -68,7 +68,8 @@ def read_coco(path: Path, report: Report, masks: bool = True) -> Coco | None:
         return None
     found = Findings()
     categories = _categories(lists['categories'], found)
-    info = content.get('info') if isinstance(content.get('info'), dict) else {}
+    stated = content.get('info')
+    info = stated if isinstance(stated, dict) else {}
     folder = path.parents[1] / str(info.get('image_folder', path.stem))
     named = _by_id(lists['images'], 'images', found)
     if not named:
@@ -79,11 +80,11 @@ def read_coco(path: Path, report: Report, masks: bool = True) -> Coco | None:
     objects = _references(objects, named, categories, found)
     annotations = read_objects(progress(objects, f'checking {path.name}'), images, masks, found)
     found.write(path, report)
-    objects = [a for a in annotations if not a['iscrowd']]
+    single = [a for a in annotations if not a['iscrowd']]
     report.facts[path.name] = f"{len(lists['images'])} images, {len(lists['annotations'])} objects"
-    if empty := len(images) - len({a['image_id'] for a in objects}):
+    if empty := len(images) - len({a['image_id'] for a in single}):
         report.note(path, f'{empty} of {len(images)} images have no object')
-    present = {a['category_id'] for a in objects}
+    present = {a['category_id'] for a in single}
     if never := [c['name'] for i, c in categories.items() if i not in present]:
         report.note(path, f'no object is of category {", ".join(map(repr, never))}')
     return Coco(path, folder, dict(info=info, categories=list(categories.values()),
@@ -106,7 +107,8 @@ def _digests(own: Coco, other: Coco) -> Iterable[tuple[str, str]]:
             yield image['file_name'], hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _is_id(value: object) -> bool:
+def _is_id(value: object) -> TypeGuard[Id]:
+    """Whether it is an id; 3.0 is, and finds what 3 does."""
     return isinstance(value, (int, str)) and not isinstance(value, bool) or (
         isinstance(value, float) and value.is_integer())
 
@@ -174,7 +176,7 @@ def _images(named: dict[Id, Place], folder: Path, found: Findings,
     return images
 
 
-def _is_name(name: object) -> bool:
+def _is_name(name: object) -> TypeGuard[str]:
     if not isinstance(name, str) or not name or '\0' in name:
         return False
     try:

@@ -95,7 +95,8 @@ def prepare_bcss(src: Path, dst: Path, report: Report, tile: int = 512, mpp: flo
         [file for pair in pairs for file in (pair.image, pair.label)])
     report.expect('regions', len(pairs), 151)
     table, classes = code_table(merge)
-    regions, tiles = Counter(), Counter()
+    regions: Counter[str] = Counter()
+    tiles: Counter[str] = Counter()
     for pair in progress(pairs, 'BCSS'):
         split = split_of(pair.image.name)
         if split is None:

@@ -26,8 +26,8 @@ def check_coco(folder: Path, report: Report) -> None:
         raise UserError('there are no annotations', where=str(folder),
                         expected='annotations/train.json, annotations/test.json')
     read = {path.stem: read_coco(path, report) for path in jsons}
-    if read.get('train') and read.get('test'):
-        for train, test in shared_images(read['train'], read['test']):
+    if (first := read.get('train')) and (second := read.get('test')):
+        for train, test in shared_images(first, second):
             report.problem(folder, f'train/{train} and test/{test} are the same image')
 
 

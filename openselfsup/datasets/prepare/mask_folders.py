@@ -84,7 +84,8 @@ def survey(pairs: Sequence[Pair], table: CodeTable, name: str, report: Report) -
         report: gets the counts as a fact, and a problem for each mask that cannot be used and
             for codes that the table does not name, with what to write.
     """
-    found, unknown, coloured = Survey(), Counter(), False
+    found, coloured = Survey(), False
+    unknown: Counter[int] = Counter()
     strange: list[str] = []
     headers = read_headers([str(image) for image, _ in pairs])
     with ThreadPoolExecutor(default_workers(), 'masks') as pool:

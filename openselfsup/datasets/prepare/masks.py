@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.TiffImagePlugin import ImageOps, TiffImageFile
 
 from ...errors import UserError
 from ..decode import check_png
@@ -80,9 +81,9 @@ def _refuse_unfit(image: Image.Image, data: bytes, path: str | Path) -> None:
         raise UserError(f'is a {image.format} file' + (
             ', which does not keep codes exactly' if lossy else ''), where=str(path),
             expected='a mask written as PNG')
-    if getattr(image, 'n_frames', 1) > 1:
-        raise UserError(f'holds {image.n_frames} pages', where=str(path), expected='one')
-    if image.format == 'TIFF':
+    if (pages := getattr(image, 'n_frames', 1)) > 1:
+        raise UserError(f'holds {pages} pages', where=str(path), expected='one')
+    if isinstance(image, TiffImageFile):
         bits, compression = image.tag_v2.get(258, (1,)), image.tag_v2.get(259, 1)
         if compression in (6, 7, 34712, 33003, 33005, 50001):
             raise UserError('is compressed as JPEG, JPEG 2000 or WebP, which does not keep codes '

@@ -74,8 +74,9 @@ def draw_polygons(xml: Path, height: int, width: int) -> np.ndarray:
     number = 0
     for region in regions:
         try:
-            points = [(float(v.get('X')), float(v.get('Y'))) for v in region.iter('Vertex')]
-        except (TypeError, ValueError):
+            points = [(float(v.attrib['X']), float(v.attrib['Y']))
+                      for v in region.iter('Vertex')]
+        except (KeyError, ValueError):
             raise UserError(f'region {number + 1} has a vertex without numbers X and Y',
                             where=str(xml)) from None
         if not all(abs(value) < 1e6 for point in points for value in point):

@@ -47,7 +47,7 @@ def draw_glands(size: int, rng: np.random.Generator,
         if ids.max() == wanted:
             break
         outline, radius = _outline(side, rng, wobble=0.16 if hard else 0.08)
-        shape = np.zeros_like(ids)
+        shape: np.ndarray = np.zeros_like(ids)
         cv2.fillPoly(shape, [outline], 1)
         # A gland cut by the border must still show enough to be recognised.
         if shape.sum() < 0.45 * np.pi * radius ** 2 or (shape & blocked).any():
@@ -113,10 +113,11 @@ def _stroma(side: int, rng: np.random.Generator) -> np.ndarray:
     noise = cv2.GaussianBlur(rng.normal(size=(side, side)).astype(np.float32), (0, 0), 1.6)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     dx, dy = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-    fibres = sum(cv2.remap(noise, x + s * dx, y + s * dy, cv2.INTER_LINEAR,
-                           borderMode=cv2.BORDER_REFLECT) for s in range(-18, 19, 3))
+    fibres = sum((cv2.remap(noise, x + s * dx, y + s * dy, cv2.INTER_LINEAR,
+                            borderMode=cv2.BORDER_REFLECT) for s in range(-18, 19, 3)),
+                 start=np.zeros_like(noise))
     fibres = np.clip(0.5 + 0.28 * fibres / fibres.std(), 0, 1)[..., None]
-    image = np.float32(STROMA) * (1 - fibres) + np.float32(FIBRE) * fibres
+    image = _float32(STROMA) * (1 - fibres) + _float32(FIBRE) * fibres
     patches = cv2.GaussianBlur(rng.normal(size=(side, side)).astype(np.float32), (0, 0), side / 12)
     image += (patches / patches.std() * 5)[..., None]
     for _ in range(int(side * side / 3200)):
@@ -160,13 +161,13 @@ def _gland(image: np.ndarray, shape: np.ndarray, outline: np.ndarray, radius: fl
     ragged *= 1.3 * SCALE / (ragged.std() + 1e-6)
     tone = cv2.GaussianBlur(rng.normal(size=shape.shape).astype(np.float32), (0, 0), 1.5)
     tone = (tone / tone.std() * 6)[..., None]
-    image[inside] = (np.float32(_varied(CYTOPLASM, rng, 8)) + tone)[inside]
+    image[inside] = (_float32(_varied(CYTOPLASM, rng, 8)) + tone)[inside]
     lumen = inside & (depth + ragged > thickness)
     if has_lumen:
         # The brush border is a thin darker line between cells and lumen.
         brim = inside & (np.abs(depth + ragged - thickness) < 1.1 * SCALE)
-        image[lumen] = (np.float32(LUMEN) + tone * 0.3)[lumen]
-        image[brim] = np.float32(_varied((176, 112, 172), rng, 8))
+        image[lumen] = (_float32(LUMEN) + tone * 0.3)[lumen]
+        image[brim] = _float32(_varied((176, 112, 172), rng, 8))
         if rng.random() < 0.5:  # secretion
             _blobs(image, lumen, rng, (214, 170, 204), 3)
         _vacuoles(image, inside, depth, thickness, rng)
@@ -235,8 +236,12 @@ def _ellipse(image: np.ndarray, centre: tuple[float, float], axes: tuple[float, 
     part[drawn == 1] = color * 0.88
 
 
+def _float32(color: tuple[int, int, int] | np.ndarray) -> np.ndarray:
+    return np.asarray(color, np.float32)
+
+
 def _varied(color: tuple[int, int, int], rng: np.random.Generator, sd: float) -> np.ndarray:
-    return np.clip(np.float32(color) + rng.normal(0, sd) + rng.normal(0, sd / 4, 3), 0, 255)
+    return np.clip(_float32(color) + rng.normal(0, sd) + rng.normal(0, sd / 4, 3), 0, 255)
 
 
 def _stain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

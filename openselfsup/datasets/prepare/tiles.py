@@ -143,7 +143,7 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
             source = PCam(str(files['x']), str(files['y']))
             report.expect(f'{split} tiles', len(source), count)
             entries = [(f'{split}/{classes[label]}/{i:06d}.png', label)
-                       for i, label in enumerate(source.labels.tolist())]
+                       for i, label in enumerate(source.require_labels().tolist())]
             for i, (path, _) in enumerate(progress(entries, f'PCam {split}')):
                 if not (dst / path).exists():
                     write_png(dst / path, source.read(i))

@@ -46,8 +46,8 @@ class ClusterPictures(PictureHook):
             group = algorithm.encoder_q['group_neck'](maps)
             found = head.find_clusters(group)
         fit = (group.float() * found.centroids[found.labels]).sum(1)
-        gathered = [distributed.all_gather(x).cpu().numpy()
-                    for x in (images.permute(0, 2, 3, 1), found.labels, fit)]
+        tiles, labels, fits = (distributed.all_gather(x).cpu().numpy()
+                               for x in (images.permute(0, 2, 3, 1), found.labels, fit))
         if distributed.is_main():
             from ...visualization.clusters import cluster_sheet
             source = runner.dataset.source
@@ -55,7 +55,7 @@ class ClusterPictures(PictureHook):
             if source.labels is not None and source.classes is not None:
                 classes = [source.classes[source.label(i)] for i in indices.tolist()]
             self.draw(runner, lambda: cluster_sheet(
-                *gathered, head.clusters, runner.work_dir / 'clusters.png',
+                tiles, labels, fits, head.clusters, runner.work_dir / 'clusters.png',
                 classes=classes, title=f'Clusters after epoch {runner.position.epoch}'))
 
 
@@ -102,8 +102,9 @@ class AdversaryPictures(PictureHook):
         weight = algorithm.encoder_q.get_parameter(adversary.target)
         size = adversary.last_offset.norm()
         relative = size / weight.norm()
+        clean, attacked = (x.float().cpu().numpy() for x in seen)
         self.draw(runner, lambda: attack_sheet(
-            images.permute(0, 2, 3, 1).numpy(), *(x.float().cpu().numpy() for x in seen),
+            images.permute(0, 2, 3, 1).numpy(), clean, attacked,
             runner.work_dir / 'adversarial.png',
             title=f'{adversary.target} under attack, epoch {runner.position.epoch}',
             subtitle=f'the last step moved it by {size:.3g}, {100 * relative:.1f} % of '

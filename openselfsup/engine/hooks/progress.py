@@ -1,5 +1,7 @@
 """One live line an epoch on a terminal; elsewhere the log lines say the same."""
 
+import logging
+
 from torch import Tensor
 
 from ...training.progress import ProgressLine
@@ -10,7 +12,7 @@ class ProgressHook(Hook):
     """Show losses, learning rate, tiles/s, data wait and the time left while an epoch runs."""
 
     def __init__(self):
-        self.line: ProgressLine | None = None
+        self.line = ProgressLine(logging.getLogger(__name__), 0)
         self.told = -1  # step of the newest record that was told
 
     def before_train(self, runner) -> None:
@@ -37,8 +39,7 @@ class ProgressHook(Hook):
 
     def close(self, runner) -> None:
         """Give the terminal back, also when a run ends early."""
-        if self.line is not None:
-            self.line.close()
+        self.line.close()
 
     def _tell(self, runner) -> None:
         record = runner.record

@@ -1,6 +1,6 @@
 """PLM: precise location matching (arXiv 2212.12105, IPMI 2023)."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from ..memories import Queue
 from ..parts import built, cells, check_projection, normalize, total_loss, zero_loss
 from .momentum import MomentumContrast
 
-DENSE_REDUCTIONS = ('mean', 'weighted_mean')
+DenseReduction = Literal['mean', 'weighted_mean']
+DENSE_REDUCTIONS = get_args(DenseReduction)
 
 
 @ALGORITHMS.register_module(name=['PLM', 'LocMatCL'])
@@ -52,7 +53,7 @@ class PLM(MomentumContrast):
                  matching_neck: dict | nn.Module, queue_len: Count = 16384, feat_dim: Count = 128,
                  momentum: Fraction = 0.999, temperature: Positive = 0.2,
                  loss_lambda: Fraction = 1.0,
-                 dense_reduction: Literal[DENSE_REDUCTIONS] = 'mean',
+                 dense_reduction: DenseReduction = 'mean',
                  geometry: Literal['axis_aligned', 'affine'] = 'axis_aligned',
                  shuffle: bool | None = None, group_neck: dict | nn.Module | None = None,
                  cluster: dict | nn.Module | None = None, adversary: dict | None = None):
@@ -97,9 +98,10 @@ class PLM(MomentumContrast):
         queries = self.encode(self.encoder_q, views[0])
         q, q_grid, q_pooled, *group_q = queries
         k, _, k_pooled, *group_k = keys
+        height, width = q_grid.shape[-2:]
         with torch.autocast(q.device.type, enabled=False):
-            matching = match_cells(view_to_tile[:, 0], view_to_tile[:, 1],
-                                   tuple(q_grid.shape[-2:]), self.geometry)
+            matching = match_cells(view_to_tile[:, 0], view_to_tile[:, 1], (height, width),
+                                   self.geometry)
 
         outputs = self.contrast(queries, keys, matching)
         self.add_parts(outputs, views[0], (*group_q, *group_k), lambda attacked: total_loss(

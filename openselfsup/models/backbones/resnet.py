@@ -15,6 +15,7 @@ from ..norm import norm_layer
 LAYERS = {18: (resnet.BasicBlock, (2, 2, 2, 2)), 34: (resnet.BasicBlock, (3, 4, 6, 3)),
           50: (resnet.Bottleneck, (3, 4, 6, 3)), 101: (resnet.Bottleneck, (3, 4, 23, 3))}
 
+Depth = Literal[18, 34, 50, 101]
 Stages = Annotated[Sequence[Annotated[int, Range(1, 4)]], Filled()]
 
 
@@ -45,7 +46,7 @@ class ResNet(resnet.ResNet):
         UserError: an unknown depth, norm type or index.
     """
 
-    def __init__(self, depth: Literal[18, 34, 50, 101] = 18, norm_cfg: dict | None = None,
+    def __init__(self, depth: Depth = 18, norm_cfg: dict | None = None,
                  out_indices: Stages = (4,), zero_init_residual: bool = False,
                  groups: Count = 1, width_per_group: Count = 64,
                  init_cfg: dict | None = None):

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from ...registry import HEADS
 from ...values import NotNegative, Positive
 from ..parts import total_loss
 
-NORMS = ('l2', 'linf')
-BN = ('shared', 'frozen', 'auxiliary')
+Norm = Literal['l2', 'linf']
+NORMS = get_args(Norm)
+BatchNorm = Literal['shared', 'frozen', 'auxiliary']
+BN = get_args(BatchNorm)
 
 Encode = Callable[[nn.Module, Tensor], tuple[Tensor, ...]]
 
@@ -64,8 +66,8 @@ class WeightAdversary(nn.Module):
     filled_in = ('encoder',)  # by the method, not by a config
 
     def __init__(self, encoder: nn.Module, target: str = 'backbone.conv1.weight',
-                 epsilon: Positive = 1.0, relative: bool = False, norm: Literal[NORMS] = 'l2',
-                 bn: Literal[BN] = 'shared', detach_anchor: bool = False,
+                 epsilon: Positive = 1.0, relative: bool = False, norm: Norm = 'l2',
+                 bn: BatchNorm = 'shared', detach_anchor: bool = False,
                  weight: NotNegative = 1.0):
         super().__init__()
         for name, value, choices in (('norm', norm, NORMS), ('bn', bn, BN),

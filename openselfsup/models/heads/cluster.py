@@ -1,6 +1,6 @@
 """The cluster-contrast head of CA2CL."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from ..losses.cluster_contrast import (
     joint_assignment,
     negative_mutual_information,
 )
-from ..memories.kmeans import EMPTY, INIT, Clusters, batch_kmeans
+from ..memories.kmeans import EMPTY, INIT, Clusters, Empty, Init, batch_kmeans
 
 
 @HEADS.register_module()
@@ -44,8 +44,8 @@ class ClusterHead(nn.Module):
 
     def __init__(self, clusters: Annotated[int, Range(2)] = 10, iters: Count = 10,
                  temperature: Positive = 0.2, weight: NotNegative = 0.1,
-                 detach_centroids: bool = False, empty: Literal[EMPTY] = 'zero',
-                 init: Literal[INIT] = 'first', mutual_information: bool = False):
+                 detach_centroids: bool = False, empty: Empty = 'zero',
+                 init: Init = 'first', mutual_information: bool = False):
         super().__init__()
         if clusters < 2 or iters < 1:
             raise UserError(f'{clusters} clusters in {iters} iterations', where='model.cluster',

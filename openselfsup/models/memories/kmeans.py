@@ -5,15 +5,17 @@ CA2CL (JBHI 2025) clusters every batch anew. Distances are never formed: for a f
 an update is the product of the one-hot labels with the rows.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from ... import distributed
 
-EMPTY = ('zero', 'mask', 'resplit')
-INIT = ('first', 'kmeans++')
+Empty = Literal['zero', 'mask', 'resplit']
+EMPTY = get_args(Empty)
+Init = Literal['first', 'kmeans++']
+INIT = get_args(Init)
 
 
 class Clusters(NamedTuple):

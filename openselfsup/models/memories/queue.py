@@ -21,6 +21,10 @@ class Queue(nn.Module):
         filled: int64 buffer of shape (1,), the number of slots that hold real keys.
     """
 
+    vectors: Tensor
+    pointer: Tensor
+    filled: Tensor
+
     def __init__(self, length: int, dim: int):
         super().__init__()
         self.register_buffer('vectors', F.normalize(torch.randn(length, dim), dim=1))

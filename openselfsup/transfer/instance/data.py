@@ -62,9 +62,9 @@ class InstanceDataset:
         if size is None:
             return None
         whole = self.images[index]['height'], self.images[index]['width']
-        size = [min(pair) for pair in zip(size, whole)]
-        top, left = (int(p * (w - s + 1)) for p, w, s in zip(place, whole, size))
-        return top, left, top + size[0], left + size[1]
+        height, width = map(min, size, whole)
+        top, left = (int(p * (w - s + 1)) for p, w, s in zip(place, whole, (height, width)))
+        return top, left, top + height, left + width
 
     def image(self, index: int, flip: bool = False, window: Window | None = None) -> Tensor:
         """Return an image, or a window of it, as float32 [3, H, W], RGB, in [0, 255].

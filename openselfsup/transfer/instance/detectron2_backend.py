@@ -97,13 +97,13 @@ class Detectron2Backend:
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + distributed.rank())
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.weights = cfg.MODEL.WEIGHTS
-        self.train_sets = () if job.eval_only else tuple(cfg.DATASETS.TRAIN)
+        self.train_sets: tuple[str, ...] = () if job.eval_only else tuple(cfg.DATASETS.TRAIN)
         self.test_sets = list(cfg.DATASETS.TEST)
         self.data, self.notes = open_data_sets(job.datasets_folder, self._wanted())
         for data in self.data.values():
             register(data)
-        self.trainer: _Trainer | None = None
-        self.model: nn.Module | None = None
+        self.trainer: _Trainer  # :meth:`load_backbone` makes it, and the model
+        self.model: nn.Module
         self.initialised = 'random'
         self.trained: dict[str, Any] = {}
 
@@ -256,12 +256,12 @@ def _resnet_name(key: str) -> str | None:
 
 def _coco_results(found: Any, image_id: Id, categories: list[Id]) -> list[dict]:
     """Turn detectron2's instances of one image into COCO results."""
-    results = []
+    results: list[dict[str, Any]] = []
     for i in range(len(found)):
         x0, y0, x1, y1 = found.pred_boxes.tensor[i].tolist()
-        result = dict(image_id=image_id, category_id=categories[int(found.pred_classes[i])],
-                      bbox=[x0, y0, x1 - x0, y1 - y0], score=float(found.scores[i]))
+        results.append(dict(
+            image_id=image_id, category_id=categories[int(found.pred_classes[i])],
+            bbox=[x0, y0, x1 - x0, y1 - y0], score=float(found.scores[i])))
         if found.has('pred_masks'):
-            result['segmentation'] = encode(found.pred_masks[i].numpy())
-        results.append(result)
+            results[-1]['segmentation'] = encode(found.pred_masks[i].numpy())
     return results

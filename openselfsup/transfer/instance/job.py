@@ -57,10 +57,16 @@ class Backend(Protocol):
     name: str
     output_dir: Path
     weights: str
-    train_sets: Sequence[str]
-    test_sets: Sequence[str]
     data: dict[str, DataSet]
-    notes: Sequence[str]
+    notes: list[str]
+
+    @property
+    def train_sets(self) -> Sequence[str]:
+        ...
+
+    @property
+    def test_sets(self) -> Sequence[str]:
+        ...
 
     def load_backbone(self) -> str:
         """Load MODEL.WEIGHTS; return what matched in one line. Nothing matched is an error."""

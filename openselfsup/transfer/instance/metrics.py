@@ -8,7 +8,7 @@ object-level scores its pixels count nowhere but where an object lies over it.
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ...datasets.prepare.annotations import Id
 from ...datasets.prepare.instances import decode, run_lengths
 from ...errors import UserError
 from .object_metrics import (
@@ -35,7 +36,7 @@ MAX_DETECTIONS = 100
 
 
 def evaluate_instances(truth: dict, results: Sequence[dict],
-                       subsets: dict[str, Sequence[int]] | None = None,
+                       subsets: Mapping[str, Sequence[Id]] | None = None,
                        score_threshold: float = SCORE_THRESHOLD,
                        max_detections: int = MAX_DETECTIONS,
                        masks: bool = True) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def evaluate_instances(truth: dict, results: Sequence[dict],
     _refuse_strangers(truth, results)
     with_masks = masks and all('segmentation' in r for r in results)
     images = _object_scores(truth, results, score_threshold) if with_masks else {}
-    scores = {}
+    scores: dict[str, dict[str, Mapping[str, float | None]]] = {}
     for name, ids in sets.items():
         scores[name] = dict(bbox=coco_ap(truth, results, 'bbox', ids, max_detections))
         if with_masks:
@@ -74,7 +75,7 @@ def evaluate_instances(truth: dict, results: Sequence[dict],
 
 
 def coco_ap(truth: dict, results: Sequence[dict], kind: str,
-            image_ids: Sequence[int] | None = None,
+            image_ids: Sequence[Id] | None = None,
             max_detections: int = MAX_DETECTIONS) -> dict[str, float | None]:
     """Return COCO's average precisions in [0, 1], None where there is nothing to find.
 
@@ -201,8 +202,8 @@ def _object_scores(truth: dict, results: Sequence[dict], threshold: float) -> di
 
 def _pooled(images: Sequence[dict]) -> dict[str, float]:
     counts = Counts(*np.sum([i['counts'] for i in images], 0).astype(int).tolist())
-    quality = np.sum([i['panoptic'] for i in images], 0)
-    quality = Panoptic(*quality[:3].astype(int).tolist(), float(quality[3]))
+    tp, fp, fn, iou = np.sum([i['panoptic'] for i in images], 0).tolist()
+    quality = Panoptic(int(tp), int(fp), int(fn), iou)
     means = {key: float(np.mean([i[key] for i in images])) for key in ('dice', 'hausdorff', 'aji')}
     return dict(f1=counts.f1, **means, pq=quality.pq, sq=quality.sq, **counts._asdict())
 

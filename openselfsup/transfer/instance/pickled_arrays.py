@@ -105,7 +105,7 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
     try:
         # A damaged number of four bytes would make the unpickler ask for tens of gigabytes.
         for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > len(data):
+            if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and (argument or 0) > len(data):
                 raise ValueError(f'a memo of {argument} places')
         content = _ArraysOnly(io.BytesIO(data), encoding='latin1').load()
     # What the unpickler raises of bytes that make no sense.

@@ -34,6 +34,7 @@ def update_statistics(model: nn.Module, batches: Iterable[Any],
         forward(batch)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
-        norm.running_mean.copy_(distributed.all_reduce_mean(norm.running_mean))
-        norm.running_var.copy_(distributed.all_reduce_mean(norm.running_var))
+        for statistic in (norm.running_mean, norm.running_var):
+            if statistic is not None:
+                statistic.copy_(distributed.all_reduce_mean(statistic))
     return len(norms)

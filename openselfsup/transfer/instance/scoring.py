@@ -100,8 +100,7 @@ def table(outcome: dict[str, Any]) -> str:
     scores = outcome['scores']
     lines = [f'{"":<18}' + ''.join(f'{name:>9}' for name in scores)]
     for kind, word in (('bbox', 'box'), ('segm', 'mask'), ('objects', 'object')):
-        keys = next((s[kind] for s in scores.values() if kind in s), {})
-        for key in keys:
+        for key in next((s[kind] for s in scores.values() if kind in s), ()):
             cells = [s[kind][key] for s in scores.values()]
             digits = 0 if key in ('tp', 'fp', 'fn') else 3
             lines.append(f'{word + " " + key:<18}' + ''.join(

@@ -57,7 +57,7 @@ class TorchvisionBackend:
         self.amp = resolve(job.amp or switched, self.device, '--amp')
         self.output_dir = Path(config['OUTPUT_DIR'])
         self.weights = config['MODEL.WEIGHTS']
-        self.train_sets = () if job.eval_only else config['DATASETS.TRAIN']
+        self.train_sets: tuple[str, ...] = () if job.eval_only else config['DATASETS.TRAIN']
         self.test_sets = config['DATASETS.TEST']
         self.log = logging.getLogger('openselfsup.transfer')
         self.world = distributed.world_size()
@@ -93,7 +93,7 @@ class TorchvisionBackend:
         if self.job.eval_only:
             raise UserError('this is no trained detector', where=path or 'MODEL.WEIGHTS',
                             expected='MODEL.WEIGHTS OUTPUT_DIR/model_final.pth')
-        report = load_backbone_weights(self.model.backbone.body, checkpoint)
+        report = load_backbone_weights(self.model.get_submodule('backbone.body'), checkpoint)
         self.initialised = str(path)
         return f'{report.matched}/{report.expected} tensors of the backbone matched ({path})'
 
@@ -208,8 +208,8 @@ class TorchvisionBackend:
     def _backbone_only(self, batch: tuple) -> None:
         images, targets = self._to_device(*batch)
         with autocast(self.device, self.amp):
-            resized, _ = self.model.transform(images, targets)
-            self.model.backbone(resized.tensors)
+            resized, _ = self.model.get_submodule('transform')(images, targets)
+            self.model.get_submodule('backbone')(resized.tensors)
 
     def _to_device(self, images: list[Tensor], targets: list[dict]) -> tuple[list, list]:
         return ([i.to(self.device, non_blocking=True) for i in images],

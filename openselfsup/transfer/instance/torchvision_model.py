@@ -1,6 +1,7 @@
 """Mask R-CNN and RetinaNet of torchvision: built as a detectron2 config says, and their results."""
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,17 +40,17 @@ def build_model(config: DetectionConfig, device: torch.device, world_size: int =
     model = _retinanet(config) if retina else _rcnn(config)
     model.transform = _Resize(config)
     # Losses are computed in float32 whatever the precision of the layers.
-    for head in ([model.head] if retina else
-                 [model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor]):
-        if head is not None:
-            head.register_forward_hook(_to_float32)
-    for module, key in ((model.backbone.body, 'MODEL.RESNETS.NORM'),
-                        (model.backbone.fpn, 'MODEL.FPN.NORM')):
+    heads = ('head', 'rpn.head', 'roi_heads.box_predictor', 'roi_heads.mask_predictor')
+    for name, module in model.named_modules():
+        if name in heads:
+            module.register_forward_hook(_to_float32)
+    for name, key in (('body', 'MODEL.RESNETS.NORM'), ('fpn', 'MODEL.FPN.NORM')):
+        module = model.get_submodule(f'backbone.{name}')
         if config[key] == 'SyncBN' and synchronises(device, world_size):
             nn.SyncBatchNorm.convert_sync_batchnorm(module)
         elif config[key] == 'FrozenBN':
             freeze_norms(module)
-    _freeze_stages(model.backbone.body, config['MODEL.BACKBONE.FREEZE_AT'])
+    _freeze_stages(model.get_submodule('backbone.body'), config['MODEL.BACKBONE.FREEZE_AT'])
     return model.to(device)
 
 
@@ -175,12 +176,11 @@ class _Resize(GeneralizedRCNNTransform):
         self.bgr = config['INPUT.FORMAT'] == 'BGR'
         mean, std = ([v / 255 for v in (values[::-1] if self.bgr else values)]
                      for values in (mean, std))
-        super().__init__((config['INPUT.MIN_SIZE_TEST'],), config['INPUT.MAX_SIZE_TEST'], mean, std)
+        self.test_sizes = (config['INPUT.MIN_SIZE_TEST'],)
+        super().__init__(self.test_sizes, config['INPUT.MAX_SIZE_TEST'], mean, std)
         self.to_input = Normalize(mean, std)
         self.max_sizes = {True: config['INPUT.MAX_SIZE_TRAIN'],
                           False: config['INPUT.MAX_SIZE_TEST']}
-        self.test_sizes = self.min_size
-
     def resize(self, image: Tensor, target: dict | None = None) -> tuple:
         """Resize an image and its objects."""
         self.max_size = self.max_sizes[self.training]
@@ -218,11 +218,11 @@ def freeze_norms(module: nn.Module) -> None:
             freeze_norms(child)
 
 
-def _freeze_stages(body: ResNet, freeze_at: int) -> None:
+def _freeze_stages(body: nn.Module, freeze_at: int) -> None:
     """Freeze stem (1), layer1 (2), ... as detectron2's FREEZE_AT counts them."""
-    names = [('conv1', 'bn1')] * (freeze_at >= 1)
-    names += [(f'layer{i}',) for i in range(1, freeze_at)]
-    for name in (n for group in names for n in group):
+    names = ['conv1', 'bn1'] if freeze_at >= 1 else []
+    names += [f'layer{i}' for i in range(1, freeze_at)]
+    for name in names:
         getattr(body, name).requires_grad_(False)
         if name == 'bn1':
             frozen = FrozenBatchNorm2d(body.bn1.num_features, eps=body.bn1.eps) if isinstance(
@@ -232,7 +232,7 @@ def _freeze_stages(body: ResNet, freeze_at: int) -> None:
             freeze_norms(getattr(body, name))
 
 
-def _to_float32(_module: nn.Module, _inputs: object, output: object) -> object:
+def _to_float32(_module: nn.Module, _inputs: object, output: Any) -> Any:
     if isinstance(output, Tensor):
         return output.float()
     if isinstance(output, dict):
@@ -251,11 +251,11 @@ def coco_results(found: dict[str, Tensor], image_id: Id, categories: list[Id]) -
     """
     boxes = found['boxes'].float().cpu().numpy()
     masks = found['masks'][:, 0].float().cpu().numpy() > 0.5 if 'masks' in found else None
-    results = []
+    results: list[dict[str, Any]] = []
     for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
-        result = dict(image_id=image_id, category_id=categories[int(found['labels'][i]) - 1],
-                      bbox=[x0, y0, x1 - x0, y1 - y0], score=float(found['scores'][i]))
+        results.append(dict(
+            image_id=image_id, category_id=categories[int(found['labels'][i]) - 1],
+            bbox=[x0, y0, x1 - x0, y1 - y0], score=float(found['scores'][i])))
         if masks is not None:
-            result['segmentation'] = encode(masks[i])
-        results.append(result)
+            results[-1]['segmentation'] = encode(masks[i])
     return results

@@ -215,7 +215,7 @@ def literal(value: Any) -> Any:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             found |= _flat(value, f'{prefix}{key}.')

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from ...errors import UserError, nearest
-from ...models.backbones.resnet import LAYERS
+from ...models.backbones.resnet import Depth
 from ...values import AMP
 
 _FIXED = ('backbone', 'classes', 'codes', 'depth', 'freeze', 'ignore_index', 'width')
@@ -48,7 +48,7 @@ class SemanticConfig:
     ignore_index: int = 255
     codes: dict[int | str, int | str] | None = None
     backbone: str | None = None
-    depth: int = 18
+    depth: Depth = 18
     freeze: bool = False
     width: int = 64
     crop: int = 256
@@ -115,6 +115,11 @@ def _checked(name: str, value: Any, kind: Any, default: Any) -> Any:
         if value not in AMP:
             raise ValueError('one of ' + ', '.join(AMP))
         return value
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if value not in choices or type(value) is not type(choices[0]):
+            raise ValueError('one of ' + ', '.join(map(str, choices)))
+        return value
     kinds = [k for k in (get_args(kind) or (kind,)) if k is not type(None)]
     wanted = get_origin(kinds[0]) or kinds[0]
     if wanted is float and type(value) in (int, str):  # YAML takes 3e-4 for text
@@ -126,6 +131,4 @@ def _checked(name: str, value: Any, kind: Any, default: Any) -> Any:
         raise ValueError(f'a {wanted.__name__}')
     if name in _LEAST and not _LEAST[name] <= value < math.inf:
         raise ValueError(f'at least {_LEAST[name]}')
-    if name == 'depth' and value not in LAYERS:
-        raise ValueError('one of ' + ', '.join(map(str, LAYERS)))
     return value

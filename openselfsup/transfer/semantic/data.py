@@ -78,10 +78,13 @@ def open_data_sets(config: SemanticConfig) -> tuple[MaskDataset, MaskDataset, Re
         raise UserError('the config names no data', expected='data: FOLDER, or train_images, '
                         'train_masks, test_images, test_masks and classes')
     table, report = CodeTable(classes, ignore, c.codes), Report('tiles with masks')
-    pairs = [pair_masks(*folders[:2], report), pair_masks(*folders[2:], report)]
-    found = [survey(own, table, name, report) for own, name in zip(pairs, ('train', 'test'))]
+    train_images, train_masks, test_images, test_masks = map(str, folders)
+    pairs = [pair_masks(train_images, train_masks, report),
+             pair_masks(test_images, test_masks, report)]
+    train, test = (survey(own, table, name, report)
+                   for own, name in zip(pairs, ('train', 'test')))
     if not report.problems:
-        judge(*found, table, report)
+        judge(train, test, table, report)
     if report.problems:
         raise UserError(listed(f'{len(report.problems)} problems of the images and masks',
                                report.problems))
@@ -117,7 +120,8 @@ def crop_batch(data: MaskDataset, indices: list[int], size: int,
     Returns:
         uint8 images [B, 3, size, size], and int64 classes [B, size, size].
     """
-    images, masks = [], []
+    images: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
     for index in indices:
         image, mask = data.read(index)
         bottom, right = (max(size - n, 0) for n in mask.shape)

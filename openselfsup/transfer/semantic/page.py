@@ -28,7 +28,7 @@ def score_and_show(trainer: SemanticTrainer, limit: int = 20) -> dict:
             found[index] = prediction
 
     results = trainer.evaluate(remember)
-    worst = sorted(found, key=accuracy.get)[:limit]
+    worst = sorted(found, key=accuracy.__getitem__)[:limit]
     write_page(trainer, results, {index: (accuracy[index], found[index]) for index in worst})
     return results
 

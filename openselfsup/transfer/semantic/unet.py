@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...models.backbones.resnet import ResNet
+from ...models.backbones.resnet import Depth, ResNet
 
 
 class UNet(nn.Module):
@@ -19,7 +19,7 @@ class UNet(nn.Module):
         backbone: the encoder, under torchvision's names.
     """
 
-    def __init__(self, depth: int, classes: int, width: int = 64):
+    def __init__(self, depth: Depth, classes: int, width: int = 64):
         super().__init__()
         self.backbone = ResNet(depth, out_indices=(1, 2, 3, 4))
         c1, c2, c3, c4 = self.backbone.out_channels

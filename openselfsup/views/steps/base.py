@@ -8,7 +8,7 @@ and renderers ask for nothing else, so that a new step is one class in one file.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 from ...values import Fraction
 from ..draws import Draws
 
-GEOMETRIES = ('axis_aligned', 'affine', 'none')
+Geometry = Literal['axis_aligned', 'affine', 'none']
+GEOMETRIES = get_args(Geometry)
 
 Size = tuple[int, int]
 
@@ -45,11 +46,16 @@ class Step:
 
     Attributes:
         geometry: the most that the step may do to the map from view to tile, one of
-            'axis_aligned', 'affine' and 'none' (no affine map remains).
+            'axis_aligned', 'affine' and 'none' (no affine map remains); a class attribute of
+            most steps.
     """
 
     p: Fraction = 1.
-    geometry: ClassVar[str] = 'axis_aligned'
+
+    @property
+    def geometry(self) -> str:
+        """Nothing but crops, flips and quarter turns, where a step does not say otherwise."""
+        return 'axis_aligned'
 
     def __post_init__(self):
         if not 0 <= self.p <= 1:
