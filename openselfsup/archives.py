@@ -8,7 +8,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from .errors import UserError
 from .files import unforced_file
@@ -34,13 +34,14 @@ def unpack(archive: Path, folder: Path, known_md5: str | None = None) -> Path:
     try:
         if archive.suffix == '.zip':
             with zipfile.ZipFile(archive) as file:
-                members = [(m.filename, m.file_size, time.mktime((*m.date_time, 0, 0, -1)), m)
-                           for m in file.infolist() if not m.is_dir()]
-                _write_members(archive, folder, members, file.open)
+                _write_members(archive, folder, [
+                    (m.filename, m.file_size, time.mktime((*m.date_time, 0, 0, -1)), m)
+                    for m in file.infolist() if not m.is_dir()], file.open)
         else:
-            with tarfile.open(archive) as file:
-                members = [(m.name, m.size, m.mtime, m) for m in file.getmembers() if m.isfile()]
-                _write_members(archive, folder, members, file.extractfile)
+            with tarfile.open(archive) as tar:
+                _write_members(archive, folder, [
+                    (m.name, m.size, m.mtime, m) for m in tar.getmembers() if m.isfile()],
+                    tar.extractfile)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise UserError(f'this archive is damaged: {error}', where=str(archive)) from None
     return folder
@@ -56,7 +57,7 @@ def md5(path: Path) -> str:
 
 
 def _write_members(archive: Path, folder: Path, members: list,
-                   opened: Callable[[Any], BinaryIO]) -> None:
+                   opened: Callable[[Any], IO[bytes] | None]) -> None:
     root = folder.resolve()
     for name, size, changed, member in progress(members, f'unpacking {archive.name}'):
         target = (root / name).resolve()
@@ -66,6 +67,8 @@ def _write_members(archive: Path, folder: Path, members: list,
         if target.exists() and target.stat().st_size == size:
             continue
         with unforced_file(target) as part:
-            with opened(member) as source, open(part, 'wb') as file:
+            content = opened(member)
+            assert content is not None, 'tarfile answers None for folders and the like only'
+            with content as source, open(part, 'wb') as file:
                 shutil.copyfileobj(source, file, 1 << 20)
             os.utime(part, (changed, changed))  # by which it is known when it is unpacked again

@@ -36,6 +36,8 @@ def _build(cfg: dict, registry: 'Registry', **defaults: Any) -> Any:
 class Registry(_Registry):
     """mmengine's registry, with names that fail loudly and builds without wrapping frames."""
 
+    _imported: bool
+
     def __init__(self, name: str, package: str):
         super().__init__(name, build_func=_build, scope=SCOPE, locations=[f'{SCOPE}.{package}'])
 

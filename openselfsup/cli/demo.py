@@ -124,7 +124,8 @@ def nearest_neighbours(weights: Path) -> dict:
     from ..models.backbones.resnet import ResNet
     from ..training.features import extract_features
 
-    tiles = LabeledTileDataset(ImageFolder(str(labeled_tiles())), size=EVALUATION_SIZE)
+    source = ImageFolder(str(labeled_tiles()))
+    tiles = LabeledTileDataset(source, size=EVALUATION_SIZE)
     labels = tiles.labels
 
     def score(backbone) -> float:
@@ -147,9 +148,9 @@ def nearest_neighbours(weights: Path) -> dict:
         dict(name='ResNet-18 after PLM', accuracy=score(load_backbone(weights)), strong=True)]
     return dict(rows=rows, protocol=(
         f'Leave-one-out accuracy of the 3 nearest neighbours (cosine) among {len(labels)} tiles '
-        f'of {len(tiles.classes)} classes, which the run saw without their labels. One tile is '
-        f'{100 / len(labels):.1f} points, and the settings of this run were chosen by looking at '
-        'these same tiles: this shows that features form, not how good a method is.'))
+        f'of {len(source.require_classes())} classes, which the run saw without their labels. One '
+        f'tile is {100 / len(labels):.1f} points, and the settings of this run were chosen by '
+        'looking at these same tiles: this shows that features form, not how good a method is.'))
 
 
 def classify(work_dir: Path) -> dict:

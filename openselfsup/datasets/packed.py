@@ -79,7 +79,7 @@ class PackedTiles(Source):
         """Return tile ``index``, uint8 (H, W, 3): a view of the store that cannot be written."""
         return self._tiles[index]
 
-    def gather(self, indices: Sequence[int], out: np.ndarray) -> None:
+    def gather(self, indices: Sequence[int] | np.ndarray, out: np.ndarray) -> None:
         """Copy tiles into ``out``, uint8 (B, H, W, 3), contiguous."""
         # One call for all tiles, without Python's lock; 'clip' is what needs no buffer.
         np.take(self._tiles, indices, axis=0, out=out, mode='clip')

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import UserError
 from ..registry import RECIPES, STEPS
@@ -19,7 +19,7 @@ for _name, _step in VIEW_STEPS.items():
     STEPS.register_module(name=_name, module=_step)
 
 
-def are_named_views(recipe: object) -> bool:
+def are_named_views(recipe: object) -> TypeGuard[Mapping[str, Any]]:
     """Return whether this is a dict of recipes, one for each view under its name.
 
     A dict with a ``type`` is a recipe itself, and so is meant one that lacks its ``type``.

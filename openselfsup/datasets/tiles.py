@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..registry import DATASETS
 from ..values import Count
 from ..views import Draws, ViewRecipe, render_opencv, unbind
+from ..views.steps.base import Geometry
 from .headers import TileError
 from .memory import Allocate, recycled
 from .packed import PackedTiles
@@ -181,7 +182,7 @@ def _build_recipes(views: dict[str, tuple[str, Any]]) -> list[Recipe]:
     return [built[path] for path, _ in views.values()]
 
 
-def _weakest(geometries: list[str]) -> str:
+def _weakest(geometries: list[Geometry]) -> Geometry:
     return max(geometries, key=('axis_aligned', 'affine', 'none').index)
 
 

@@ -1,6 +1,7 @@
 """The parts of a run that are made from its config, and what is refused before any work."""
 
 import inspect
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -43,7 +44,7 @@ def check_geometry(algorithm: Method, dataset: TileDataset) -> None:
     """Tell a method what its maps are like; refuse recipes without the maps that it needs."""
     if not algorithm.needs_geometry:
         return
-    if dataset.geometry == 'axis_aligned' or dataset.geometry == 'affine':
+    if dataset.geometry != 'none':
         algorithm.set_geometry(dataset.geometry)
         return
     steps = {f'{path}.{key}': kind for path, recipe in zip(dataset.recipe_paths, dataset.recipes)
@@ -62,7 +63,7 @@ def place(algorithm: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
         What is called in a step: the algorithm, or its wrapper if several ranks train it.
     """
     layout = torch.channels_last if cfg.channels_last else torch.contiguous_format
-    algorithm = algorithm.to(device, memory_format=layout)
+    algorithm = algorithm.to(device).to(memory_format=layout)
     if cfg.compile:
         for module in algorithm.modules():
             if type(module) in BACKBONES.module_dict.values():
@@ -75,9 +76,9 @@ def place(algorithm: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
     known = inspect.signature(DistributedDataParallel).parameters
     buffers = next(name for name in ('forward_sync_buffers', 'broadcast_buffers')
                    if name in known)  # the new name, and the one before torch 2.15
+    options: dict[str, Any] = {buffers: False}
     return DistributedDataParallel(
-        algorithm, device_ids=[device.index] if device.type == 'cuda' else None,
-        **{buffers: False})
+        algorithm, device_ids=[device.index] if device.type == 'cuda' else None, **options)
 
 
 def check_sync_bn(model: nn.Module, device: torch.device) -> None:

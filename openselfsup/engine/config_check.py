@@ -97,7 +97,8 @@ def _check_value(path: tuple[str, ...], name: str, value: Any, strict: bool) -> 
         for key, item in value.items():
             yield from _check_value((*path, key), name, item, strict)
     elif isinstance(value, dict):
-        yield Problem(path, f"this {registry_named(name).name} has no 'type'")
+        table = registry_named(name)
+        yield Problem(path, f"this {table.name if table is not None else name} has no 'type'")
     elif isinstance(value, (str, int, float, bool)):
         yield Problem(path, f"'{path[-1]}' must be a dict with 'type', not {value!r}")
 
@@ -107,7 +108,9 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
     kind = value['type']
     try:
         # The engine itself builds what stands at the top: only one registry will do there.
-        table = registry_named(name) if name == path[0] else registry_of(kind, name)
+        table = registry_named(name) if name == path[0] else None
+        if table is None:
+            table = registry_of(kind, name)
         cls = table.get(kind)
     except UserError as error:
         expected = error.expected or ''

@@ -52,7 +52,7 @@ def write_arrays(folder: Path, created: str, main_row: int, probabilities: np.nd
         labels=np.asarray(test_source.labels, np.int64), probabilities=probabilities,
         features=features.half().numpy(), neighbours=position.reshape(near.shape),
         neighbour_paths=np.array([source.path(int(i)) for i in used]),
-        neighbour_labels=source.labels[used])
+        neighbour_labels=source.require_labels()[used])
     with atomic_file(folder / ARRAYS) as file:
         np.savez_compressed(file, **arrays)
 

@@ -1,5 +1,6 @@
 """The networks of one evaluation: the backbone in question, and what it is compared with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class Candidates:
     model_name: str
     checkpoint: networks.Network | None
     backbones: dict[str, nn.Module]
-    normalise: tuple[list[float], list[float]]
+    normalise: tuple[Sequence[float], Sequence[float]]
 
     @property
     def main(self) -> str:
@@ -72,7 +73,8 @@ def load_candidates(settings: EvaluationSettings, classes: int, notes: Notes) ->
         backbones[IMAGENET_INIT] = Renormalised(network.backbone, normalise,
                                                 (network.mean, network.std))
     for name, backbone in backbones.items():
-        backbones[name] = backbone.to(settings.device, memory_format=torch.channels_last)
+        backbones[name] = backbone.to(settings.device).to(
+            memory_format=torch.channels_last)
     model_name = config['type'] if own else settings.model_name
     return Candidates(model_name, checkpoint, backbones, normalise)
 

@@ -216,7 +216,7 @@ def _held_out(source: Source, share: float, seed: int, pattern: str | None) -> E
     if not len(held):
         raise UserError('every tile that was held out is a copy of one that was not',
                         where='--holdout', expected='patients with tiles of their own')
-    data = EvaluationData(Part(source, kept), Part(source, held), source.classes)
+    data = EvaluationData(Part(source, kept), Part(source, held), source.require_classes())
     how = 'single tiles, stratified by class'
     if groups is not None:
         data.train_patients, data.test_patients = groups[kept], groups[held]

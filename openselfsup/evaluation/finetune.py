@@ -73,8 +73,8 @@ def train_honestly(backbone: nn.Module, width: int, labelled: Part, classes: int
         copies: the same number for labelled tiles of the same pixels, or None.
         normalise: mean and std of the input.
     """
-    kept, held, how = validation_split(labelled.labels, settings.validation_split, seed, patients,
-                                       copies)
+    kept, held, how = validation_split(labelled.require_labels(), settings.validation_split, seed,
+                                       patients, copies)
     validation = held if len(held) else kept  # a tile a class: nothing can be held out
     model = TileClassifier(backbone, width, classes, seed)
     trained = _train(model, Part(labelled, kept), Part(labelled, validation), settings, seed,
@@ -116,7 +116,7 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
            seed: int, frozen: bool, moving_statistics: bool,
            normalise: tuple[Sequence[float], Sequence[float]]) -> Trained:
     """Train, keep the weights of the epoch that is best on ``choice``."""
-    model.to(next(model.backbone.parameters()).device, memory_format=torch.channels_last)
+    model.to(next(model.backbone.parameters()).device).to(memory_format=torch.channels_last)
     model.backbone.requires_grad_(not frozen)
     recipe = strong_view(settings.image_size)  # stands in the settings of every result
     loader = ViewLoader(TileDataset(train, recipe, n_views=1, on_corrupt='raise', check=False),
@@ -125,7 +125,8 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
     watched = LabeledTileDataset(choice, settings.image_size, check=False)
     epochs = 1 if settings.debug else settings.epochs
     best, best_state, since, history = (-1.0, 0.0), None, 0, []
-    chosen, diverged = {}, None
+    chosen: dict[str, Any] = {}
+    diverged = None
     with Epochs(model, loader, settings, seed, epochs, normalise) as epochs_of:
         for epoch in range(epochs):
             model.train()
@@ -148,7 +149,7 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
     diverged = diverged or _exploded(history, chosen['epoch'], model.fc.out_features)
     if diverged:
         chosen = {}
-    else:
+    elif best_state is not None:
         model.load_state_dict(best_state)
     described = asdict(settings) | dict(
         schedule=f'cosine warm restarts, T0 {RESTART_EPOCHS}, eta_min {ETA_MIN}', frozen=frozen,

@@ -41,7 +41,7 @@ class Notes:
     def small_fractions(self, fractions: tuple[float, ...]) -> None:
         """Tell the classes of which a labelled share is less than one tile."""
         for fraction in fractions:
-            few = too_small_for(self._data.train.labels, fraction)
+            few = too_small_for(self._data.train.require_labels(), fraction)
             if few:
                 names = ', '.join(self._data.classes[i] for i in few)
                 self.add(f'{fraction:g} of the training tiles is less than one tile of {names}: '
@@ -51,7 +51,7 @@ class Notes:
         """Tell the test tiles that are training tiles in another file format or container."""
         test, train = features.shared()
         data = self._data
-        if len(test) <= data.shared['tiles']:  # told already, file by file
+        if len(test) <= (data.shared['tiles'] or 0):  # told already, file by file
             return
         data.shared['tiles'] = len(test)
         pair = data.test.path(int(test[0])), data.train.path(int(train[0]))

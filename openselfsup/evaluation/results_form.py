@@ -81,8 +81,8 @@ def _of_scores(scores: dict[str, Any], numbers: tuple[str, ...]) -> str | None:
         if wrong := _of_fields(dict.fromkeys(numbers, float | None), scores[name]):
             return f'scores.{name}.{wrong}'
         values = map(scores[name].get, numbers)
-        if wrong := [v for v in values if name in _SCORES and not (v is None or 0 <= v <= 1)]:
-            return f'scores.{name} has the number {wrong[0]}'
+        if odd := [v for v in values if name in _SCORES and not (v is None or 0 <= v <= 1)]:
+            return f'scores.{name} has the number {odd[0]}'
     return None
 
 

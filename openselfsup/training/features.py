@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..datasets.labeled import LabeledTileDataset
 from ..datasets.parallel import default_workers
 from ..datasets.prefetch import prefetch
 from ..errors import UserError
@@ -15,8 +15,20 @@ from .normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from .precision import autocast
 
 
+class Tiles(Protocol):
+    """Tiles by their index, such as a :class:`~openselfsup.datasets.labeled.LabeledTileDataset`."""
+
+    def __len__(self) -> int:
+        """Return their number."""
+        ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+        """Return a tile, uint8 (3, H, W), and its label."""
+        ...
+
+
 @torch.no_grad()
-def extract_features(backbone: nn.Module, tiles: LabeledTileDataset | Tensor,
+def extract_features(backbone: nn.Module, tiles: Tiles | Tensor,
                      batch_size: int = 64, mean: Sequence[float] = IMAGENET_MEAN,
                      std: Sequence[float] = IMAGENET_STD, amp: str = 'off') -> Tensor:
     """Return globally averaged features of the last feature map.
@@ -44,7 +56,7 @@ def extract_features(backbone: nn.Module, tiles: LabeledTileDataset | Tensor,
     return torch.cat(features)
 
 
-def _batches(tiles: LabeledTileDataset | Tensor, batch_size: int) -> Iterator[Tensor]:
+def _batches(tiles: Tiles | Tensor, batch_size: int) -> Iterator[Tensor]:
     """Yield uint8 batches; threads read the next one while this one is used."""
     if isinstance(tiles, Tensor):
         yield from tiles.split(batch_size)

@@ -37,7 +37,7 @@ class MetricsWriter:
         line = json.dumps({name: _round(value) for name, value in record.items()})
         self._lines.add(f'{line}\n'.encode())
         self._events.add_scalars({name: value for name, value in record.items()
-                                  if name != self.counter}, record[self.counter])
+                                  if name != self.counter}, int(record[self.counter]))
 
 
 def forget_after(path: Path, done: int, counter: str = 'step') -> None:

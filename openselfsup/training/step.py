@@ -1,7 +1,7 @@
 """One optimiser step: forward and backward in the chosen precision, accumulation, update."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ class TrainStep:
         self.optimizer_step = OptimizerStep(optimizer, preprocessor.device, amp, clip)
         self.scaler = self.optimizer_step.scaler
 
-    def __call__(self, batches: Iterable[dict], count: int, lr: float) -> dict[str, Tensor]:
+    def __call__(self, batches: Iterator[dict], count: int, lr: float) -> dict[str, Tensor]:
         """Take a step.
 
         Args:

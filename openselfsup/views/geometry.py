@@ -89,9 +89,9 @@ def cell_corners(view_to_tile: Tensor, grid: Grid) -> Tensor:
         Tensor of shape (..., rows + 1, columns + 1, 2) as (x, y) in tile fractions.
     """
     rows, columns = grid_shape(grid)
-    like = dict(dtype=view_to_tile.dtype, device=view_to_tile.device)
-    y = torch.arange(rows + 1, **like)[:, None, None] / rows
-    x = torch.arange(columns + 1, **like)[:, None] / columns
+    dtype, device = view_to_tile.dtype, view_to_tile.device
+    y = torch.arange(rows + 1, dtype=dtype, device=device)[:, None, None] / rows
+    x = torch.arange(columns + 1, dtype=dtype, device=device)[:, None] / columns
     along_x, along_y, origin = view_to_tile[..., None, None, :, :].unbind(-1)
     return along_x * x + along_y * y + origin
 

@@ -66,9 +66,9 @@ def areas_in_unit_grid(polygons: Tensor, grid: tuple[int, int]) -> Tensor:
         Tensor of shape (..., rows, columns).
     """
     rows, columns = grid
-    like = dict(dtype=polygons.dtype, device=polygons.device)
-    lines_x = torch.arange(columns + 1, **like) / columns
-    lines_y = torch.arange(rows + 1, **like) / rows
+    dtype, device = polygons.dtype, polygons.device
+    lines_x = torch.arange(columns + 1, dtype=dtype, device=device) / columns
+    lines_y = torch.arange(rows + 1, dtype=dtype, device=device) / rows
     (x, y), (x_next, y_next) = polygons.unbind(-1), polygons.roll(-1, dims=-2).unbind(-1)
     run = x_next - x
     slope = torch.where(run != 0, (y_next - y) / run, 0.)[..., None]

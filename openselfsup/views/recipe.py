@@ -11,6 +11,7 @@ from ..values import Side
 from .draws import Draws
 from .geometry import compose
 from .steps import GEOMETRIES, GeometricStep, ImageStep, Step, named_steps
+from .steps.base import Geometry
 
 
 class ViewRecipe:
@@ -45,7 +46,7 @@ class ViewRecipe:
         height, width = size
         self.size = height, width
         self.named_steps = named_steps(steps)
-        self.geometry = max((step.geometry for step in self.steps), key=GEOMETRIES.index,
+        self.geometry: Geometry = max((step.geometry for step in self.steps), key=GEOMETRIES.index,
                             default='axis_aligned')
         images = [(name, step) for name, step in self.named_steps.items()
                   if isinstance(step, ImageStep)]

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.method import Method
 from ..training.modes import eval_mode
 from ..views.overlap import Matching, match_cells
 from .match_viewer import match_sheet
 from .view_sheet import view_sheet
 
 
-def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path, algorithm: nn.Module) -> None:
+def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path, algorithm: Method) -> None:
     """Write ``views.png`` and, if the method needs geometry, ``matches.png``.
 
     Args:
@@ -26,7 +27,8 @@ def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path, algorithm: 
     view_sheet(batch, Path(out) / 'views.png', source=dataset.source,
                names=dataset.view_names, rows=4)
     if algorithm.needs_geometry:
-        grid = cell_grid(algorithm.backbone, tuple(batch['views'][0].shape[-2:]))
+        height, width = batch['views'][0].shape[-2:]
+        grid = cell_grid(algorithm.backbone, (height, width))
         match_sheet(batch, match_views(batch, grid, dataset.geometry), Path(out) / 'matches.png',
                     source=dataset.source, grid=grid)
 

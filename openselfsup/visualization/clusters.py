@@ -43,8 +43,9 @@ def cluster_sheet(images: np.ndarray, labels: np.ndarray, closeness: np.ndarray,
         top = MARGIN + HEADER + row * (side + GAP)
         members = np.flatnonzero(labels == cluster)
         members = members[np.argsort(-closeness[members], kind='stable')]
+        names = None if classes is None else [classes[i] for i in members.tolist()]
         _write_label(canvas, Panel(MARGIN, top, LABEL - 10, side), int(cluster), len(members),
-                     len(labels), None if classes is None else [classes[i] for i in members])
+                     len(labels), names)
         for column, member in enumerate(members[:columns]):
             canvas.image(images[member], Panel(MARGIN + LABEL + column * (side + GAP), top, side,
                                                side))

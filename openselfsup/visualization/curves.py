@@ -104,7 +104,8 @@ def plot_curves(runs: Mapping[str, str | Path], out: str | Path,
     rows = math.ceil(len(keys) / columns)
     width = 0.35 + 3.05 * columns
     handles = _legend_handles(curves, keys)
-    legend_columns = max(1, int(width / (0.55 + 0.066 * max(len(h.get_label()) for h in handles))))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    legend_columns = max(1, int(width / (0.55 + 0.066 * longest)))
     header = 0.1 + 0.17 * math.ceil(len(handles) / legend_columns)
     height = header + 2.05 * rows + 0.3
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor='white')

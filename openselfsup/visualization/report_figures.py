@@ -150,8 +150,9 @@ def history_figure(histories: dict[str, list[dict[str, float | None]]], key: str
     figure = Figure(figsize=(4.6, 3.2), dpi=DPI, facecolor='white')
     panel = figure.add_axes((0.1, 0.13, 0.88, 0.68))
     for i, (name, history) in enumerate(histories.items()):
-        panel.plot([h['epoch'] for h in history], [h[key] for h in history], label=name,
-                   linewidth=1.2, color=CLASS_COLORS[i % len(CLASS_COLORS)])
+        epochs, values = (np.array([h[k] for h in history], float) for k in ('epoch', key))
+        panel.plot(epochs, values, label=name, linewidth=1.2,
+                   color=CLASS_COLORS[i % len(CLASS_COLORS)])
     panel.spines[['top', 'right']].set_visible(False)
     panel.spines[['bottom', 'left']].set(color=HAIRLINE, linewidth=0.8)
     panel.grid(color=HAIRLINE, linewidth=0.5)

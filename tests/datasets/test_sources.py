@@ -53,6 +53,15 @@ def test_flat_folder_has_no_labels():
     assert len(source) == 70 and source.labels is None
 
 
+def test_labels_that_must_be_there_are_asked_for():
+    with pytest.raises(UserError, match='these tiles have no labels'):
+        ImageFolder(str(DEMO / 'kather2016'), labels=False).require_labels()
+    with pytest.raises(UserError, match='the labels of these tiles have no names'):
+        ImageFolder(str(DEMO / 'kather2016'), labels=False).require_classes()
+    named = ImageFolder(str(DEMO / 'kather2016'))
+    assert named.require_labels() is named.labels and named.require_classes() is named.classes
+
+
 def test_several_roots_share_their_classes(tmp_path):
     tile(tmp_path / 'one/TUM/a.png')
     tile(tmp_path / 'one/LYM/slide 1/b.png')

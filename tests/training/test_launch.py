@@ -48,7 +48,7 @@ def test_slurm_takes_the_first_host_and_a_port_of_the_job(monkeypatch):
 
 
 @pytest.mark.parametrize('nodes, first', [('a1,a2', 'a1'), ('node-7', 'node-7'),
-                                          ('n[08,11-12]', 'n08')])
+                                          ('n[08,11-12]', 'n08'), ('', '')])
 def test_first_host_of_a_node_list(nodes, first, monkeypatch):
     monkeypatch.setenv('PATH', '')
     assert launch.first_slurm_host(nodes) == first

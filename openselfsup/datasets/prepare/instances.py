@@ -177,6 +177,6 @@ def instance_map(annotations: list[dict], height: int, width: int) -> np.ndarray
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
     # A pixel is a square: outlines of the image enlarged 2x run along its edges.
-    large = np.kron(mask.astype(np.uint8), np.ones((2, 2), np.uint8))
+    large: np.ndarray = np.kron(mask.astype(np.uint8), np.ones((2, 2), np.uint8))
     outlines, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [((o.reshape(-1, 2) + 0.5) / 2).ravel().tolist() for o in outlines if len(o) >= 3]

@@ -54,7 +54,8 @@ def draw_glands(size: int, rng: np.random.Generator,
             continue
         ids[shape > 0] = ids.max() + 1
         gap = int(rng.integers(2, 7)) * SCALE
-        blocked |= cv2.dilate(shape, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8))
+        margin = cv2.dilate(shape, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8))
+        blocked = np.maximum(blocked, margin)
         _gland(image, shape, outline, radius, rng, has_lumen=not (hard and rng.random() < 0.35))
     image = _stain(image, rng)
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)

@@ -81,10 +81,11 @@ def fine_tune(task: FineTuning) -> None:
         raise UserError(errors.get()) from None
 
 
-def _entry(rank: int, errors: Any, *rest: object) -> None:
+def _entry(rank: int, errors: Any, processes: int, port: int, backend_name: str,
+           task: FineTuning) -> None:
     """Start of a spawned process: a user's mistake goes to the first one, which ends the others."""
     try:
-        _work(rank, *rest)
+        _work(rank, processes, port, backend_name, task)
     except UserError as error:
         errors.put(str(error))
         os._exit(2)

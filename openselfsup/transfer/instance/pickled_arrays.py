@@ -74,7 +74,8 @@ def _array(data: Any, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
         raise ValueError('an array of another form')
     if len(data) != math.prod(shape) * dtype.value.itemsize:
         raise ValueError(f'{len(data)} bytes for an array of shape {shape}')
-    return np.frombuffer(data, dtype.value).reshape(shape, order=order).copy()
+    flat = np.frombuffer(data, dtype.value)
+    return flat.reshape(shape, order='C' if order == 'C' else 'F').copy()
 
 
 _MAKERS = {('collections', 'OrderedDict'): OrderedDict, ('_codecs', 'encode'): _encode,

@@ -60,7 +60,7 @@ class SemanticTrainer:
             self.log.info('random initialisation: the config names no backbone')
         if config.freeze:
             model.backbone.requires_grad_(False)
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD).to(device)
         self.started_at = 0
 

@@ -53,7 +53,7 @@ class Step:
     p: Fraction = 1.
 
     @property
-    def geometry(self) -> str:
+    def geometry(self) -> Geometry:
         """Nothing but crops, flips and quarter turns, where a step does not say otherwise."""
         return 'axis_aligned'
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...values import Count, Fraction, NotNegative, Range
 from ..draws import Draws
-from .base import ImageStep, Scope, Size, check_limit, registered, uniform
+from .base import Geometry, ImageStep, Scope, Size, check_limit, registered, uniform
 
 __all__ = ['ElasticDistortion', 'GridDistortion', 'OpticalDistortion']
 
@@ -26,7 +26,7 @@ __all__ = ['ElasticDistortion', 'GridDistortion', 'OpticalDistortion']
 class Distortion(ImageStep):
     """A step that moves the pixels of the finished view."""
 
-    geometry: ClassVar[str] = 'none'
+    geometry: ClassVar[Geometry] = 'none'
     after_resize: ClassVar[bool] = True
 
     def positions(self, drawn: Scope, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +110,8 @@ class ElasticDistortion(Distortion):
         by_row, by_column = (_lattice_weights(n, self.points(n), self.sigma, self.reach)
                              for n in size)
         # OpenCV's product, since numpy's starts threads that fight with the loader's.
-        dx, dy = (cv2.gemm(cv2.gemm(by_row, n, self.gain, None, 0), by_column, 1, None, 0,
-                           flags=cv2.GEMM_2_T) for n in np.asarray(drawn['noise']))
+        dx, dy = (_product(_product(by_row, n, self.gain), by_column, 1, cv2.GEMM_2_T)
+                  for n in np.asarray(drawn['noise']))
         return (dx + np.arange(size[1], dtype=np.float32),
                 dy + np.arange(size[0], dtype=np.float32)[:, None])
 
@@ -132,6 +132,10 @@ class ElasticDistortion(Distortion):
         lattice = torch.arange(self.points(pixels), device=device) - self.reach
         z = torch.arange(pixels, device=device)[:, None] / self.sigma - lattice
         return (-z * z / 2).exp()
+
+
+def _product(a: np.ndarray, b: np.ndarray, factor: float, flags: int = 0) -> np.ndarray:
+    return cv2.gemm(a, b, factor, None, 0, flags=flags)  # type: ignore[call-overload]  # None: no c
 
 
 @functools.lru_cache

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...values import BelowOne, Fraction, NotNegative, Positive, Rising
 from ..draws import Draws
-from .base import GeometricStep, check_range, registered, uniform
+from .base import GeometricStep, Geometry, check_range, registered, uniform
 
 __all__ = ['HorizontalFlip', 'QuarterTurn', 'RandomResizedCrop', 'ShiftScaleRotate', 'Transpose',
            'VerticalFlip']
@@ -170,7 +170,7 @@ class ShiftScaleRotate(GeometricStep):
     shift: NotNegative = 0.1
     scale: BelowOne = 0.1
     degrees: NotNegative = 15.
-    geometry: ClassVar[str] = 'affine'
+    geometry: ClassVar[Geometry] = 'affine'
 
     def __post_init__(self):
         super().__post_init__()

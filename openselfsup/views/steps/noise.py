@@ -66,7 +66,8 @@ def _noise(drawn: Scope, shape: tuple[int, ...]) -> np.ndarray:
     """Return noise in whole numbers, int16; OpenCV keeps a generator for each thread."""
     noise = np.empty(shape, np.int16)
     cv2.setRNGSeed(int(drawn['seed']))
-    return cv2.randn(noise, (0,) * 4, (float(drawn['deviation']),) * 4)
+    deviation = float(drawn['deviation'])
+    return cv2.randn(noise, (0,) * 4, (deviation,) * 4)  # type: ignore[call-overload]  # scalars
 
 
 def _hash(numbers: Tensor) -> Tensor:

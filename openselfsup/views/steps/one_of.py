@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...values import Fraction
 from ..draws import Draws
-from .base import GEOMETRIES, STEPS, ImageStep, Scope, Size, Step, registered
+from .base import GEOMETRIES, STEPS, Geometry, ImageStep, Scope, Size, Step, registered
 
 __all__ = ['OneOf', 'build_step', 'named_steps']
 
@@ -72,7 +72,7 @@ class OneOf(ImageStep):
             raise ValueError(f'OneOf takes steps that change pixels, not {", ".join(wrong)}')
 
     @property
-    def geometry(self) -> str:
+    def geometry(self) -> Geometry:
         """The most that any of the steps may do to the map from view to tile."""
         return max((step.geometry for step in self.named_steps.values()), key=GEOMETRIES.index)
 

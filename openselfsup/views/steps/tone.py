@@ -50,7 +50,7 @@ class Brightness(_Amount):
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
         amount = round(255 * float(drawn['amount']))
         change = cv2.add if amount > 0 else cv2.subtract
-        return change(image, (abs(amount),) * 3 + (0,))
+        return change(image, (abs(amount),) * 3 + (0,))  # type: ignore[call-overload]  # a scalar
 
     @on_floats
     def render_pil(self, view: np.ndarray, drawn: Scope) -> np.ndarray:
