@@ -64,11 +64,12 @@ class OneOf(ImageStep):
 
     def __post_init__(self):
         super().__post_init__()
-        self.named_steps = named_steps(self.steps)
-        if not any(step.p > 0 for step in self.named_steps.values()):
+        steps = named_steps(self.steps)
+        if not any(step.p > 0 for step in steps.values()):
             raise ValueError('OneOf needs a step with p > 0')
-        if wrong := [name for name, step in self.named_steps.items()
-                     if not isinstance(step, ImageStep)]:
+        self.named_steps = {name: step for name, step in steps.items()
+                            if isinstance(step, ImageStep)}
+        if wrong := [name for name in steps if name not in self.named_steps]:
             raise ValueError(f'OneOf takes steps that change pixels, not {", ".join(wrong)}')
 
     @property
