@@ -24,7 +24,7 @@ def test_a_base_method_with_a_backbone_is_a_method():
 def test_what_a_class_lacks_is_named():
     with pytest.raises(UserError, match='BaseMethod lacks backbone; expected .*self.backbone'):
         check_method(BaseMethod())
-    with pytest.raises(UserError, match='Linear lacks backbone, needs_geometry, features, '
+    with pytest.raises(UserError, match='Linear lacks needs_geometry, features, backbone, '
                                         'begin_pass, set_geometry, load_backbone'):
         check_method(nn.Linear(1, 1))
 
