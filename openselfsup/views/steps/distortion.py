@@ -93,8 +93,9 @@ class ElasticDistortion(Distortion):
             raise ValueError(f'ElasticDistortion: sigma must be at least 1, not {self.sigma!r}')
 
     def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
-        rows, columns = map(self.points, size)
-        return {'noise': generator.randn(2, rows, columns)}
+        # Made when it is rendered, of those views alone that undergo the step.
+        points = torch.tensor([self.points(n) for n in size])
+        return {'seed': generator.randint(2 ** 31), 'points': points.expand(batch, 2)}
 
     def points(self, pixels: int) -> int:
         """Return the number of lattice points along so many pixels."""
@@ -109,14 +110,18 @@ class ElasticDistortion(Distortion):
     def positions(self, drawn: Scope, size: Size) -> tuple[np.ndarray, np.ndarray]:
         by_row, by_column = (_lattice_weights(n, self.points(n), self.sigma, self.reach)
                              for n in size)
+        noise = _noise(drawn['seed'], drawn['points'])[0].numpy()
         # OpenCV's product, since numpy's starts threads that fight with the loader's.
         dx, dy = (_product(_product(by_row, n, self.gain), by_column, 1, cv2.GEMM_2_T)
-                  for n in np.asarray(drawn['noise']))
+                  for n in noise)
         return (dx + np.arange(size[1], dtype=np.float32),
                 dy + np.arange(size[0], dtype=np.float32)[:, None])
 
     def prepare_torch(self, drawn: Scope) -> Tensor:
-        return drawn.where_applied(drawn['noise'].flatten(1), 0.)
+        applied, points = drawn['apply'], drawn['points'][0]
+        noise = torch.zeros(len(applied), 2 * int(points.prod()))
+        noise[applied] = _noise(drawn['seed'][applied], points).flatten(1)
+        return noise
 
     def render_torch(self, view: Tensor, numbers: Tensor) -> Tensor:
         sizes = view.shape[2:]
@@ -136,6 +141,12 @@ class ElasticDistortion(Distortion):
 
 def _product(a: np.ndarray, b: np.ndarray, factor: float, flags: int = 0) -> np.ndarray:
     return cv2.gemm(a, b, factor, None, 0, flags=flags)  # type: ignore[call-overload]  # None: no c
+
+
+def _noise(seeds: Tensor | np.ndarray, points: Tensor | np.ndarray) -> Tensor:
+    """Return the noise of each view on its lattice, float32 (B, 2, rows, columns)."""
+    keys = np.atleast_1d(np.asarray(seeds)).astype(np.uint64)
+    return Draws(keys).randn(2, *map(int, points))
 
 
 @functools.lru_cache
