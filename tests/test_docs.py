@@ -47,31 +47,6 @@ def test_the_notebook_example_of_the_data_page_runs():
     assert names['matching'].weight_q.shape == (1, 49)
 
 
-def test_the_step_of_the_data_page_is_rendered_alike_by_opencv_and_torch():
-    import numpy as np
-    import torch
-
-    from openselfsup.datasets import build_recipe
-    from openselfsup.registry import STEPS
-    from openselfsup.views import TorchRenderer, render_opencv, unbind
-    exec(next(block for block in blocks('docs/data.md') if 'class Fade' in block), {})
-    try:
-        recipe = build_recipe(dict(type='ViewRecipe', size=32, steps=dict(
-            fade=dict(type='Fade', p=0.5, limit=1.0))))
-    finally:
-        STEPS._module_dict.pop('Fade')
-    tiles = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    drawn = recipe.draw(torch.full((8, 2), 32), torch.Generator().manual_seed(0))
-    by_opencv = np.empty_like(tiles)
-    for tile, parameters, out in zip(tiles, unbind(drawn), by_opencv):
-        render_opencv(tile, recipe, parameters, out)
-    batch = torch.from_numpy(tiles).permute(0, 3, 1, 2)
-    by_torch = TorchRenderer(recipe)(batch, drawn).permute(0, 2, 3, 1).numpy()
-    assert np.abs(by_torch - by_opencv).max() <= 1
-    changed = (by_opencv != tiles).any((1, 2, 3))
-    assert changed.tolist() == drawn['fade.apply'].tolist() and 0 < changed.sum() < 8
-
-
 def test_the_data_page_names_every_step_and_its_file():
     from openselfsup.views import STEPS
     rows = [row for row in (REPO / 'docs/data.md').read_text().splitlines() if row[:1] == '|']

@@ -104,12 +104,16 @@ def test_the_metric_is_scored_with_its_interval(module_of, monkeypatch):
     assert low < expected < high
 
 
-def test_the_view_step_is_the_same_in_all_renderings(module_of, tmp_path, monkeypatch):
-    from openselfsup.views import TorchRenderer, ViewRecipe, render_opencv, render_pil, unbind
-    from openselfsup.views.steps import base
-    monkeypatch.setitem(base.STEPS, 'Posterize', None)  # gone again after the test
+def test_the_view_step_is_the_same_in_all_renderings(module_of):
+    from openselfsup.datasets import build_recipe
+    from openselfsup.registry import STEPS
+    from openselfsup.views import TorchRenderer, render_opencv, render_pil, unbind
     module_of('view_step', 'my_steps')
-    recipe = ViewRecipe(48, dict(posterize=dict(type='Posterize', p=0.5, bits=1)))
+    try:
+        recipe = build_recipe(dict(type='ViewRecipe', size=48, steps=dict(
+            posterize=dict(type='Posterize', p=0.5, bits=1))))
+    finally:
+        STEPS._module_dict.pop('Posterize')
     tiles = torch.randint(0, 256, (16, 3, 48, 48), dtype=torch.uint8)
     drawn = recipe.draw(torch.full((16, 2), 48), torch.Generator().manual_seed(0))
     views = TorchRenderer(recipe)(tiles, drawn)

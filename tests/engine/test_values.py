@@ -11,6 +11,7 @@ from openselfsup import registry
 from openselfsup.engine.config import PretrainConfig, load_config
 from openselfsup.engine.config_check import filled_in, find_problems
 from openselfsup.errors import UserError
+from openselfsup.training.preprocessor import Preprocessor
 from openselfsup.training.step import TrainStep
 from openselfsup.values import Range, accepts, annotations, fault
 from tests.engine.test_config import PLM, write
@@ -135,8 +136,8 @@ def test_a_class_whose_annotations_cannot_be_read_is_taken_as_it_is():
 
 def test_one_value_per_channel_under_batch_norm_is_a_sentence():
     net = nn.Sequential(nn.Conv2d(3, 4, 32), nn.BatchNorm2d(4))
-    step = TrainStep.__new__(TrainStep)
-    step.device, step.dtype = torch.device('cpu'), None
+    step = TrainStep(net, Preprocessor((0., 0., 0.), (1., 1., 1.)),
+                     torch.optim.SGD(net.parameters(), 0.1), amp='off')
     step.model = lambda views, view_to_tile: dict(loss=net(views[0]).sum())
     with pytest.raises(UserError, match=r'1 tile\(s\) of 32 px .* at least 2 tiles'):
         step.forward([torch.zeros(1, 3, 32, 32)], None)

@@ -231,7 +231,7 @@ def test_small_cells_of_rotated_views_are_precise():
     # Slivers thinner than the rounding of float32 are cut off there.
     for name in ('weight_q', 'share_k'):
         value, expected = getattr(got, name), getattr(precise, name)
-        assert_close(value.double(), torch.where(value > 0, expected, 0.), rtol=1e-5, atol=1e-6)
+        assert_close(value.double(), torch.where(value > 0, expected, 0.), rtol=1e-5, atol=5e-6)
         assert expected[value == 0].max() < 1e-4
 
 
