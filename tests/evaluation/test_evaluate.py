@@ -154,7 +154,7 @@ def test_paper_compat_does_look_at_the_test(split, weights):
     """The test above can fail: the published linear protocol follows the test labels."""
     data, other = find_data(str(split)), permuted(split)
     backbone = networks.from_checkpoint('resnet18', weights).backbone
-    settings = TrainSettings(epochs=6, batch_size=8, image_size=32, lr=0.05, workers=2)
+    settings = TrainSettings(epochs=6, batch_size=8, image_size=32, lr=0.01, workers=2)
     found = [finetune.train_as_published(backbone, 512, d.train, d.test, 1.0, 8, settings, 1, True)
              for d in (data, other)]
     losses = [[h['loss'] for h in trained.history] for trained in found]
