@@ -20,8 +20,9 @@ def digest(*parts: Source) -> str:
     for part in parts:
         for i in range(len(part)):
             path, stamp = part.path(i), part.stamp(i)
-            name = os.path.basename(path) if stamp is not None else path
-            found.update(json.dumps([part.label(i), name, stamp]).encode())
+            # The empty text keeps the digests in the results.json of earlier versions.
+            entry = [path] if stamp is None else [os.path.basename(path), *stamp]
+            found.update(json.dumps([part.label(i), '', *entry]).encode())
         found.update(b'|')
     return found.hexdigest()
 

@@ -1,17 +1,22 @@
 """Results of other weights, tiles or settings are never overwritten."""
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from openselfsup.cli.evaluate import default_folder
+from openselfsup.datasets.sources import ImageFolder
 from openselfsup.errors import UserError
 from openselfsup.evaluation import evaluate
 from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import find_data
+from openselfsup.evaluation.ownership import digest
 from openselfsup.evaluation.results import read_results
 from openselfsup.evaluation.settings import EvaluationSettings
 
@@ -89,3 +94,16 @@ def test_the_name_of_the_folder_tells_checkpoints_of_one_name_apart(tmp_path, mo
     assert default_folder('B/epoch_200.pth') == Path('work_dirs/evaluation/B_epoch_200')
     assert default_folder('epoch_200.pth').name == f'{tmp_path.name}_epoch_200'
     assert default_folder('').name == 'baselines'
+
+
+def test_digests_of_files_are_those_of_earlier_versions(tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        Image.new('RGB', (32, 32)).save(tmp_path / name / '1.png')
+    expected = hashlib.sha256()
+    for label, name in enumerate(('a', 'b')):
+        status = os.stat(tmp_path / name / '1.png')
+        expected.update(json.dumps([label, '', '1.png', status.st_size,
+                                    status.st_mtime_ns]).encode())
+    expected.update(b'|')
+    assert digest(ImageFolder(str(tmp_path))) == expected.hexdigest()
