@@ -83,10 +83,12 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
     go_on_with(dst / 'options.json', dict(
         mpp=mpp, size=size, min_tissue=min_tissue, source_mpp=source_mpp),
         src.parent if src.is_file() else src, slides)
-    first_of: dict[str, Path] = {}
+    of_stem: dict[str, list[Path]] = {}
     for path in slides:
-        if (first := first_of.setdefault(path.stem, path)) != path:
-            report.problem(path, f'has the name of {first}; left out')
+        of_stem.setdefault(path.stem, []).append(path)
+    for path in slides:
+        if others := [str(other) for other in of_stem[path.stem] if other != path]:
+            report.problem(path, f"has the name of {', '.join(others)}; all are left out")
             continue
         listed = dst / 'slides' / f'{path.stem}.csv'
         if listed.exists():

@@ -1,7 +1,9 @@
 """BCSS, lists of labelled tiles, PCam and slides."""
 
 import csv
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -199,3 +201,16 @@ def test_a_folder_without_slides_says_what_it_wants(tmp_path):
     pytest.importorskip('openslide')
     with pytest.raises(UserError, match='there is no slide'):
         slides.prepare_slides(tmp_path, tmp_path, Report('s'))
+
+
+def test_slides_of_one_name_are_all_left_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'openslide', ModuleType('openslide'))  # none is opened
+    paths = [tmp_path / folder / 'one.svs' for folder in 'ab']
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b'not read')
+    report = Report('slides')
+    slides.prepare_slides(tmp_path, tmp_path / 'out', report)
+    told = '\n'.join(report.problems)
+    for path, other in (paths, paths[::-1]):
+        assert f'{path}: has the name of {other}; all are left out' in told
