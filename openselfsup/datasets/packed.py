@@ -128,16 +128,26 @@ def pack(source: Source, out: str | Path, size: int | None = None, skip_corrupt:
             tiles that changed while they were packed.
     """
     out = Path(out)
+    head = _head(source, size)
+    if (finished := _finished(out, head)) is not None:  # may lie where nobody can write
+        return finished
     with claimed(out, 'packing tiles'):
-        return _pack(source, out, _head(source, size), size, skip_corrupt, on_progress)
+        return _pack(source, out, head, size, skip_corrupt, on_progress)
+
+
+def _finished(out: Path, head: dict) -> PackedTiles | None:
+    """Return the finished store of these tiles in a folder, None if there is none."""
+    if not (out / INDEX).exists():
+        return None
+    index = _read_index(out)
+    _check_same(index, head, out, f"a store of {len(index['tiles'])} other tiles")
+    return PackedTiles(str(out))
 
 
 def _pack(source: Source, out: Path, head: dict, size: int | None, skip_corrupt: bool,
           on_progress: Callable[[int], None]) -> PackedTiles:
-    if (out / INDEX).exists():
-        index = _read_index(out)
-        _check_same(index, head, out, f"a store of {len(index['tiles'])} other tiles")
-        return PackedTiles(str(out))
+    if (finished := _finished(out, head)) is not None:  # by another process, meanwhile
+        return finished
     if (out / TILES).exists():  # killed between the two last renames
         os.replace(out / TILES, out / PART)
     entries = _resume(out, head)
@@ -179,7 +189,11 @@ def _check_same(written: dict, head: dict, out: Path, what: str) -> None:
     """Raise UserError if what a folder holds was not made from these tiles as they are now."""
     if written.get('digest') != head['digest']:
         raise UserError(f'this folder holds {what}', where=str(out), expected='another folder')
-    if written.get('contents') != head['contents']:
+    if 'contents' not in written:
+        raise UserError('an earlier version packed this folder: whether the files have changed '
+                        'since cannot be told', where=str(out),
+                        expected='another folder, or this one removed')
+    if written['contents'] != head['contents']:
         raise UserError('this folder holds these tiles as they were before: files have another '
                         'size or time of change now', where=str(out),
                         expected='another folder, or this one removed')

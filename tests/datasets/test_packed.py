@@ -314,3 +314,16 @@ def test_a_misspelt_folder_or_config_is_told_apart(tool, target, words):
                             capture_output=True, text=True)
     assert answer.returncode == 2 and words in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_finished_store_is_returned_without_a_claim(source, store, monkeypatch):
+    monkeypatch.setattr(packed, 'claimed', lambda *args: pytest.fail('it claims the folder'))
+    assert len(packed.pack(source, store.root)) == len(source)
+
+
+def test_a_store_of_an_earlier_version_cannot_be_compared(small):
+    index = json.loads((small / 'index.json').read_text())
+    del index['contents']
+    (small / 'index.json').write_text(json.dumps(index))
+    with pytest.raises(UserError, match='an earlier version packed this folder'):
+        packed.pack(ImageFolder(str(small.parent / 'tiles')), small)
