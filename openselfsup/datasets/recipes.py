@@ -65,6 +65,10 @@ def build_recipe(cfg: dict | Recipe, where: str = 'recipe') -> Recipe:
             refuses, each with the key path of the step: all at once.
     """
     if not isinstance(cfg, Mapping):
+        if not hasattr(cfg, 'geometry'):
+            raise UserError(f'{cfg!r} is no recipe', where=where,
+                            expected="a dict with a 'type', such as dict(type='ViewRecipe', "
+                                     'size=224, steps=...)')
         return cfg
     cfg = dict(cfg)
     problems: list[str] = []

@@ -260,6 +260,14 @@ def test_a_registered_step_may_stand_within_a_choice():
     try:
         steps = dict(one=dict(type='OneOf', p=1.0, steps=dict(all=dict(type='Blacken', size=1.0))))
         dataset = TileDataset(CMU, dict(type='ViewRecipe', size=32, steps=steps))
+        steps['one']['p'] = 0.0
+        without = TileDataset(CMU, dict(type='ViewRecipe', size=32, steps=steps))
     finally:
         STEPS._module_dict.pop('Blacken')
+    assert not without.batch([0], generator())['views'][0].eq(0).all(1).any()
     assert dataset.batch([0], generator())['views'][0].eq(0).any()
+
+
+def test_what_is_no_recipe_is_told():
+    with pytest.raises(UserError, match="'ViewRecipe' is no recipe"):
+        TileDataset(CMU, dict(typ='ViewRecipe', sise=64))
