@@ -52,7 +52,17 @@ SCORES: dict[str, Callable[[Weighed], np.ndarray]] = {}
 
 
 def metric(function: Callable[[Weighed], np.ndarray]) -> Callable[[Weighed], np.ndarray]:
-    """Add a score under the name of its function; results, tables and intervals then have it."""
+    """Add a score under the name of its function; results, tables and intervals then have it.
+
+    Raises:
+        UserError: another function has that name already; the same one may be loaded anew.
+    """
+    known = SCORES.get(function.__name__)
+    if known and (known.__module__, known.__qualname__) != (function.__module__,
+                                                            function.__qualname__):
+        raise UserError(f"there is a score '{function.__name__}' already",
+                        where=f'{function.__module__}.{function.__qualname__}',
+                        expected=f'a name other than {", ".join(SCORES)}')
     SCORES[function.__name__] = function
     return function
 
@@ -143,7 +153,13 @@ def score(labels: np.ndarray, probabilities: np.ndarray,
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray,
               weights: np.ndarray | None = None) -> np.ndarray:
-    """Return confusion matrices (R, C, C), indexed [true class, predicted class]."""
+    """Return confusion matrices (R, C, C), indexed [true class, predicted class].
+
+    Args:
+        labels: int64 array of shape (N,), the true classes in 0..C-1.
+        probabilities: array of shape (N, C).
+        weights: of the tiles, shape (R, N); None weighs each 1, R = 1.
+    """
     weights = np.ones((1, len(labels))) if weights is None else weights
     classes = probabilities.shape[1]
     cell = labels * classes + probabilities.argmax(1)

@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as sk
 
 from openselfsup.errors import UserError
+from openselfsup.evaluation import metrics
 from openselfsup.evaluation.metrics import (
     SCORES,
     bootstrap,
@@ -115,3 +116,15 @@ def test_nothing_to_score_is_said_and_never_nan():
     labels, probabilities = np.array([0, 1]), np.eye(2)
     with pytest.raises(ValueError, match='all 0'):
         score(labels, probabilities, np.array([[1, 1], [0, 0]]))
+
+
+def test_a_metric_takes_no_name_of_another():
+    known = dict(metrics.SCORES)
+    metrics.metric(metrics.accuracy)  # a module that is loaded anew
+
+    def accuracy(tiles):
+        return tiles.right.sum(1)
+
+    with pytest.raises(UserError, match="there is a score 'accuracy' already"):
+        metrics.metric(accuracy)
+    assert metrics.SCORES == known
