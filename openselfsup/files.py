@@ -132,15 +132,14 @@ def read_json(path: str | Path) -> dict:
         raise UserError(f'not valid JSON: {error}', where=str(path)) from None
 
 
-def copy_file(source: Path, target: Path) -> bool:
-    """Copy a file unless the same (size and time of change) is there; return whether copied."""
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file unless the same (size and time of change) is there."""
     if target.exists():
         old, new = target.stat(), source.stat()
         if old.st_size == new.st_size and int(old.st_mtime) == int(new.st_mtime):
-            return False
+            return
     with unforced_file(target) as part:
         shutil.copy2(source, part)
-    return True
 
 
 def link(path: str | Path, name: str | Path) -> None:

@@ -10,7 +10,15 @@ from .headers import SUFFIXES
 
 
 def parse_list(list_file: str, classes: list[str] | None) -> list[tuple[str, int | None]]:
-    """Parse a list of tiles into (path, label or None)."""
+    """Parse a list of tiles into (path, label or None).
+
+    Args:
+        list_file: the list, see :func:`read_lines`.
+        classes: names of the classes, which labels must be below in number; None for any.
+
+    Raises:
+        UserError: it cannot be read, or lines are not of the form; all of them at once.
+    """
     entries, problems = [], []
     for number, line in enumerate(read_lines(list_file), 1):
         if not line.strip():
@@ -58,7 +66,11 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def check_encoding(list_file: str, paths: list[str]) -> None:
-    """Refuse a list in another encoding: its bytes are those of no file."""
+    """Refuse a list in another encoding: its bytes are those of no file.
+
+    Raises:
+        UserError: a path that is not UTF-8 is not there.
+    """
     for path in paths:
         if not path.isascii() and shown(path) != path and not os.path.exists(path):
             raise UserError(f'{path} is not there, and its name is not UTF-8', where=list_file,

@@ -55,8 +55,8 @@ class Evaluation:
         self.probabilities: dict[int, np.ndarray] = {}
         self.test_labels = torch.from_numpy(np.asarray(data.test.labels))
         self.created = datetime.datetime.now().isoformat(timespec='seconds')
-        # Tiles of one patient are redrawn together; of a single one there is nothing to redraw.
         self.digest = digest(data.train, data.test)
+        # Tiles of one patient are redrawn together; of a single one there is nothing to redraw.
         self.units = data.test_patients if _count(data.test_patients) != 1 else None
 
     def run(self) -> Results:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from PIL.TiffImagePlugin import ImageOps, TiffImageFile
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ...errors import UserError
 from ..decode import check_png
