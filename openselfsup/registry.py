@@ -65,7 +65,7 @@ class Registry(_Registry):
         if inspect.isclass(key):
             return key
         known = self.names()
-        found = self.module_dict.get(key)
+        found = self.module_dict.get(key) if isinstance(key, str) else None
         if found is None:
             raise UserError(f"no {self.name} is called '{key}'",
                             expected='one of ' + ', '.join(known),
@@ -109,7 +109,8 @@ def registry_of(key: Any, argument: str) -> Registry:
     named = registry_named(argument)
     if named is not None and (inspect.isclass(key) or key in named.names()):
         return named
-    holding = [table for table in REGISTRIES if key in table.names()]
+    holding = [table for table in REGISTRIES if key in table.names()
+               or inspect.isclass(key) and key in table.module_dict.values()]
     if len(holding) == 1:
         return holding[0]
     if holding:

@@ -158,7 +158,7 @@ def test_the_loop_fetches_one_flag_a_step(tmp_path, monkeypatch):
         'dataset.source.root=data/demo/kather2016', 'dataset.recipe.size=64', 'workers=0',
         'global_batch_size=8', 'model.queue_len=40', 'log_interval=1000', 'render=device',
         'optimizer.type=SGD'])
-    runner = Runner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), tmp_path)
+    runner = Runner(cfg, Launch(0, 1, torch.device('cpu')), tmp_path)
     batch = runner.loader.make_batch(0, 0)
     runner.call_hooks('before_train')
     runner.call_hooks('before_epoch')

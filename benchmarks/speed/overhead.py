@@ -37,7 +37,7 @@ def overhead_cases() -> Iterator[Case]:
     """Yield the loop around a step that does nothing, and around a small PLM step."""
     with tempfile.TemporaryDirectory(prefix='speed_') as folder:
         cfg = load_config(ROOT / 'configs/demo/plm_r18.py', OPTIONS)
-        runner = Runner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), folder)
+        runner = Runner(cfg, Launch(0, 1, torch.device('cpu')), folder)
         step, batch = runner.step, runner.loader.make_batch(0, 0)
         for handler in runner.logger.handlers:
             if not isinstance(handler, logging.FileHandler):

@@ -7,10 +7,11 @@ or with ``--cfg-options`` changes what runs.
 """
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from mmengine.config import Config, ConfigDict
 from ..datasets.recipes import are_named_views
 from ..errors import UserError
 from ..shipped import find_config
+from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from ..values import Amp, Count, Positive, Range, Seed, Whole, accepts
 from .config_check import Problem, base_path, config_files, find_problems, locate, own_names
 
@@ -113,7 +115,7 @@ class PretrainConfig:
     compile: bool = False
     clip_grad: Positive | None = None
     normalize: Annotated[dict, Channels()] = dataclasses.field(
-        default_factory=lambda: dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))
+        default_factory=lambda: dict(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)))
     render: Literal['auto', 'worker', 'device'] = 'auto'
     workers: Whole | None = None
     drop_last: bool = True
@@ -154,29 +156,50 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
             cfg[field.name] = field.default
         elif field.name not in cfg and field.default_factory is not dataclasses.MISSING:
             cfg[field.name] = field.default_factory()
-    options = [_by_view_name(cfg, option) for option in options or []]
-    problems = [problem for option in options if (problem := _override(cfg, option))]
+    translated: list[str] = []
+    problems: list[Problem] = []
+    for option in options or []:  # each on what the ones before it left
+        translated.append(_by_view_name(cfg, option))
+        if problem := _override(cfg, translated[-1]):
+            problems.append(problem)
     _import_modules(cfg)
     problems += find_problems(cfg, PretrainConfig)
     if problems:
-        raise _report(problems, path, options)
+        raise _report(problems, path, translated)
     return cfg
 
 
 def _get_base(base: str, file: str) -> tuple[str, str | None]:
-    """Find a base as mmengine does, and one of ours by its name."""
-    return _mmengine_get_base(base, file) if '::' in base else (str(base_path(base, file)), None)
+    """Find a base as mmengine does, and one of ours by its name.
+
+    Raises:
+        UserError: it lies in another package (``package::config.py``), which is not read.
+    """
+    if '::' in base:
+        raise UserError(f"_base_ '{base}' names a config of another package", where=file,
+                        expected='the path of a file, or the name of one of ours')
+    return str(base_path(base, file)), None
 
 
-_mmengine_get_base = Config._get_cfg_path
-Config._get_cfg_path = staticmethod(_get_base)
+@contextlib.contextmanager
+def _bases_by_name() -> Iterator[None]:
+    """Let mmengine find our configs by name in what is read within, and in nothing else."""
+    found = Config._get_cfg_path
+    Config._get_cfg_path = staticmethod(_get_base)
+    try:
+        yield
+    finally:
+        Config._get_cfg_path = staticmethod(found)
 
 
 def _read(path: Path) -> Config:
     try:
         # Not lazily: what a config imports it may call, and its bases are named by _base_.
-        return Config.fromfile(str(path), import_custom_modules=False, format_python_code=False,
-                               lazy_import=False)
+        with _bases_by_name():
+            return Config.fromfile(str(path), import_custom_modules=False,
+                                   format_python_code=False, lazy_import=False)
+    except UserError:
+        raise
     except SyntaxError as error:
         raise UserError(f'not valid Python: {error.msg}', where=f'{path}:{error.lineno}') from None
     except FileNotFoundError as error:

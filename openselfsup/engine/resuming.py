@@ -23,7 +23,7 @@ QUIET = 'applied, and no number of the run depends on it'
 APPLIED = 'applied from here on'
 VIEWS = 'applied from here on; views and shuffling are no longer those of an uninterrupted run'
 SHARED = ('applied from here on; tiles and views stay those of an uninterrupted run, shared out '
-          'differently')
+          'differently, but for up to a global batch here and at the end of each epoch')
 CURVE = 'applied from here on; the learning rate follows its new curve'
 # One rule for each field of PretrainConfig, and for fields below them that are an exception. A
 # rule that begins with 'refused' says why.

@@ -80,6 +80,8 @@ class Runner:
                                  drop_last=cfg.drop_last,
                                  render='device' if self.render == 'device' else 'cpu')
 
+        self.hooks = build_hooks(cfg)
+
         seed_everything(cfg.seed)
         built = ALGORITHMS.build(cfg.model)
         check_method(built)
@@ -90,11 +92,11 @@ class Runner:
         if cfg.pretrained and pretrained:
             self.load_report = self.algorithm.load_backbone(cfg.pretrained)
 
-        self.amp = resolve(cfg.amp, self.device)
         if cfg.deterministic:
             make_deterministic()
         self.work_dir.mkdir(parents=True, exist_ok=True)
         self.logger = build_logger(self.work_dir / 'train.log')
+        self.amp = resolve(cfg.amp, self.device)
         self.environment = describe_environment(self.device, self.world_size)
 
         self.model = building.place(self.module, cfg, self.device)
@@ -110,7 +112,6 @@ class Runner:
         self.step = TrainStep(self.model, self.preprocessor, self.optimizer, self.amp,
                               cfg.clip_grad)
 
-        self.hooks = build_hooks(cfg)
         self.record: dict[str, Any] = {}
         self.facts = self._facts()
         self.claim: Claim | None = None
@@ -201,6 +202,16 @@ class Runner:
         """Whether the ranks have agreed to stop."""
         return self.finite.stopped
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was stopped before its end."""
+        return self.stopped and self.position.epoch < self.cfg.epochs
+
+    def is_due(self, interval: int) -> bool:
+        """Return, after an epoch, whether it is one of every ``interval``, or the last."""
+        epoch = self.position.epoch
+        return epoch % interval == 0 or epoch == self.cfg.epochs
+
     def _advice(self) -> str:
         return (f'finite losses; the last good checkpoint is {self.last_checkpoint}, try a lower '
                 'optimizer.lr, clip_grad=1.0 or amp=off')
@@ -210,9 +221,9 @@ class Runner:
     def save_checkpoint(self, name: str = LATEST, must: bool = False) -> bool:
         """Write the whole state of the run into the work directory; latest.pth is it, too.
 
-        All ranks call it; rank 0 writes. Position, optimiser and scaler state, queues and
-        generators are included: a resumed run equals an uninterrupted one. A full disk in
-        the middle of a run is reported and the run goes on: there may be room next time.
+        All ranks call it; rank 0 writes. Position, optimiser and scaler state and queues
+        are included, and random numbers follow from the position: a resumed run equals an
+        uninterrupted one. A full disk in the middle of a run is reported and the run goes on: there may be room next time.
 
         Args:
             name: file in the work directory.

@@ -10,7 +10,7 @@ from ..datasets import ViewLoader
 from ..training.allocator import keep_freed_memory
 from ..training.launch import Launch
 from ..training.logs import CONSOLE
-from ..training.precision import resolve
+from ..training.precision import check_precision
 from ..training.threads import overload, share_cores
 from .config_text import config_text
 from .runner import Runner
@@ -28,7 +28,7 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
     Returns:
         Exit status: 0, or 128 + the number of the signal that stopped the run.
     """
-    resolve(cfg.amp, launch.device)  # refused before the tiles are looked at
+    check_precision(cfg.amp, launch.device)  # refused before the tiles are looked at
     if launch.device.type == 'cpu':
         keep_freed_memory()
         share_cores()
@@ -58,12 +58,12 @@ def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
         runner.logger.info('all %d epochs are done already', cfg.epochs)
         return 0
     runner.train()
-    return 128 + runner.stop_signal if runner.stopped and runner.stop_signal else 0
+    return 128 + runner.stop_signal if runner.interrupted and runner.stop_signal else 0
 
 
 def dry_run(cfg: Config, launch: Launch, scratch: str) -> None:
     """Build everything, print what would run, take one step, and leave no trace."""
-    resolve(cfg.amp, launch.device)  # refused before the tiles are looked at
+    check_precision(cfg.amp, launch.device)  # refused before the tiles are looked at
     runner = Runner(cfg, launch, scratch)
     if distributed.is_main():
         CONSOLE.print(config_text(cfg), markup=False, highlight=False, soft_wrap=True)

@@ -1,7 +1,6 @@
 """Who am I among the processes: launchers, devices and the process group.
 
-mmengine's own set-up takes a CUDA device for granted; here the backend follows the
-device: gloo on CPU, nccl on GPUs.
+The backend follows the device: gloo on CPU, nccl on GPUs.
 """
 
 import dataclasses
@@ -22,11 +21,9 @@ DEFAULT_PORT = '29500'
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """What one process knows of the run: its ranks, the world and its device."""
+    """What one process knows of the run: its rank, the world and its device."""
 
-    launcher: str
     rank: int
-    local_rank: int
     world_size: int
     device: torch.device
 
@@ -58,7 +55,7 @@ def start(launcher: str | None = None) -> Launch:
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=store,
                                 rank=rank, world_size=world_size,
                                 device_id=device if device.type == 'cuda' else None)
-    return Launch(launcher, rank, local_rank, world_size, device)
+    return Launch(rank, world_size, device)
 
 
 def _meet(rank: int, world_size: int) -> dist.Store:

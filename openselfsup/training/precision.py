@@ -25,17 +25,22 @@ def resolve(amp: str, device: torch.device, where: str = 'amp') -> str:
     Raises:
         UserError: fp16, which needs loss scaling on a GPU, on a CPU.
     """
+    check_precision(amp, device, where)
     fast = computes_in_bf16(device)
     if amp == 'auto':
         return 'bf16' if fast else 'off'
-    if amp == 'fp16' and device.type != 'cuda':
-        raise UserError('fp16 needs a GPU', where=where, expected='auto, bf16 or off',
-                        nearest='bf16' if fast else 'auto')
     if amp == 'bf16' and not fast:
         logger.warning('this %s has no bf16 instructions and imitates them, several times slower '
                        'than float32: amp=auto or amp=off is faster',
                        'GPU' if device.type == 'cuda' else 'processor')
     return amp
+
+
+def check_precision(amp: str, device: torch.device, where: str = 'amp') -> None:
+    """Refuse what a device cannot do, before any work; arguments and error as :func:`resolve`."""
+    if amp == 'fp16' and device.type != 'cuda':
+        raise UserError('fp16 needs a GPU', where=where, expected='auto, bf16 or off',
+                        nearest='bf16' if computes_in_bf16(device) else 'auto')
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:

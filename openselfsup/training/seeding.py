@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 
-def seed_everything(*key: int) -> None:
-    """Seed torch (all devices), numpy and random from whole numbers such as (seed, rank, step)."""
-    state = np.random.SeedSequence([k % 2**32 for k in key]).generate_state(2)
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices), numpy and random, for what is built before the first step."""
+    state = np.random.SeedSequence([seed % 2**32]).generate_state(2)
     torch.manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
     np.random.seed(state[0])
     random.seed(int(state[0]))

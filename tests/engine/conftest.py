@@ -19,5 +19,5 @@ def make_runner(tmp_path):
     """Build a small run in this process."""
     def make(*options: str, config: Path = DEMO, name: str = 'run') -> Runner:
         cfg = load_config(config, [*SMALL, *options])
-        return Runner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), tmp_path / name)
+        return Runner(cfg, Launch(0, 1, torch.device('cpu')), tmp_path / name)
     return make

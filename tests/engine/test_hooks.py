@@ -206,5 +206,13 @@ def test_probes_act_before_the_checkpoint_and_hooks_of_the_config_after_it():
 def test_a_hook_of_mmengine_is_refused_with_the_way_out():
     cfg = Config(dict(log_interval=1, checkpoint_interval=1, save_every=None, keep_checkpoints=None,
                       hooks=[dict(type=mmengine.hooks.EMAHook)]))
-    with pytest.raises(UserError, match=r'hooks.0: EMAHook is no hook .*docs/configuration.md'):
+    with pytest.raises(UserError, match=r'hooks.0: EMAHook is no hook .*docs/extend/hook.md'):
+        build_hooks(cfg)
+
+
+def test_an_order_that_is_none_is_refused():
+    hook = type('Whenever', (Hook,), dict(order='whenever'))
+    cfg = Config(dict(log_interval=1, checkpoint_interval=1, save_every=None, keep_checkpoints=None,
+                      hooks=[dict(type=hook)]))
+    with pytest.raises(UserError, match="hooks.0: the order of Whenever is 'whenever'.*early"):
         build_hooks(cfg)

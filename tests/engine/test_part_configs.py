@@ -55,7 +55,7 @@ def small(name):
 
 def runner_of(name, work_dir, *options):
     cfg = load_config(REPO / f'configs/{name}.py', [*TILES, *options])
-    return Runner(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), work_dir)
+    return Runner(cfg, Launch(0, 1, torch.device('cpu')), work_dir)
 
 
 def test_every_registered_method_has_a_config():

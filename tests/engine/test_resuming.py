@@ -26,7 +26,7 @@ from openselfsup.engine.work_dir import find_checkpoint, set_aside, write_run_fi
 from openselfsup.errors import UserError
 from openselfsup.training.launch import Launch
 
-ALONE = Launch('none', 0, 0, 1, torch.device('cpu'))
+ALONE = Launch(0, 1, torch.device('cpu'))
 
 
 def one_step(folder: Path, *options: str) -> Path:

@@ -240,7 +240,7 @@ def test_a_finished_run_has_nothing_left_to_do(reference, make_runner, capsys):
     from openselfsup.training.launch import Launch
     cfg = load_config(DEMO, SMALL)
     cfg.work_dir = str(reference[0])
-    assert train(cfg, Launch('none', 0, 0, 1, torch.device('cpu')), 'auto') == 0
+    assert train(cfg, Launch(0, 1, torch.device('cpu')), 'auto') == 0
     assert 'all 2 epochs are done' in capsys.readouterr().out
 
 

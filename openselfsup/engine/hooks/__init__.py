@@ -25,7 +25,7 @@ def build_hooks(cfg: Config) -> list[Hook]:
     """Return the hooks that every run has and those of the config, in the order of their acts.
 
     Raises:
-        UserError: a class of the config is no :class:`.hook.Hook`.
+        UserError: a class of the config is no :class:`.hook.Hook`, or its order is none.
     """
     hooks = [PicturesHook(), MetricsHook(cfg.log_interval), HealthHook(), ProgressHook(),
              CheckpointHook(cfg.checkpoint_interval, cfg.save_every, cfg.keep_checkpoints)]
@@ -35,6 +35,9 @@ def build_hooks(cfg: Config) -> list[Hook]:
             raise UserError(f'{type(hook).__name__} is no hook that this engine could call',
                             where=f'hooks.{place}',
                             expected='a subclass of openselfsup.engine.hooks.Hook; see '
-                                     'docs/configuration.md for how a hook of mmengine becomes one')
+                                     'docs/extend/hook.md for how a hook of mmengine becomes one')
+        if hook.order not in ORDER:
+            raise UserError(f"the order of {type(hook).__name__} is {hook.order!r}",
+                            where=f'hooks.{place}', expected='one of ' + ', '.join(ORDER))
         hooks.append(hook)
     return sorted(hooks, key=lambda hook: ORDER.index(hook.order))

@@ -37,7 +37,7 @@ class CheckpointHook(Hook):
     def after_epoch(self, runner) -> None:
         """Save the finished epoch."""
         epoch, last = runner.position.epoch, runner.cfg.epochs
-        if epoch % self.interval == 0 or epoch == last:
+        if runner.is_due(self.interval):
             if runner.save_checkpoint(f'epoch_{epoch}.pth', must=epoch == last):
                 self._forget_old(runner.work_dir)
                 self.saved = time.monotonic()
@@ -47,12 +47,13 @@ class CheckpointHook(Hook):
             self.saved = time.monotonic()
 
     def after_train(self, runner) -> None:
-        """Save where a signal stopped the run."""
-        if runner.stopped:
+        """Save where the run was stopped before its end."""
+        if runner.interrupted:
             runner.save_checkpoint(must=True)
-            runner.logger.warning('stopped by a signal at epoch %d, step %d; saved %s, go on with '
-                                  '--resume', runner.position.epoch + 1, runner.steps_done,
-                                  runner.last_checkpoint)
+            runner.logger.warning(
+                'stopped %s at epoch %d, step %d; saved %s, go on with --resume',
+                'by a signal' if runner.stop_signal else 'as a hook or another rank asked',
+                runner.position.epoch + 1, runner.steps_done, runner.last_checkpoint)
 
     def _forget_old(self, work_dir: Path) -> None:
         if self.keep is None or not distributed.is_main():

@@ -35,7 +35,7 @@ class ClusterPictures(PictureHook):
         algorithm, head = runner.algorithm, runner.algorithm.cluster
         world, count = distributed.world_size(), len(runner.dataset)
         share = min(self.tiles, count) // world
-        if not _is_due(runner, self.interval) or share * world < head.clusters:
+        if not runner.is_due(self.interval) or share * world < head.clusters:
             return
         indices = np.linspace(0, count - 1, share * world).round().astype(int)
         # k-means may start at the first tiles, which in the data set's order are of one kind.
@@ -79,7 +79,7 @@ class AdversaryPictures(PictureHook):
     def after_epoch(self, runner) -> None:
         """Draw, if the attacked layer gives feature maps."""
         algorithm, adversary = runner.algorithm, runner.algorithm.adversary
-        if (not distributed.is_main() or not _is_due(runner, self.interval)
+        if (not distributed.is_main() or not runner.is_due(self.interval)
                 or adversary.last_offset is None):
             return
         count = len(runner.dataset)
@@ -121,11 +121,6 @@ def plain_views(runner, indices: np.ndarray) -> Tensor:
         sizes = torch.tensor([tile.shape[:2]])
         render_opencv(tile, recipe, unbind(recipe.draw(sizes, torch.Generator()))[0], slot)
     return torch.from_numpy(out).permute(0, 3, 1, 2)
-
-
-def _is_due(runner, interval: int) -> bool:
-    epoch = runner.position.epoch
-    return epoch % interval == 0 or epoch == runner.cfg.epochs
 
 
 def _require(runner, part: str, kind: str, hook: str) -> None:

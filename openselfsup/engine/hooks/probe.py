@@ -74,9 +74,8 @@ class ProbeHook(Hook):
 
     def after_epoch(self, runner) -> None:
         """Probe where that is due."""
-        epoch = runner.position.epoch
-        if epoch % self.interval == 0 or epoch == runner.cfg.epochs:
-            self._probe(runner, runner.steps_done, epoch)
+        if runner.is_due(self.interval):
+            self._probe(runner, runner.steps_done, runner.position.epoch)
 
     def _probe(self, runner, step: int, epoch: int) -> None:
         if not distributed.is_main():
