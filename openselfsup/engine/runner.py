@@ -223,7 +223,8 @@ class Runner:
 
         All ranks call it; rank 0 writes. Position, optimiser and scaler state and queues
         are included, and random numbers follow from the position: a resumed run equals an
-        uninterrupted one. A full disk in the middle of a run is reported and the run goes on: there may be room next time.
+        uninterrupted one. A full disk in the middle of a run is reported and the run
+        goes on: there may be room next time.
 
         Args:
             name: file in the work directory.

@@ -19,8 +19,11 @@ from torch import Tensor
 from ...values import Count, Fraction, NotNegative, Range
 from ..draws import Draws
 from .base import Geometry, ImageStep, Scope, Size, check_limit, registered, uniform
+from .pixels import column, halves, normal
 
 __all__ = ['ElasticDistortion', 'GridDistortion', 'OpticalDistortion']
+
+CPU = torch.device('cpu')
 
 
 class Distortion(ImageStep):
@@ -93,9 +96,7 @@ class ElasticDistortion(Distortion):
             raise ValueError(f'ElasticDistortion: sigma must be at least 1, not {self.sigma!r}')
 
     def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
-        # Made when it is rendered, of those views alone that undergo the step.
-        points = torch.tensor([self.points(n) for n in size])
-        return {'seed': generator.randint(2 ** 31), 'points': points.expand(batch, 2)}
+        return {'seed': generator.randint(2 ** 31)}
 
     def points(self, pixels: int) -> int:
         """Return the number of lattice points along so many pixels."""
@@ -108,9 +109,9 @@ class ElasticDistortion(Distortion):
         return self.alpha * self.sigma / math.sqrt(3) / (2 * math.pi * self.sigma ** 2)
 
     def positions(self, drawn: Scope, size: Size) -> tuple[np.ndarray, np.ndarray]:
-        by_row, by_column = (_lattice_weights(n, self.points(n), self.sigma, self.reach)
-                             for n in size)
-        noise = _noise(drawn['seed'], drawn['points'])[0].numpy()
+        by_row, by_column = (self.weights(n).numpy() for n in size)
+        seed = torch.as_tensor(drawn['seed']).view(1)
+        noise = self.noise(halves(seed), size)[0].numpy()
         # OpenCV's product, since numpy's starts threads that fight with the loader's.
         dx, dy = (_product(_product(by_row, n, self.gain), by_column, 1, cv2.GEMM_2_T)
                   for n in noise)
@@ -118,42 +119,33 @@ class ElasticDistortion(Distortion):
                 dy + np.arange(size[0], dtype=np.float32)[:, None])
 
     def prepare_torch(self, drawn: Scope) -> Tensor:
-        applied, points = drawn['apply'], drawn['points'][0]
-        noise = torch.zeros(len(applied), 2 * int(points.prod()))
-        noise[applied] = _noise(drawn['seed'][applied], points).flatten(1)
-        return noise
+        return torch.cat([drawn['apply'][:, None].float(), halves(drawn['seed'])], 1)
 
     def render_torch(self, view: Tensor, numbers: Tensor) -> Tensor:
         sizes = view.shape[2:]
-        rows, columns = (self.points(n) for n in sizes)
-        by_row, by_column = (self._weights(n, view.device) for n in sizes)
-        noise = numbers.view(-1, 2, rows, columns)
+        by_row, by_column = (self.weights(n, view.device) for n in sizes)
+        noise = column(numbers, 0) * self.noise(numbers[:, 1:], (sizes[0], sizes[1]))
         dx, dy = (self.gain * by_row @ noise @ by_column.mT).unbind(1)  # B H W each, in pixels
         y, x = (_centres(n, view.device) for n in sizes)
         return _sample(view, x + dx / sizes[1], y[:, None] + dy / sizes[0])
 
-    def _weights(self, pixels: int, device: torch.device) -> Tensor:
-        """Return the Gaussian, of peak 1, of each lattice point at each pixel, as below."""
-        lattice = torch.arange(self.points(pixels), device=device) - self.reach
-        z = torch.arange(pixels, device=device)[:, None] / self.sigma - lattice
-        return (-z * z / 2).exp()
+    def noise(self, seed: Tensor, size: Size) -> Tensor:
+        """Return the noise of each view on its lattice, float32 (B, 2, rows, columns)."""
+        return normal(seed, (2, *map(self.points, size)))
+
+    def weights(self, pixels: int, device: torch.device = CPU) -> Tensor:
+        """Return the Gaussian, of peak 1, of each lattice point at each pixel."""
+        return _weights(pixels, self.points(pixels), self.sigma, self.reach, device)
 
 
 def _product(a: np.ndarray, b: np.ndarray, factor: float, flags: int = 0) -> np.ndarray:
     return cv2.gemm(a, b, factor, None, 0, flags=flags)  # type: ignore[call-overload]  # None: no c
 
 
-def _noise(seeds: Tensor | np.ndarray, points: Tensor | np.ndarray) -> Tensor:
-    """Return the noise of each view on its lattice, float32 (B, 2, rows, columns)."""
-    keys = np.atleast_1d(np.asarray(seeds)).astype(np.uint64)
-    return Draws(keys).randn(2, *map(int, points))
-
-
 @functools.lru_cache
-def _lattice_weights(pixels: int, points: int, sigma: float, reach: int) -> np.ndarray:
-    """Return the Gaussian, of peak 1, of each lattice point at each pixel, (pixels, points)."""
-    z = np.arange(pixels)[:, None] / sigma - (np.arange(points) - reach)
-    return np.exp(-z * z / 2, dtype=np.float32)
+def _weights(pixels: int, points: int, sigma: float, reach: int, device: torch.device) -> Tensor:
+    z = torch.arange(pixels, dtype=torch.float64)[:, None] / sigma - (torch.arange(points) - reach)
+    return (-z * z / 2).exp().float().to(device)
 
 
 @registered

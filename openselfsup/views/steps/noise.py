@@ -1,6 +1,5 @@
 """Steps that add noise to a view."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from ...values import Fraction, Span
 from ..draws import Draws
 from .base import ImageStep, Scope, Size, check_range, registered, uniform
-from .pixels import column, on_floats
+from .pixels import column, halves, normal, on_floats
 
 __all__ = ['GaussianNoise']
 
@@ -48,18 +47,12 @@ class GaussianNoise(ImageStep):
 
     def prepare_torch(self, drawn: Scope) -> Tensor:
         deviation = drawn.where_applied(drawn['deviation'][:, None], 0.)
-        seed = drawn['seed'][:, None]
-        return torch.cat([deviation, seed >> 16, seed & 0xffff], 1)  # float32 holds 24 bits
+        return torch.cat([deviation, halves(drawn['seed'])], 1)
 
     def render_torch(self, view: Tensor, numbers: Tensor) -> Tensor:
-        # Each value's place in the view, hashed with the seed, is its random number: the same on
-        # any device and in any batch, but not what OpenCV's generator gives for that seed.
-        high, low = column(numbers, 1).long(), column(numbers, 2).long()
-        place = torch.arange(view[0].numel(), device=view.device).view(view.shape[1:])
-        key = _hash(_hash((high << 16) | low) + 2 * place)
-        first, second = ((_hash(key ^ word) + 0.5) / 2 ** 32 for word in (0, 0x9e3779b9))
-        normal = (-2 * first.log()).sqrt() * (2 * math.pi * second).cos()  # Box & Muller 1958
-        return (view + (column(numbers, 0) * normal).round()).clamp(0, 255)
+        # Not what OpenCV's generator gives for that seed.
+        noise = column(numbers, 0) * normal(numbers[:, 1:], tuple(view.shape[1:]))
+        return (view + noise.round()).clamp(0, 255)
 
 
 def _noise(drawn: Scope, shape: tuple[int, ...]) -> np.ndarray:
@@ -68,11 +61,3 @@ def _noise(drawn: Scope, shape: tuple[int, ...]) -> np.ndarray:
     cv2.setRNGSeed(int(drawn['seed']))
     deviation = float(drawn['deviation'])
     return cv2.randn(noise, (0,) * 4, (deviation,) * 4)  # type: ignore[call-overload]  # scalars
-
-
-def _hash(numbers: Tensor) -> Tensor:
-    """Mix the 32 low bits of int64 numbers (the finaliser of MurmurHash3, public domain)."""
-    numbers = numbers & 0xffffffff
-    for shift, factor in ((16, 0x85ebca6b), (13, 0xc2b2ae35)):
-        numbers = ((numbers ^ (numbers >> shift)) * factor) & 0xffffffff
-    return numbers ^ (numbers >> 16)

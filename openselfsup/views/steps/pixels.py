@@ -1,5 +1,6 @@
-"""What the renderings of several steps share: resizing, grey, HSV, neighbours of a pixel."""
+"""What the renderings of several steps share: resizing, grey, HSV, neighbours, seeded noise."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,3 +96,27 @@ def neighbours(view: Tensor, side: int, dtype: torch.dtype = torch.float32) -> l
     reach, (height, width) = side // 2, view.shape[2:]
     padded = F.pad(view, (reach,) * 4, mode='replicate').to(dtype)
     return [padded[:, :, y:y + height, x:x + width] for y in range(side) for x in range(side)]
+
+
+# Noise of a seed: a number's place is hashed with the seed, the same on any device, in any batch
+
+def halves(seed: Tensor) -> Tensor:
+    """Return seeds (B,) below 2^32 as (B, 2) floats: float32 holds 24 bits."""
+    return torch.stack([seed >> 16, seed & 0xffff], 1).float()
+
+
+def normal(halves: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return normal numbers, float32 (B, *shape), of seeds that :func:`halves` took apart."""
+    high, low = (half.long().view(-1, *[1] * len(shape)) for half in halves.unbind(1))
+    place = torch.arange(math.prod(shape), device=halves.device).view(shape)
+    key = _hash(_hash((high << 16) | low) + 2 * place)
+    first, second = ((_hash(key ^ word) + 0.5) / 2 ** 32 for word in (0, 0x9e3779b9))
+    return (-2 * first.log()).sqrt() * (2 * math.pi * second).cos()  # Box & Muller 1958
+
+
+def _hash(numbers: Tensor) -> Tensor:
+    """Mix the 32 low bits of int64 numbers (the finaliser of MurmurHash3, public domain)."""
+    numbers = numbers & 0xffffffff
+    for shift, factor in ((16, 0x85ebca6b), (13, 0xc2b2ae35)):
+        numbers = ((numbers ^ (numbers >> shift)) * factor) & 0xffffffff
+    return numbers ^ (numbers >> 16)
