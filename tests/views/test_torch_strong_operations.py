@@ -7,7 +7,7 @@ from test_render_torch import as_batch, by_pil, differences, draw
 
 from openselfsup.views import Scope, TorchRenderer, ViewRecipe, unbind
 from openselfsup.views.steps.blur import _median, motion_kernel
-from openselfsup.views.steps.noise import _hash
+from openselfsup.views.steps.pixels import _hash
 
 HSV = dict(type='HueSaturationValue', hue=10, saturation=20, value=10)
 BLURS = dict(motion=dict(type='MotionBlur', p=1.), median=dict(type='MedianBlur', p=1.),
