@@ -37,7 +37,7 @@ class TrainStep:
     def __init__(self, model: nn.Module, preprocessor: Preprocessor,
                  optimizer: torch.optim.Optimizer, amp: str = 'bf16',
                  clip_grad: float | None = None):
-        self.model, self.preprocessor, self.optimizer = model, preprocessor, optimizer
+        self.model, self.preprocessor = model, preprocessor
         unwrapped: Any = getattr(model, 'module', model)
         self.algorithm: Method = unwrapped
         clip = None if clip_grad is None else partial(nn.utils.clip_grad_norm_, max_norm=clip_grad)
