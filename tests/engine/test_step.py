@@ -69,7 +69,7 @@ def test_accumulated_batches_make_the_step_of_their_union():
     torch.testing.assert_close(one.conv.weight, two.conv.weight)
     torch.testing.assert_close(out_one['loss'], out_two['loss'])
     assert two.moved == [True, False] and one.moved == [True]
-    assert step_two.optimizer.param_groups[0]['lr'] == 0.25
+    assert step_two.optimizer_step.optimizer.param_groups[0]['lr'] == 0.25
     assert out_one['loss'] == pytest.approx(float(out_one['loss_fit'] + out_one['loss_size']))
 
 
