@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from collections.abc import Callable
 
 import torch
 
@@ -13,7 +14,8 @@ NAMES = dict(off='float32', bf16='bfloat16', fp16='float16')  # as results have 
 logger = logging.getLogger(__name__)
 
 
-def resolve(amp: str, device: torch.device, where: str = 'amp') -> str:
+def resolve(amp: str, device: torch.device, where: str = 'amp',
+            tell: Callable[[str], object] = logger.warning) -> str:
     """Return the precision that a device shall compute in: 'bf16', 'fp16' or 'off' (float32).
 
     Args:
@@ -21,6 +23,7 @@ def resolve(amp: str, device: torch.device, where: str = 'amp') -> str:
             value is returned as it is, with a warning where it is slow.
         device: where the model is.
         where: what an error calls the place of the value.
+        tell: takes the warning.
 
     Raises:
         UserError: fp16, which needs loss scaling on a GPU, on a CPU.
@@ -30,9 +33,8 @@ def resolve(amp: str, device: torch.device, where: str = 'amp') -> str:
     if amp == 'auto':
         return 'bf16' if fast else 'off'
     if amp == 'bf16' and not fast:
-        logger.warning('this %s has no bf16 instructions and imitates them, several times slower '
-                       'than float32: amp=auto or amp=off is faster',
-                       'GPU' if device.type == 'cuda' else 'processor')
+        tell(f"this {'GPU' if device.type == 'cuda' else 'processor'} has no bf16 instructions and "
+             'imitates them, several times slower than float32: amp=auto or amp=off is faster')
     return amp
 
 

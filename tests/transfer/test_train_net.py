@@ -14,6 +14,7 @@ from openselfsup.claims import claimed
 from openselfsup.cli.main import execute
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
+from openselfsup.training import precision
 from openselfsup.transfer.instance.data_sets import Wanted, open_data_sets
 
 
@@ -65,14 +66,16 @@ def test_what_an_earlier_run_computed_is_not_overwritten(run_train_net, datasets
     assert [p.name for p in tmp_path.iterdir()] == [made]
 
 
-def test_compare_swallows_no_key(run_train_net, datasets, tmp_path):
+def test_compare_swallows_no_key(run_train_net, datasets, tmp_path, monkeypatch):
     """The scores of a run beside this one; what follows is KEY VALUE and counts."""
     words = ['--num-gpus', '0', '--backend', 'torchvision', '--datasets-folder', str(datasets)]
     steps = [*TINY, 'SOLVER.MAX_ITER', '1']
     first, second = str(tmp_path / 'first'), str(tmp_path / 'second')
     run_train_net(SHORT, *words, *steps, 'OUTPUT_DIR', first)
-    run_train_net(SHORT, *words, '--compare', first, *steps, 'OUTPUT_DIR', second)
-    assert 'iteration 1/1 ' in (tmp_path / 'second' / 'log.txt').read_text()
+    monkeypatch.setattr(precision, 'computes_in_bf16', lambda device: False)
+    run_train_net(SHORT, *words, '--amp', 'bf16', '--compare', first, *steps, 'OUTPUT_DIR', second)
+    log = (tmp_path / 'second' / 'log.txt').read_text()
+    assert 'iteration 1/1 ' in log and log.count('has no bf16 instructions') == 1
     assert (tmp_path / 'second' / 'index.html').read_text().count('from random weights, 1') == 2
     third = [*words, '--compare', first, second, *steps, 'OUTPUT_DIR', str(tmp_path / 'third')]
     with pytest.raises(UserError, match='is a folder where KEY VALUE is expected'):

@@ -80,7 +80,7 @@ class Detectron2Backend:
 
     def __init__(self, job: Job):
         self.job = job
-        self.log = logging.getLogger('openselfsup.transfer')
+        self.notes: list[str] = []
         if distributed.world_size() > 1:
             comm.create_local_process_group(distributed.world_size())
         self.cfg = cfg = get_cfg()
@@ -99,7 +99,8 @@ class Detectron2Backend:
         self.weights = cfg.MODEL.WEIGHTS
         self.train_sets: tuple[str, ...] = () if job.eval_only else tuple(cfg.DATASETS.TRAIN)
         self.test_sets = list(cfg.DATASETS.TEST)
-        self.data, self.notes = open_data_sets(job.datasets_folder, self._wanted())
+        self.data, odd = open_data_sets(job.datasets_folder, self._wanted())
+        self.notes += [f'data: {note}' for note in odd]
         for data in self.data.values():
             register(data)
         self.trainer: _Trainer  # :meth:`load_backbone` makes it, and the model
@@ -115,11 +116,11 @@ class Detectron2Backend:
                 raise UserError(f'detectron2 trains in {wanted} on GPUs only', where='--amp',
                                 expected='auto, off or --backend torchvision')
             if wanted is None and self.cfg.SOLVER.AMP.ENABLED:
-                self.log.warning('SOLVER.AMP.ENABLED needs a GPU: training in float32')
+                self.notes.append('SOLVER.AMP.ENABLED needs a GPU: training in float32')
             return 'off'
         if wanted is None:  # what detectron2 makes of the switch
             return 'fp16' if self.cfg.SOLVER.AMP.ENABLED else 'off'
-        return resolve(wanted, device, '--amp')
+        return resolve(wanted, device, '--amp', self.notes.append)
 
     def _wanted(self) -> Wanted:
         cfg = self.cfg

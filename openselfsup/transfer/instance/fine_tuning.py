@@ -133,7 +133,7 @@ def _train(backend: jobs.Backend, backend_name: str, rank: int, task: FineTuning
                  'To install detectron2: %s', backends.INSTALL)
     if rank == 0:
         for note in backend.notes:
-            log.warning('data: %s', note)
+            log.warning('%s', note)
     log.info('%s', backend.load_backbone())
     if not task.eval_only:
         backend.fit()

@@ -51,7 +51,7 @@ class Backend(Protocol):
         train_sets: names of the data sets to train on.
         test_sets: names of the data sets to evaluate on.
         data: all data sets by name, checked.
-        notes: what is odd in them.
+        notes: warnings for the log: what is odd in them, and of the precision.
     """
 
     name: str

@@ -54,7 +54,8 @@ class TorchvisionBackend:
         self.job, self.device = job, job.device
         self.config = config = DetectionConfig(job.config_file, job.overrides)
         switched = 'bf16' if config['SOLVER.AMP.ENABLED'] else 'off'
-        self.amp = resolve(job.amp or switched, self.device, '--amp')
+        self.notes: list[str] = []
+        self.amp = resolve(job.amp or switched, self.device, '--amp', self.notes.append)
         self.output_dir = Path(config['OUTPUT_DIR'])
         self.weights = config['MODEL.WEIGHTS']
         self.train_sets: tuple[str, ...] = () if job.eval_only else config['DATASETS.TRAIN']
@@ -67,7 +68,8 @@ class TorchvisionBackend:
                             f'divided among {self.world} processes', where=config.path)
         torch.manual_seed(self.seed)
         self.model = build_model(config, self.device, self.world)
-        self.data, self.notes = open_data_sets(job.datasets_folder, self._wanted())
+        self.data, odd = open_data_sets(job.datasets_folder, self._wanted())
+        self.notes += [f'data: {note}' for note in odd]
         self.initialised = 'random'
         self.trained: dict[str, Any] = {}
 
