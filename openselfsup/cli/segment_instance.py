@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f'{args.opts[0]} is a folder where KEY VALUE is expected',
                         where='--compare', expected='--compare OUT --compare OUT, one each')
     from ..transfer.instance.fine_tuning import FineTuning, fine_tune
-    fine_tune(FineTuning(
-        str(find_config(args.config_file, CONFIGS, '.yaml')), args.opts, args.num_gpus,
-        args.cpu_processes, args.datasets_folder, args.backend, args.amp, args.resume,
-        args.eval_only, args.compare))
+    from ..transfer.instance.job import Job
+    job = Job(str(find_config(args.config_file, CONFIGS, '.yaml')), args.opts,
+              args.datasets_folder, resume=args.resume, eval_only=args.eval_only, amp=args.amp)
+    fine_tune(FineTuning(job, args.num_gpus, args.cpu_processes, args.backend, args.compare))

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,33 +21,23 @@ from . import job as jobs
 from .scoring import evaluate, read_outcomes
 
 
-@dataclass
+@dataclass(frozen=True)
 class FineTuning:
     """What a fine-tuning is asked to do.
 
     Attributes:
-        config_file: YAML in the form of detectron2.
-        overrides: 'KEY', 'VALUE', ... on top of it.
+        job: what every process runs; each finds its own device.
         num_gpus: GPUs of this machine, one process for each; 0 runs on the CPU, None on a GPU if
             there is one.
         cpu_processes: processes without GPUs.
-        datasets_folder: holds ``GlaS/train``, ``GlaS/annotations/train.json``, ...
         backend: 'auto', 'detectron2' or 'torchvision'.
-        amp: precision, None goes by SOLVER.AMP.ENABLED.
-        resume: go on from the last checkpoint of OUTPUT_DIR.
-        eval_only: MODEL.WEIGHTS is a trained model to be evaluated.
         compare: finished runs to show beside this one.
     """
 
-    config_file: str
-    overrides: Sequence[str] = ()
+    job: jobs.Job
     num_gpus: int | None = None
     cpu_processes: int = 1
-    datasets_folder: str = 'datasets'
     backend: str = 'auto'
-    amp: str | None = None
-    resume: bool = False
-    eval_only: bool = False
     compare: Sequence[str] = ()
 
 
@@ -59,8 +49,8 @@ def fine_tune(task: FineTuning) -> None:
     """
     there = torch.cuda.device_count()
     if task.num_gpus is None:
-        task.num_gpus = min(1, there)
-    if task.num_gpus > there:
+        task = replace(task, num_gpus=min(1, there))
+    elif task.num_gpus > there:
         raise UserError(f'{task.num_gpus} GPUs are asked for, this machine has {there}',
                         where='--num-gpus', expected=f'at most {there}; 0 runs on the CPU')
     backend_name = backends.choose_backend(task.backend)
@@ -101,9 +91,7 @@ def _work(rank: int, processes: int, port: int, backend_name: str, task: FineTun
     where = launch.start('pytorch' if processes > 1 else 'none')
     try:
         compare = read_outcomes(task.compare)
-        job = jobs.Job(task.config_file, task.overrides, task.datasets_folder, where.device,
-                       task.resume, task.eval_only, task.amp)
-        backend = backends.build_backend(backend_name, job)
+        backend = backends.build_backend(backend_name, replace(task.job, device=where.device))
         # Held by rank 0; the others wait, and are ended with it where another process writes there.
         with (claimed(backend.output_dir, 'fine-tuning a detector') if rank == 0
               else contextlib.nullcontext()) as claim:
@@ -121,12 +109,13 @@ def _work(rank: int, processes: int, port: int, backend_name: str, task: FineTun
 
 def _train(backend: jobs.Backend, backend_name: str, rank: int, task: FineTuning) -> None:
     """See whose results are in the folder, load the weights and train."""
-    if not task.resume:
+    job = task.job
+    if not job.resume:
         scores = [f'{name}/results.json' for name in backend.test_sets] + ['results.json']
         jobs.refuse_to_overwrite(
-            backend.output_dir, *scores, *([] if task.eval_only else [jobs.LAST]))
-    if not task.eval_only:
-        jobs.refuse_other_inputs(backend, task.resume)
+            backend.output_dir, *scores, *([] if job.eval_only else [jobs.LAST]))
+    if not job.eval_only:
+        jobs.refuse_other_inputs(backend, job.resume)
     log = build_logger(backend.output_dir / 'log.txt')
     if backend_name == 'torchvision' and task.backend == 'auto':
         log.info('detectron2 is not installed: torchvision trains the same config. '
@@ -135,5 +124,5 @@ def _train(backend: jobs.Backend, backend_name: str, rank: int, task: FineTuning
         for note in backend.notes:
             log.warning('%s', note)
     log.info('%s', backend.load_backbone())
-    if not task.eval_only:
+    if not job.eval_only:
         backend.fit()
