@@ -82,9 +82,16 @@ def test_a_pickle_of_another_backbone_is_not_overwritten(tmp_path):
     convert(tmp_path / '0.pth', tmp_path / 'b.pkl')
     before = (tmp_path / 'b.pkl').read_bytes()
     convert(tmp_path / '0.pth', tmp_path / 'b.pkl')
+    content = pickle.loads(before)
+    (tmp_path / 'b.pkl').write_bytes(pickle.dumps(content, protocol=2))  # the same, as others write
+    convert(tmp_path / '0.pth', tmp_path / 'b.pkl')
+    assert (tmp_path / 'b.pkl').read_bytes() == before
     with pytest.raises(UserError, match='b.pkl: this file holds something else'):
         convert(tmp_path / '1.pth', tmp_path / 'b.pkl')
     assert (tmp_path / 'b.pkl').read_bytes() == before
+    (tmp_path / 'b.pkl').write_bytes(b'notes')
+    with pytest.raises(UserError, match='b.pkl: this file holds something else'):
+        convert(tmp_path / '0.pth', tmp_path / 'b.pkl')
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):

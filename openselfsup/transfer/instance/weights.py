@@ -35,20 +35,30 @@ def convert(source: str | Path, target: str | Path) -> str:
                         expected='a name ending in .pkl')
     state, kind = resnet_state_dict(load(source), str(source))
     refuse_spoilt(state, str(source))
-    renamed = {name: value.detach().cpu().float().numpy()
-               for name, value in to_detectron2(state).items()
+    renamed = {name: value.detach().cpu().float() for name, value in to_detectron2(state).items()
                if not name.endswith('num_batches_tracked')}
     if not renamed:
         raise UserError('no backbone weights were found', where=str(source))
-    # With the heuristics on, detectron2 matches names by their ends, below any prefix.
-    content = pickle.dumps(dict(model=renamed, __author__=AUTHOR, matching_heuristics=True),
-                           protocol=4)
-    if Path(target).is_file() and Path(target).read_bytes() != content:
+    if Path(target).is_file() and not _holds(target, renamed):
         raise UserError('this file holds something else than this backbone', where=str(target),
                         expected='another name, or this file removed')
+    arrays = {name: value.numpy() for name, value in renamed.items()}
     with atomic_file(target) as file:
-        file.write(content)
+        # With the heuristics on, detectron2 matches names by their ends, below any prefix.
+        file.write(pickle.dumps(dict(model=arrays, __author__=AUTHOR, matching_heuristics=True),
+                                protocol=4))
     return f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
+
+
+def _holds(path: str | Path, weights: dict[str, Tensor]) -> bool:
+    """Return whether a pickle has these weights; versions of numpy write the same otherwise."""
+    try:
+        found = read_pickle(path)
+    except UserError:
+        return False
+    return found.keys() == weights.keys() and all(
+        found[name].dtype == value.dtype and torch.equal(found[name], value)
+        for name, value in weights.items())
 
 
 def resnet_state_dict(checkpoint: dict[str, Any], where: str) -> tuple[dict[str, Tensor], str]:
@@ -78,8 +88,7 @@ def read_pickle(path: str | Path) -> dict[str, Tensor]:
         raise UserError(error.strerror or str(error), where=str(path)) from None
     except ValueError as error:
         raise UserError(f'this pickle is damaged, or holds more than arrays ({error})',
-                        where=str(path), expected='a file of convert-pretrain-to-detectron2.py'
-                        ) from None
+                        where=str(path), expected='a file of `openselfsup convert`') from None
     found = {name: torch.from_numpy(array.astype(array.dtype.newbyteorder('=')))
              for name, array in arrays.items()}
     if not found:
