@@ -16,7 +16,7 @@ def go_on_with(path: Path, options: dict[str, object], src: Path, inputs: Iterab
     before, would stay among ours. Inputs may be added.
 
     Args:
-        path: file to note them in.
+        path: file to note them in, of its own for each kind of data that a folder may hold.
         options: by name, of types that JSON has.
         src: folder of the inputs, which may have moved.
         inputs: files that what is prepared depends on, known by size and time of change.
@@ -28,8 +28,8 @@ def go_on_with(path: Path, options: dict[str, object], src: Path, inputs: Iterab
     if path.exists():
         earlier = read_json(path)
         known = earlier.pop('inputs', {})
-        other = [f'{key} {earlier.get(key)}, now {value}' for key, value in options.items()
-                 if earlier.get(key) != value]
+        other = [f'{key} {earlier.get(key)}, now {options.get(key)}'
+                 for key in {**options, **earlier} if earlier.get(key) != options.get(key)]
         if other:
             raise UserError(f"this folder was prepared with {'; '.join(other)}",
                             where=str(path.parent), expected='the same options, or another DST')

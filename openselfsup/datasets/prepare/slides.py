@@ -86,6 +86,7 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
     of_stem: dict[str, list[Path]] = {}
     for path in slides:
         of_stem.setdefault(path.stem, []).append(path)
+    shared = {stem for stem, paths in of_stem.items() if len(paths) > 1}
     for path in slides:
         if others := [str(other) for other in of_stem[path.stem] if other != path]:
             report.problem(path, f"has the name of {', '.join(others)}; all are left out")
@@ -101,7 +102,7 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
             continue
         if rows is not None:
             write_text(listed, _csv(rows))
-    rows = [row for path in sorted((dst / 'slides').glob('*.csv'))
+    rows = [row for path in sorted((dst / 'slides').glob('*.csv')) if path.stem not in shared
             for row in csv.DictReader(io.StringIO(path.read_text(encoding='utf-8')))]
     write_text(dst / 'tiles.csv', _csv(rows))
     write_text(dst / 'meta' / 'all.txt', ''.join(f'{row["file"]}\n' for row in rows))

@@ -48,8 +48,9 @@ def prepare_nct(src: Path, dst: Path, report: Report, class_order: str = 'alphab
         seed: of the split.
 
     Raises:
-        UserError: none of the folders is there.
+        UserError: none of the folders is there, or ``dst`` holds other lists.
     """
+    _refuse_other_lists(src, dst, report)
     classes = list(NCT_CLASSES)
     if class_order == 'plm':
         classes = ['BACK', 'ADI', *classes[2:]]
@@ -80,8 +81,9 @@ def prepare_kather(src: Path, dst: Path, report: Report, val: float = 0.2, seed:
         val: share of each class in ``val.txt``.
 
     Raises:
-        UserError: there are no such folders.
+        UserError: there are no such folders, or ``dst`` holds other lists.
     """
+    _refuse_other_lists(src, dst, report)
     top = next((p.parent for p in folders_below(src)
                 if re.fullmatch(r'(01_)?TUMOR', p.name)), None)
     if top is None:
@@ -103,8 +105,9 @@ def prepare_folder(src: Path, dst: Path, report: Report, val: float = 0.2, seed:
         dst, report, val, seed: as in :func:`prepare_kather`.
 
     Raises:
-        UserError: there is not one tile.
+        UserError: there is not one tile, or ``dst`` holds other lists.
     """
+    _refuse_other_lists(src, dst, report)
     listing, names = list_class_folders(src, SUFFIXES)
     if names and '' not in listing.by_folder():
         entries = _class_folders(src, src, names, report)
@@ -129,18 +132,27 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
         report: told what was written and what is odd.
 
     Raises:
-        UserError: no split is complete and readable, or a packed file is damaged.
+        UserError: no split is complete and readable, a packed file is damaged, or ``dst`` holds
+            other lists or tiles of other files.
     """
+    _refuse_other_lists(dst, dst, report)
+    found = {path.name.removesuffix('.gz'): path  # the plain one of two
+             for path in sorted(files_in(src, ('.h5', '.gz'), deep=True)[::-1],
+                                key=lambda path: path.suffix == '.h5')
+             if path.name.startswith(_PCAM)}
+    whole = [split for split in PCAM_COUNTS
+             if all(f'{_PCAM}{split}_{part}.h5' in found for part in 'xy')]
+    if not whole:
+        raise _no_pcam(src)
+    go_on_with(dst / 'options_pcam.json', {}, src, found.values())
     classes, lists = ['neg', 'pos'], {}
-    go_on_with(dst / 'options.json', {}, src, [
-        path for path in files_in(src, ('.h5', '.gz'), deep=True) if path.name.startswith(_PCAM)])
     for split, count in PCAM_COUNTS.items():
-        files = {part: _pcam_file(src, dst, split, part) for part in 'xy'}
-        if None in files.values():
+        if split not in whole:
             report.note(src, f'{split} is not complete; passed over')
             continue
+        x, y = (_unpacked(found[f'{_PCAM}{split}_{part}.h5'], dst) for part in 'xy')
         try:
-            source = PCam(str(files['x']), str(files['y']))
+            source = PCam(str(x), str(y))
             report.expect(f'{split} tiles', len(source), count)
             entries = [(f'{split}/{classes[label]}/{i:06d}.png', label)
                        for i, label in enumerate(source.require_labels().tolist())]
@@ -152,19 +164,20 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
             continue
         lists[split] = entries
     if not lists:
-        raise UserError('this is not the layout of PCam', where=str(src),
-                        expected='camelyonpatch_level_2_split_train_x.h5, ..._y.h5, ...')
+        raise _no_pcam(src)
     _write_lists(dst, dst, classes, lists, report)
 
 
-def _pcam_file(src: Path, dst: Path, split: str, part: str) -> Path | None:
-    """Return a file of PCam, unpacked if it is compressed; None if there is none."""
-    name = f'{_PCAM}{split}_{part}.h5'
-    found = {p.name: p for p in files_in(src, ('.h5', '.gz'), deep=True)[::-1]}
-    plain, packed = found.get(name), found.get(f'{name}.gz')
-    if plain or not packed:
-        return plain
-    unpacked = dst / '.unpacked' / name
+def _no_pcam(src: Path) -> UserError:
+    return UserError('this is not the layout of PCam', where=str(src),
+                     expected='camelyonpatch_level_2_split_train_x.h5, ..._y.h5, ...')
+
+
+def _unpacked(packed: Path, dst: Path) -> Path:
+    """Return a file, unpacked below ``dst`` if it is compressed."""
+    if packed.suffix != '.gz':
+        return packed
+    unpacked = dst / '.unpacked' / packed.stem
     if not unpacked.exists():
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         part_file = unpacked.with_suffix('.part')
@@ -212,18 +225,21 @@ def _usable(root: Path, found: list[tuple[Path, int]], report: Report) -> list[E
             in zip(found, headers) if not isinstance(header, TileError)]
 
 
-def _write_lists(root: Path, dst: Path, classes: list[str], lists: dict[str, list[Entry]],
-                 report: Report) -> None:
-    about = dst / 'dataset.json'
-    here = (report.name, str(root.resolve()))
+def _refuse_other_lists(root: Path, dst: Path, report: Report) -> None:
+    """Raise UserError, before any work, if a folder holds the lists of other tiles."""
+    about, here = dst / 'dataset.json', (report.name, str(root.resolve()))
     if about.exists() and (there := tuple(map(read_json(about).get, ('name', 'root')))) != here:
         raise UserError(f"this folder holds the lists of {' in '.join(map(str, there))}, not of "
                         f"{' in '.join(here)}", where=str(about),
                         expected='another DST, or this one without that file')
+
+
+def _write_lists(root: Path, dst: Path, classes: list[str], lists: dict[str, list[Entry]],
+                 report: Report) -> None:
     for name, entries in lists.items():
         lines = [f'{path} {label}' if classes else path for path, label in entries]
         write_text(dst / 'meta' / f'{name}.txt', '\n'.join(lines) + '\n')
         report.facts[f'meta/{name}.txt'] = f'{len(entries)} tiles'
-    write_json(about, dict(
-        name=here[0], root=here[1], classes=classes,
+    write_json(dst / 'dataset.json', dict(
+        name=report.name, root=str(root.resolve()), classes=classes,
         lists={name: len(entries) for name, entries in lists.items()}))

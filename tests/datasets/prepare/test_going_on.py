@@ -32,6 +32,8 @@ def test_inputs_are_known_by_size_and_time_of_change(tmp_path):
     go_on_with(note, dict(size=64), src, files)  # one was added
     with pytest.raises(UserError, match='prepared with size 64, now 32; expected the same opt'):
         go_on_with(note, dict(size=32), src, files)
+    with pytest.raises(UserError, match='prepared with size 64, now None'):
+        go_on_with(note, {}, src, files)
     before = note.read_bytes()
     src.rename(tmp_path / 'moved')
     moved = [tmp_path / 'moved' / file.name for file in files]
@@ -68,14 +70,22 @@ def test_tiles_of_another_pcam_are_not_taken_for_these(tmp_path):
                 file[part] = data
 
     write(0)
+    (tmp_path / 'dst').mkdir()
+    options = tmp_path / 'dst/options.json'  # of slides that were cut into the same folder
+    options.write_text('{"mpp": 0.5}')
     tiles.prepare_pcam(tmp_path, tmp_path / 'dst', Report('PCam'))
+    assert options.read_text() == '{"mpp": 0.5}'
     tiles.prepare_pcam(tmp_path, tmp_path / 'dst', Report('PCam'))
     write(1)
     with pytest.raises(UserError, match=f'{stem}_x.h5'):
         tiles.prepare_pcam(tmp_path, tmp_path / 'dst', Report('PCam'))
+    (tmp_path / f'{stem}_y.h5').unlink()
+    with pytest.raises(UserError, match='not the layout of PCam'):
+        tiles.prepare_pcam(tmp_path, tmp_path / 'new', Report('PCam'))
+    assert not (tmp_path / 'new').exists()
 
 
-def test_lists_of_other_tiles_are_not_overwritten(tmp_path):
+def test_lists_of_other_tiles_are_not_overwritten(tmp_path, monkeypatch):
     image = Image.fromarray(np.zeros((40, 40, 3), np.uint8))
     for name in ('a', 'b'):
         (tmp_path / name).mkdir()
@@ -84,6 +94,7 @@ def test_lists_of_other_tiles_are_not_overwritten(tmp_path):
     image.save(tmp_path / 'a/new.png')
     tiles.prepare_folder(tmp_path / 'a', tmp_path / 'dst', Report('folder'))
     assert read_json(tmp_path / 'dst/dataset.json')['lists']['all'] == 2
+    monkeypatch.setattr(tiles, 'read_headers', lambda paths: pytest.fail('tiles were read'))
     with pytest.raises(UserError, match='the lists of folder in .*/a, not of folder in .*/b'):
         tiles.prepare_folder(tmp_path / 'b', tmp_path / 'dst', Report('folder'))
     assert 'a.png' in (tmp_path / 'dst/meta/all.txt').read_text()

@@ -209,8 +209,11 @@ def test_slides_of_one_name_are_all_left_out(tmp_path, monkeypatch):
     for path in paths:
         path.parent.mkdir()
         path.write_bytes(b'not read')
-    report = Report('slides')
+    report, listed = Report('slides'), tmp_path / 'out/slides/one.csv'
+    listed.parent.mkdir(parents=True)  # of an earlier run, when there was one of this name
+    listed.write_text(','.join(slides.COLUMNS) + '\nold.png' + ',' * 7 + '\n')
     slides.prepare_slides(tmp_path, tmp_path / 'out', report)
+    assert (tmp_path / 'out/meta/all.txt').read_text() == ''
     told = '\n'.join(report.problems)
     for path, other in (paths, paths[::-1]):
         assert f'{path}: has the name of {other}; all are left out' in told
