@@ -47,8 +47,16 @@ def cells(grid: Tensor) -> Tensor:
 
 
 def total_loss(outputs: dict[str, Tensor]) -> Tensor:
-    """Sum the terms whose names start with 'loss'."""
+    """Sum the terms whose names start with 'loss'.
+
+    Raises:
+        UserError: there are none.
+    """
     losses = [value for key, value in outputs.items() if key.startswith('loss')]
+    if not losses:
+        raise UserError('the method returns no loss but ' + (', '.join(outputs) or 'nothing'),
+                        where='model.type', expected="at least one scalar tensor whose name "
+                        "starts with 'loss'")
     return sum(losses[1:], start=losses[0])
 
 
