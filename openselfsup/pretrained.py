@@ -42,15 +42,15 @@ def load_backbone(path: str | Path, depth: int | None = None,
     record = backbone_record(checkpoint, str(path))
     state, _ = backbone_state_dict(checkpoint, str(path))
     stages = {} if out_indices is None else dict(out_indices=tuple(out_indices))
-    if record is not None and record.config is not None and not record.is_resnet:
-        if depth is not None:
-            raise UserError(f"this backbone is a {record.config['type']}, not a ResNet of depth "
-                            f'{depth}', where=str(path))
-        config = known_config(record, str(path)) | stages | arguments
+    if record is None or record.config is None:
+        config = _resnet_config(state, depth, str(path), arguments) | stages
     else:
-        known = record.config_for_use() if record is not None else None
-        norm = {'norm_cfg': known['norm_cfg']} if known and known.get('norm_cfg') else {}
-        config = _resnet_config(state, depth, str(path), norm | arguments) | stages
+        config = known_config(record, str(path))
+        _refuse_other_depth(record, state, depth, str(path))
+        indices = config.get('out_indices')
+        if record.is_resnet and isinstance(indices, (list, tuple)):
+            config['out_indices'] = tuple(indices[-1:])
+        config |= stages | arguments
     backbone = BACKBONES.build(config)
     report = load_backbone_weights(backbone, checkpoint)
     logging.getLogger(__name__).info('%s: %s: %s', path, architecture_of(state) or config['type'],
@@ -76,6 +76,21 @@ def _resnet_config(state: dict[str, Tensor], depth: int | None, where: str,
     return dict(type=network.family, depth=network.depth, **arguments)
 
 
+def _refuse_other_depth(record: BackboneRecord, state: dict[str, Tensor], depth: int | None,
+                        where: str) -> None:
+    """Raise a UserError if a depth is asked for that a recorded backbone has not."""
+    assert record.config is not None, 'asked of a record that has one'
+    if depth is None:
+        return
+    if not record.is_resnet:
+        raise UserError(f"this backbone is a {record.config['type']}, not a ResNet of depth "
+                        f'{depth}', where=where)
+    network = architecture_of(state)
+    if depth != (network.depth if network else record.config.get('depth')):
+        raise UserError(f"these weights are of a {network or record.config['type']}, not of depth "
+                        f'{depth}', where=where)
+
+
 def known_config(record: BackboneRecord, where: str) -> dict[str, Any]:
     """Return the config that a checkpoint's backbone can be built from here.
 
@@ -89,10 +104,10 @@ def known_config(record: BackboneRecord, where: str) -> dict[str, Any]:
     try:
         BACKBONES.get(config['type'])
     except UserError:
-        modules = ', '.join(record.imports)
+        modules, words = ', '.join(record.imports), ' '.join(record.imports)
         raise UserError(
             f"the backbone of this checkpoint is a '{config['type']}', which is not registered",
             where=where, expected=f'{modules} to be imported first: by `import {modules}` in '
-            f"Python, or by ft_le.py's --custom_imports {' '.join(record.imports)}" if modules
+            f"Python, or by openselfsup evaluate --custom_imports {words}" if modules
             else 'the module that registers it to be imported first') from None
     return config
