@@ -1,15 +1,21 @@
 """Checkpoints: safe reading, atomic writing, naming schemes, and loading into a backbone."""
 
-from .backbone import BackboneRecord, backbone_record, describe_backbone
+from .backbone import (
+    BackboneRecord,
+    backbone_record,
+    channels_of,
+    describe_backbone,
+    prefix_of_backbone,
+)
 from .loading import LoadReport, check_training_state, load_backbone_weights
 from .names import (
-                    Architecture,
-                    architecture_of,
-                    backbone_state_dict,
-                    detect,
-                    from_detectron2,
-                    to_detectron2,
-                    weights_of,
+    Architecture,
+    architecture_of,
+    backbone_state_dict,
+    detect,
+    from_detectron2,
+    to_detectron2,
+    weights_of,
 )
 from .published import training_state_from_published, training_state_to_published
 from .reading import load
@@ -17,7 +23,7 @@ from .values import refuse_spoilt
 from .writing import save
 
 __all__ = ['Architecture', 'BackboneRecord', 'LoadReport', 'architecture_of', 'backbone_record',
-           'backbone_state_dict', 'check_training_state', 'describe_backbone', 'detect',
-           'from_detectron2', 'load', 'load_backbone_weights', 'refuse_spoilt', 'save',
-           'to_detectron2', 'training_state_from_published', 'training_state_to_published',
-           'weights_of']
+           'backbone_state_dict', 'channels_of', 'check_training_state', 'describe_backbone',
+           'detect', 'from_detectron2', 'load', 'load_backbone_weights', 'prefix_of_backbone',
+           'refuse_spoilt', 'save', 'to_detectron2', 'training_state_from_published',
+           'training_state_to_published', 'weights_of']

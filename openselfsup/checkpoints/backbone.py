@@ -5,9 +5,10 @@ it. It is read before any guess from names; files of others, and ours from befor
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -31,6 +32,8 @@ class BackboneRecord:
         normalize: ``mean`` and ``std`` of the images it was trained on, three numbers each, for
             values in [0, 1]; None if unknown.
         imports: the user's own modules, one of which may register its ``type``.
+        unreadable: why ``normalize`` is unknown though a run wrote it: the config in a checkpoint
+            of ours, from before there was such a record, is damaged; '' if nothing is.
     """
 
     prefix: str
@@ -38,10 +41,11 @@ class BackboneRecord:
     out_channels: list[int] = field(default_factory=list)
     normalize: dict[str, Any] | None = None
     imports: list[str] = field(default_factory=list)
+    unreadable: str = ''
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as ``meta['backbone']`` holds it."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != 'unreadable' or value}
 
     @property
     def is_resnet(self) -> bool:
@@ -64,7 +68,7 @@ class BackboneRecord:
         return config
 
 
-def describe_backbone(algorithm: nn.Module, cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+def describe_backbone(algorithm: nn.Module, cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint is to say of the backbone of a method.
 
     Args:
@@ -72,25 +76,47 @@ def describe_backbone(algorithm: nn.Module, cfg: Mapping[str, Any]) -> dict[str,
         cfg: the config of the run as plain dicts: ``model``, ``normalize``, ``custom_imports``.
 
     Returns:
-        :class:`BackboneRecord` as a dict; None if ``backbone`` is no module of the method.
+        :class:`BackboneRecord` as a dict.
+
+    Raises:
+        UserError: ``backbone`` is no module of the method, or its ``out_channels`` no numbers.
     """
-    backbone, prefix = algorithm.backbone, prefix_of_backbone(algorithm)
-    if prefix is None:
-        return None
+    backbone = algorithm.backbone
     normalize = {key: [float(x) for x in value]
                  for key, value in (cfg.get('normalize') or {}).items()}
     return BackboneRecord(
-        prefix, _plain(_config_of(cfg['model'], type(backbone).__name__)),
-        [int(x) for x in getattr(backbone, 'out_channels', ())], normalize or None,
+        prefix_of_backbone(algorithm), _plain(_config_of(cfg['model'], type(backbone).__name__)),
+        channels_of(backbone), normalize or None,
         list((cfg.get('custom_imports') or {}).get('imports', []))).as_dict()
 
 
-def prefix_of_backbone(algorithm: nn.Module) -> str | None:
-    """Return what the names of the backbone's weights begin with in the state of a method."""
+def prefix_of_backbone(algorithm: nn.Module) -> str:
+    """Return what the names of the backbone's weights begin with in the state of a method.
+
+    Raises:
+        UserError: ``backbone`` is no module of the method, so that its weights are not saved.
+    """
+    backbone = algorithm.backbone
     for name, module in algorithm.named_modules():
-        if module is algorithm.backbone:
+        if module is backbone:
             return f'{name}.' if name else ''
-    return None
+    raise UserError(f'the backbone of {type(algorithm).__name__} is a {type(backbone).__name__} '
+                    'that is not among its modules', where='model.type',
+                    expected='a module set as an attribute of the method or of a part of it')
+
+
+def channels_of(backbone: nn.Module) -> list[int]:
+    """Return the channels of a backbone's feature maps, [] if it does not say.
+
+    Raises:
+        UserError: its ``out_channels`` is no list of whole numbers.
+    """
+    channels = getattr(backbone, 'out_channels', [])
+    if not isinstance(channels, Sequence) or not all(isinstance(x, Integral) for x in channels):
+        raise UserError(f'out_channels of {type(backbone).__name__} is {channels!r}',
+                        where='model.backbone',
+                        expected='a list of whole numbers, one for each feature map')
+    return [int(x) for x in channels]
 
 
 def backbone_record(checkpoint: Mapping[str, Any], where: str) -> BackboneRecord | None:
@@ -103,20 +129,20 @@ def backbone_record(checkpoint: Mapping[str, Any], where: str) -> BackboneRecord
         where: path of the file.
 
     Raises:
-        UserError: the record, or the config of ours, cannot be understood.
+        UserError: the record cannot be understood.
     """
     meta: Any = checkpoint.get('meta')
     if recorded_prefix(checkpoint) is None:
         return _from_config(meta, where) if _is_ours(checkpoint, meta) else None
     found = meta['backbone']
     config, imports = found.get('config'), found.get('imports') or []
-    channels = found.get('out_channels') or []
-    if not (_is_config(config) and all(isinstance(name, str) for name in imports)
-            and all(isinstance(number, int) for number in channels)):
+    channels, unreadable = found.get('out_channels') or [], found.get('unreadable') or ''
+    if not (_is_config(config) and _is_list_of(str, imports) and _is_list_of(int, channels)
+            and isinstance(unreadable, str)):
         raise UserError('what this checkpoint says of its backbone (meta.backbone) is damaged',
                         where=where)
     return BackboneRecord(found['prefix'], config, list(channels),
-                          _normalize(found.get('normalize'), where), list(imports))
+                          _normalize(found.get('normalize'), where), list(imports), unreadable)
 
 
 def _is_ours(checkpoint: Mapping[str, Any], meta: Any) -> bool:
@@ -128,13 +154,22 @@ def _from_config(meta: Mapping[str, Any], where: str) -> BackboneRecord:
     try:
         cfg = read_config_text(str(meta['config']))
     except ValueError as error:
-        raise UserError('the config in this checkpoint cannot be read, so its normalisation is '
-                        f'unknown: {error}', where=where) from None
+        return BackboneRecord(OUR_PREFIX, unreadable='the config in this checkpoint cannot be '
+                              f'read, so its normalisation is unknown: {error}')
     model, imports = cfg.get('model'), cfg.get('custom_imports')
     config = model.get('backbone') if isinstance(model, Mapping) else None
-    names = imports.get('imports', []) if isinstance(imports, Mapping) else []
-    return BackboneRecord(OUR_PREFIX, config if _is_config(config) else None, [],
-                          _normalize(cfg.get('normalize'), where), list(names))
+    names = imports.get('imports') if isinstance(imports, Mapping) else None
+    record = BackboneRecord(OUR_PREFIX, config if _is_config(config) else None,
+                            imports=list(names) if _is_list_of(str, names) else [])
+    try:
+        record.normalize = _normalize(cfg.get('normalize'), where)
+    except UserError as error:
+        record.unreadable = error.what
+    return record
+
+
+def _is_list_of(kind: type, values: Any) -> TypeGuard[list | tuple]:
+    return isinstance(values, (list, tuple)) and all(isinstance(value, kind) for value in values)
 
 
 def _is_config(config: Any) -> bool:
@@ -159,12 +194,15 @@ def _normalize(found: Any, where: str) -> dict[str, tuple[float, ...]] | None:
 def _config_of(model: Any, name: str) -> Mapping[str, Any] | None:
     """Return the dict that describes the backbone in the config of a method.
 
-    It stands under ``backbone``; a method that calls it otherwise has one of the class's name.
+    It has the class's name and stands under ``backbone``; or one of both, where a method calls
+    its backbone otherwise, or the class is registered by another name. None if nothing does, or
+    several that differ: a student and a teacher of two depths.
     """
-    described = list(_described(model))
+    described = _described(model)
     by_key = [value for key, value in described if key == 'backbone']
     by_type = [value for _, value in described if _type_name(value['type']) == name]
-    return next(iter(by_key + by_type), None)
+    found = [value for value in by_key if value in by_type] or by_type or by_key
+    return found[0] if found and all(value == found[0] for value in found) else None
 
 
 def _described(value: Any, key: str = '') -> list[tuple[str, Mapping[str, Any]]]:

@@ -54,7 +54,8 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
     """Fill a backbone from a checkpoint of any kind we know.
 
     Args:
-        module: backbone whose parameters have torchvision's names.
+        module: a ResNet whose parameters have torchvision's names; or, for a checkpoint that
+            says where its backbone is, a backbone of the class it was trained as.
         weights: path of a checkpoint, or what :func:`load` returned.
         strict_shapes: refuse tensors of other shapes; else they are left as they were.
         allow_partial: accept that tensors are missing or left over.
@@ -85,10 +86,13 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
                 if theirs and ours and theirs != ours
                 else 'nothing in these weights fits the model' if not matching
                 else 'these weights do not fit the model')
-        remedy = ('weights of the whole backbone and nothing else; to take what fits in a run, '
-                  '--cfg-options "model.backbone.init_cfg=dict(type=\'Pretrained\', checkpoint='
-                  f'\'{source or "PATH"}\', allow_partial=True)" in place of --pretrained'
-                  if matching and not report.mismatched else None)
+        remedy = None
+        if matching and not report.mismatched:
+            remedy = 'weights of the whole backbone and nothing else'
+            if 'layer1.0.conv1.weight' in own:  # a ResNet, which takes an init_cfg
+                remedy += ('; to take what fits in a run, --cfg-options "model.backbone.init_cfg='
+                           f"dict(type='Pretrained', checkpoint='{source or 'PATH'}', "
+                           'allow_partial=True)" in place of --pretrained')
         raise UserError(f'{what}; {report}', where=source or None, expected=remedy)
     refuse_spoilt(matching, source or None)
     module.load_state_dict(matching, strict=False)

@@ -87,6 +87,7 @@ class Runner:
         check_method(built)
         self.algorithm: Method = built
         self.module: nn.Module = built
+        self.backbone_record = checkpoints.describe_backbone(built, cfg.to_dict())
         building.check_geometry(self.algorithm, self.dataset)
         self.load_report: checkpoints.LoadReport | None = None
         if cfg.pretrained and pretrained:
@@ -263,7 +264,7 @@ class Runner:
                     step=self.steps_done, global_batch_size=self.cfg.global_batch_size,
                     lr=resuming.next_rate(self.learning_rates, self.steps_done),
                     draws=resuming.DRAWS, **self.facts, config=config_text(self.cfg),
-                    backbone=checkpoints.describe_backbone(self.module, self.cfg.to_dict()),
+                    backbone=self.backbone_record,
                     time=time.strftime('%Y-%m-%d %H:%M:%S'))
         return dict(state_dict=self.module.state_dict(), optimizer=self.optimizer.state_dict(),
                     scaler=self.step.scaler.state_dict(), meta=meta)

@@ -78,11 +78,13 @@ def from_checkpoint(model_name: str, path: str | Path) -> Network:
         path: the file.
 
     Raises:
-        UserError: the file cannot be read, not every tensor of the backbone is filled, or its
-            class is the user's own and not imported.
+        UserError: the file cannot be read, or not the normalisation of its run; not every tensor
+            of the backbone is filled, or its class is the user's own and not imported.
     """
     checkpoint = load(path)
     record = backbone_record(checkpoint, str(path))
+    if record is not None and record.unreadable:
+        raise UserError(record.unreadable, where=str(path))
     config = _config(model_name, record, str(path))
     backbone = build(config)
     report = load_backbone_weights(backbone, checkpoint)

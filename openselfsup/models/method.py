@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from ..checkpoints import LoadReport, load_backbone_weights
+from ..checkpoints import LoadReport, channels_of, load_backbone_weights, prefix_of_backbone
 from ..errors import UserError
 
 Geometry = Literal['axis_aligned', 'affine']
@@ -102,7 +102,12 @@ class BaseMethod(nn.Module):
 
 
 def check_method(algorithm: Any) -> None:
-    """Raise a UserError that names what a class lacks of a :class:`Method`."""
+    """Raise a UserError that names what a class lacks of a :class:`Method`.
+
+    Raises:
+        UserError: something is lacking; or ``backbone`` is none of its modules, or its
+            ``out_channels`` no list of numbers, so that no checkpoint could tell of it.
+    """
     asked = [*Method.__annotations__, *(name for name in vars(Method) if name[0] != '_')]
     lacking = [name for name in asked if not hasattr(algorithm, name)]
     if lacking:
@@ -110,3 +115,5 @@ def check_method(algorithm: Any) -> None:
             f"{type(algorithm).__name__} lacks {', '.join(lacking)}", where='model.type',
             expected='a method that sets self.backbone and inherits from '
                      'openselfsup.models.method.BaseMethod')
+    prefix_of_backbone(algorithm)
+    channels_of(algorithm.backbone)

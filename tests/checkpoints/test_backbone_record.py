@@ -21,7 +21,7 @@ from openselfsup.checkpoints.counts import table, tensors_of_checkpoint
 from openselfsup.cli import extract_backbone
 from openselfsup.errors import UserError
 from openselfsup.evaluation import networks
-from openselfsup.models.method import BaseMethod
+from openselfsup.models.method import BaseMethod, check_method
 from openselfsup.registry import BACKBONES
 from openselfsup.transfer.instance.weights import convert
 
@@ -140,6 +140,10 @@ def test_its_parameters_are_counted_as_one_part(registered, tmp_path):
 @pytest.mark.parametrize('record, words', [
     (dict(prefix='elsewhere.'), "its backbone is 'elsewhere.', but no weights are called so"),
     (dict(prefix='online.body.', config=dict(depth=18)), 'meta.backbone. is damaged'),
+    (dict(prefix='online.body.', out_channels=512), 'meta.backbone. is damaged'),
+    (dict(prefix='online.body.', imports=3), 'meta.backbone. is damaged'),
+    (dict(prefix='online.body.', imports='my_networks'), 'meta.backbone. is damaged'),
+    (dict(prefix='online.body.', unreadable=3), 'meta.backbone. is damaged'),
     (dict(prefix='online.body.', normalize=dict(mean=[0.5] * 3, std=[0.2, 0, 0.2])),
      'std above 0')])
 def test_a_record_that_cannot_be_is_refused(record, words, registered, tmp_path):
@@ -170,13 +174,59 @@ def test_old_checkpoints_of_ours_are_read_from_their_config(tmp_path):
     for path in (tmp_path / 'old.pth', extracted(tmp_path / 'old.pth', tmp_path / 'small.pth')):
         torch.testing.assert_close(load_backbone(path)(images)[-1], network(images)[-1])
         assert networks.from_checkpoint('resnet18', path).mean == (0.7, 0.5, 0.6)
-    save(dict(state_dict=state, meta=dict(config='normalize = (')), tmp_path / 'odd.pth')
-    with pytest.raises(UserError, match='odd.pth: the config in this checkpoint cannot be read'):
-        networks.from_checkpoint('resnet18', tmp_path / 'odd.pth')
 
 
-def test_a_method_without_a_place_for_its_backbone_is_told_by_names():
-    class Elsewhere(StudentTeacher):
-        backbone = nn.Identity()
+@pytest.mark.parametrize('config, words', [
+    ('normalize = (', 'the config in this checkpoint cannot be read'),
+    ('normalize = dict(mean=[0.5], std=[0.2])', 'the normalisation in this checkpoint is')])
+def test_a_damaged_config_of_an_old_checkpoint_is_missed_by_evaluation_only(config, words,
+                                                                            tmp_path):
+    network = BACKBONES.build(dict(type='ResNet', depth=18)).eval()
+    state = {f'encoder_q.backbone.{k}': v for k, v in network.state_dict().items()}
+    save(dict(state_dict=state, meta=dict(config=config)), tmp_path / 'odd.pth')
+    small = extracted(tmp_path / 'odd.pth', tmp_path / 'small.pth')
+    images = torch.randn(1, 3, 64, 64)
+    for path in (str(tmp_path / 'odd.pth'), small):
+        torch.testing.assert_close(load_backbone(path)(images)[-1], network(images)[-1])
+        with pytest.raises(UserError, match=f'{re.escape(path)}: {words}'):
+            networks.from_checkpoint('resnet18', path)
 
-    assert describe_backbone(Elsewhere(RESNET), dict(model={})) is None
+
+def test_a_resnet_is_built_as_it_was_trained(tmp_path):
+    method = checkpoint_of(dict(type='ResNet', depth=50, width_per_group=128,
+                                out_indices=(1, 2)), tmp_path / 'wide.pth')
+    loaded, images = load_backbone(tmp_path / 'wide.pth', depth=50), torch.randn(1, 3, 32, 32)
+    last, = loaded(images)
+    torch.testing.assert_close(last, method.backbone(images)[-1])
+    with pytest.raises(UserError, match='of a ResNet, not of depth 18'):
+        load_backbone(tmp_path / 'wide.pth', depth=18)
+
+
+@pytest.mark.parametrize('model, config', [
+    (dict(student=dict(backbone=OWN), teacher=dict(backbone=OWN)), OWN),
+    (dict(student=dict(backbone=OWN), teacher=dict(backbone=dict(OWN, width=8))), None),
+    (dict(teacher=dict(backbone=RESNET), student=dict(backbone=OWN)), OWN),
+    (dict(teacher=dict(backbone=RESNET), student=OWN), OWN),
+    (dict(student=OWN), OWN), (dict(backbone=dict(OWN, type='Alias')), dict(OWN, type='Alias')),
+    (dict(), None)])
+def test_the_config_of_the_backbone_is_told_from_that_of_a_teacher(model, config, registered):
+    assert describe_backbone(StudentTeacher(OWN), dict(model=model))['config'] == config
+
+
+class Elsewhere(StudentTeacher):
+    backbone = nn.Identity()
+
+
+class OneNumber(StudentTeacher):
+    def __init__(self, backbone):
+        super().__init__(backbone)
+        self.backbone.out_channels = 512
+
+
+@pytest.mark.parametrize('method, words', [
+    (Elsewhere, 'the backbone of Elsewhere is a Identity that is not among its modules'),
+    (OneNumber, 'model.backbone: out_channels of ResNet is 512; expected a list of whole numbers')])
+def test_a_method_whose_backbone_cannot_be_told_is_refused_at_the_start(method, words):
+    for ask in (check_method, lambda method: describe_backbone(method, dict(model={}))):
+        with pytest.raises(UserError, match=words):
+            ask(method(RESNET))

@@ -6,8 +6,10 @@ from methods import toy
 from torch import nn
 from toy_model import ToyBackbone
 
+from openselfsup.checkpoints import describe_backbone
 from openselfsup.errors import UserError
 from openselfsup.models.method import BaseMethod, check_method
+from openselfsup.models.parts import total_loss
 
 
 class Smallest(BaseMethod):
@@ -38,8 +40,24 @@ def test_a_base_method_remembers_what_it_hears():
     assert other.first_pass and other.loss_scale == 1 and other.geometry == 'axis_aligned'
 
 
+def test_a_method_without_a_loss_is_told_what_it_returned():
+    scalar = torch.tensor(1.)
+    with pytest.raises(UserError, match="returns no loss but accuracy, total; .*with 'loss'"):
+        total_loss(dict(accuracy=scalar, total=scalar))
+    with pytest.raises(UserError, match='returns no loss but nothing; expected at least one'):
+        total_loss({})
+    assert total_loss(dict(loss_a=scalar, accuracy=scalar, loss=scalar)) == 2
+
+
 def test_a_base_method_starts_from_weights(tmp_path):
     weights = {f'backbone.{name}': value + 1 for name, value in ToyBackbone().state_dict().items()}
+    record = describe_backbone(Smallest(), dict(model={}))
+    torch.save(dict(state_dict=weights, meta=dict(backbone=record)), tmp_path / 'ours.pth')
+    method = Smallest()
+    assert method.load_backbone(str(tmp_path / 'ours.pth')).matched == len(weights)
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, weights[name])
+
     torch.save(weights, tmp_path / 'weights.pth')
     # A file of others does not say where the backbone is, and these are no names of a ResNet.
     with pytest.raises(UserError, match='weights.pth: no ResNet weights'):
