@@ -200,5 +200,6 @@ def _render(tiles: Sequence[np.ndarray], recipe: Recipe, draw: dict[str, Tensor]
         maps = [recipe.render(tile, parameters, slot) for tile, parameters, slot in work]
     except ValueError as error:
         raise UserError(str(error), where=where) from error
-    known = [one for one in maps if one is not None]
-    return out, torch.from_numpy(np.stack(known)) if known else None
+    if recipe.geometry == 'none':
+        return out, None
+    return out, torch.from_numpy(np.array(maps, np.float32))

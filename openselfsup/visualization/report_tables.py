@@ -10,7 +10,7 @@ from ..evaluation.table import diverged, heading, percent
 from . import page
 from .evaluated import Evaluated, main_row, row_in_words
 
-COLUMNS = ('accuracy', 'balanced_accuracy', 'macro_f1', 'auroc', 'calibration_error')
+LEFT_OUT = ('precision', 'recall')  # of the bundled scores; those of a user are all shown
 
 
 def tables(run: Evaluated) -> str:
@@ -40,13 +40,18 @@ def scores_table(lines: Sequence[Summary], names: Sequence[str] | None = None) -
         names: the run that each line comes from, shown in place of the protocol.
     """
     head = ['Protocol' if names is None else 'Run', 'Features']
+    columns = list(dict.fromkeys(name for line in lines for name in line.scores
+                                 if name not in LEFT_OUT))
     body = []
     for i, line in enumerate(lines):
         cells = [line.protocol if names is None else names[i],
                  f'{line.features} {diverged(line)}'.strip()]
         numbers = []
-        for name in COLUMNS:
-            score = line.scores[name]
+        for name in columns:
+            score = line.scores.get(name)  # another run may not have that score
+            if score is None:
+                numbers.append('<td class="number">-</td>')
+                continue
             ends = f"{percent(score['low'])}–{percent(score['high'])}"
             numbers.append(f'<td class="number">{percent(score["mean"], score["sd"])} '
                            f'<span class="interval">[{ends}]</span></td>')
@@ -55,7 +60,7 @@ def scores_table(lines: Sequence[Summary], names: Sequence[str] | None = None) -
                     + ''.join(numbers) + '</tr>')
     return ('<div class="scroll"><table>\n<thead><tr>'
             + ''.join(f'<th>{escape(name)}</th>' for name in head)
-            + ''.join(f'<th class="number">{heading(name)}</th>' for name in COLUMNS)
+            + ''.join(f'<th class="number">{escape(heading(name))}</th>' for name in columns)
             + '</tr></thead>\n<tbody>'
             + '\n'.join(body) + '</tbody></table></div>')
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from openselfsup.errors import UserError
-from openselfsup.evaluation import evaluate, finetune, networks
+from openselfsup.evaluation import evaluate, finetune, linear_probe, networks
 from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import find_data
 from openselfsup.evaluation.knn import fit_knn
@@ -172,7 +172,6 @@ def test_a_solver_that_stopped_early_is_told(split, weights, tmp_path, monkeypat
     problem = features, axes, labels, 3, torch.tensor([1e-3])
     assert gradient_left(*problem, solve(*problem)) < 1e-3
     assert gradient_left(*problem, solve(*problem, max_passes=2)) > 1e-2
-    from openselfsup.evaluation import linear_probe
     monkeypatch.setattr(linear_probe, 'gradient_left', lambda *args: 0.5)
     run, said = evaluation(split, weights, tmp_path, protocols=('linear-v1',))
     assert any('the solver stopped at a gradient of 0.5' in note for note in run.run().notes)

@@ -123,8 +123,8 @@ def _by_id(entries: list[dict], what: str, found: Findings) -> dict[Id, Place]:
         elif own in named:
             found.problems[f'has the id of another of the {what}'].append(f'{place} (id {own!r})')
         else:
-            named[int(own) if isinstance(own, float) else own] = Place(f'{place} (id {own!r})',
-                                                                        entry)
+            key = int(own) if isinstance(own, float) else own
+            named[key] = Place(f'{place} (id {own!r})', entry)
     return named
 
 

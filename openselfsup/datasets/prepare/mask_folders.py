@@ -110,7 +110,7 @@ def survey(pairs: Sequence[Pair], table: CodeTable, name: str, report: Report) -
                 unknown.update({v: n for v, n in look.values.items() if v not in table.named})
             found.labels.update(look.labels)
     if strange:
-        _tell_strange(strange, pairs, Counter() if coloured else unknown, found, table, report)
+        _tell_strange(strange, pairs, coloured, unknown, found, table, report)
     total = found.labels.total() or 1
     report.facts[name] = f'{len(pairs)} tiles: ' + ', '.join(
         f'{table.name(label)} {count / total:.1%}' for label, count in sorted(
@@ -140,19 +140,29 @@ def _look(mask: Path, table: CodeTable) -> _Look | UserError:
                  read.values.shape)
 
 
-def _tell_strange(strange: list[str], pairs: Sequence[Pair], unknown: Counter, found: Survey,
-                  table: CodeTable, report: Report) -> None:
-    """Tell masks whose values are no class, or, where none is unknown, masks of colours."""
+def _tell_strange(strange: list[str], pairs: Sequence[Pair], coloured: bool, unknown: Counter,
+                  found: Survey, table: CodeTable, report: Report) -> None:
+    """Tell masks of colours where codes are wanted, or masks whose values are no class.
+
+    Args:
+        strange: names of the masks.
+        pairs: all images and masks.
+        coloured: whether some of the masks hold colours, which is then told of all.
+        unknown: pixels by value that is no class.
+        found: what the other masks hold.
+        table: what the config says of codes.
+        report: gets the problem.
+    """
     files = f'{", ".join(strange[:_NAMED])}{" ..." if len(strange) > _NAMED else ""}'
-    if unknown:
+    if coloured:
+        colours = _all_colours([mask for _, mask in pairs])
+        said = (f'masks hold colours ({files}): {shares(colours, True)}; '
+                f'{advice(colours, True, table)}')
+    else:
         said = (f'masks hold values that are no class ({files}): '
                 f'{shares(unknown, table.colours)}; all are '
                 f'{shares(found.values, table.colours)}; '
                 f'{advice(found.values, table.colours, table)}')
-    else:
-        colours = _all_colours([mask for _, mask in pairs])
-        said = (f'masks hold colours ({files}): {shares(colours, True)}; '
-                f'{advice(colours, True, table)}')
     report.problem(pairs[0][1].parent, f'{len(strange)} {said}')
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ...claims import claimed
+from ...claims import IN_USE, claimed
 from ...errors import UserError
 from ...progress import progress
 
@@ -82,10 +82,10 @@ def write_glas_layout(folder: str | Path, counts: tuple[int, int, int] = (40, 12
         UserError: the folder holds something else, or another process draws there.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).exists():
-        raise UserError('this folder holds something else than synthetic images',
-                        where=str(folder), expected='an empty or missing folder')
     with claimed(folder, 'drawing glands'):
+        if not (folder / MARKER).exists() and any(p.name != IN_USE for p in folder.iterdir()):
+            raise UserError('this folder holds something else than synthetic images',
+                            where=str(folder), expected='an empty or missing folder')
         _draw_all(folder, counts, size, seed)
     return folder
 
