@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +14,13 @@ from ..errors import UserError
 
 class NotFinite(UserError):
     """A loss was NaN or infinite."""
+
+
+def last_good(checkpoint: Path | None) -> str:
+    """Return in words from where a run can go on; None, or no such file, if nothing was saved."""
+    if checkpoint is None or not checkpoint.exists():
+        return 'nothing was saved yet'
+    return f'the last good checkpoint is {checkpoint}'
 
 
 class LateFlag:

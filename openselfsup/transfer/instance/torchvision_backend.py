@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ... import distributed
 from ...checkpoints import load, load_backbone_weights, refuse_spoilt, save
 from ...errors import UserError
-from ...training.finite import FiniteCheck
+from ...training.finite import FiniteCheck, last_good
 from ...training.metrics_writer import MetricsWriter
 from ...training.modes import eval_mode
 from ...training.optimizer_step import OptimizerStep
@@ -202,10 +202,8 @@ class TorchvisionBackend:
         return losses
 
     def _advice(self) -> str:
-        last = self.output_dir / LAST
-        name = last.read_text(encoding='utf-8') if last.exists() else None
-        return (f'finite losses; the last good checkpoint is {name}, try a smaller '
-                'SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS.ENABLED True or --amp off')
+        return (f'finite losses; {last_good(self._last)}, try a smaller SOLVER.BASE_LR, '
+                'SOLVER.CLIP_GRADIENTS.ENABLED True or --amp off')
 
     def _backbone_only(self, batch: tuple) -> None:
         images, targets = self._to_device(*batch)
@@ -230,6 +228,13 @@ class TorchvisionBackend:
 
     # ------------------------------------------------------------------ checkpoints
 
+    @property
+    def _last(self) -> Path | None:
+        last = self.output_dir / LAST
+        if not last.exists():
+            return None
+        return self.output_dir / last.read_text(encoding='utf-8').strip()
+
     def _save(self, name: str, iteration: int, step: OptimizerStep) -> None:
         if distributed.is_main():
             save(dict(kind=KIND, model=self.model.state_dict(),
@@ -241,10 +246,9 @@ class TorchvisionBackend:
 
     def _resume(self, step: OptimizerStep) -> int:
         """Load the last checkpoint of OUTPUT_DIR if there is one; return its iteration."""
-        last = self.output_dir / LAST
-        if not last.exists():
+        path, stop = self._last, self.config['SOLVER.MAX_ITER']
+        if path is None:
             return 0
-        path = self.output_dir / last.read_text(encoding='utf-8').strip()
         checkpoint = load(path)
         refuse_spoilt(checkpoint, str(path))
         for change in self.config.changes(checkpoint['recipe']):
@@ -258,8 +262,11 @@ class TorchvisionBackend:
         for group, settings in zip(optimizer.param_groups, own):
             group.update(settings)  # of the config as it is now
         self.initialised, self.trained = checkpoint['initialised'], checkpoint['trained']
-        self.log.info('going on from %s, iteration %d', last.read_text(), checkpoint['iteration'])
-        return min(checkpoint['iteration'], self.config['SOLVER.MAX_ITER'])
+        self.log.info('going on from %s, iteration %d', path.name, checkpoint['iteration'])
+        if 'scaler' not in checkpoint and checkpoint['iteration'] < stop:
+            self.log.info('this run began with an earlier version: from here on its image sizes, '
+                          'anchors and regions are drawn otherwise')
+        return min(checkpoint['iteration'], stop)
 
     # ------------------------------------------------------------------ prediction
 
