@@ -21,6 +21,7 @@ from openselfsup.datasets.prepare.synthetic import draw_glands
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
 from openselfsup.models.parts import total_loss
+from openselfsup.training import precision
 from openselfsup.transfer.semantic.config import SemanticConfig
 from openselfsup.transfer.semantic.data import MaskDataset, crop_batch
 from openselfsup.transfer.semantic.losses import segmentation_losses
@@ -96,9 +97,10 @@ def test_resumed_equals_uninterrupted(tiles, tmp_path):
         assert torch.equal(a, b), name
 
 
-def test_a_run_goes_on_with_its_model_and_says_what_else_changed(tiles, tmp_path, caplog):
+def test_a_run_goes_on_with_its_model_and_says_what_else_changed(tiles, tmp_path, caplog,
+                                                                 monkeypatch):
     caplog.set_level('INFO', 'openselfsup.transfer')
-    logging.getLogger('openselfsup').propagate = True
+    monkeypatch.setattr(logging.getLogger('openselfsup'), 'propagate', True)
     SemanticTrainer(config(tiles, tmp_path), torch.device('cpu')).fit()
     more = SemanticTrainer(config(tiles, tmp_path, iterations=3, weight_decay=0.5),
                            torch.device('cpu'))
@@ -106,6 +108,15 @@ def test_a_run_goes_on_with_its_model_and_says_what_else_changed(tiles, tmp_path
     assert 'weight_decay was 0.01, is now 0.5' in caplog.text and more.started_at == 2
     saved = load(tmp_path / 'latest.pth')
     assert saved['optimizer']['param_groups'][0]['weight_decay'] == 0.5
+    saved['settings']['amp'] = False  # as earlier versions wrote it
+    torch.save(saved, tmp_path / 'latest.pth')
+    monkeypatch.setattr(precision, 'computes_in_bf16', lambda device: False)
+    for amp, told in (('auto', 0), ('bf16', 1)):
+        caplog.clear()
+        SemanticTrainer(config(tiles, tmp_path, iterations=4, amp=amp), torch.device('cpu')
+                        ).fit(resume=True)
+        assert caplog.text.count('amp was') == told
+    assert "amp was 'off', is now 'bf16'" in caplog.text
     other = SemanticTrainer(config(tiles, tmp_path, width=8), torch.device('cpu'))
     with pytest.raises(UserError, match='another model or other classes: width was 16, is now 8'):
         other.fit(resume=True)
@@ -126,7 +137,6 @@ def test_precisions_have_the_names_that_they_have_everywhere(tiles, tmp_path):
         assert SemanticConfig.read(dict(amp=(word, 'x.yaml'))).amp == amp
     with pytest.raises(UserError, match="amp is 'half', expected one of auto, bf16"):
         SemanticConfig.read(dict(amp=('half', 'x.yaml')))
-    assert not config(tiles, tmp_path).changes(dict(amp=False))
     with pytest.raises(UserError, match='fp16 needs a GPU'):
         SemanticTrainer(config(tiles, tmp_path, amp='fp16'), torch.device('cpu'))
 

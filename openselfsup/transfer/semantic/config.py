@@ -10,7 +10,7 @@ from ...values import AMP
 
 _FIXED = ('backbone', 'classes', 'codes', 'depth', 'freeze', 'ignore_index', 'width')
 # YAML reads off and on as truth values; configs of earlier versions have true and false.
-_SWITCH = {True: 'bf16', False: 'off'}
+SWITCH = {True: 'bf16', False: 'off'}
 _LEAST = dict(width=1, crop=32, batch_size=1, iterations=1, lr=1e-12, weight_decay=0, seed=0)
 
 
@@ -94,11 +94,10 @@ class SemanticConfig:
             UserError: a run cannot go on with the difference.
         """
         now = asdict(self)
-        if isinstance(before.get('amp'), bool):
-            before = before | dict(amp=_SWITCH[before['amp']])
         other = {name: f'{name} was {value!r}, is now {now[name]!r}'
                  for name, value in before.items() if name in now and value != now[name]}
-        other.pop('out', None)
+        for name in ('out', 'amp'):  # amp is compared once it is resolved
+            other.pop(name, None)
         if wrong := [text for name, text in other.items() if name in _FIXED]:
             raise UserError('this run was begun with another model or other classes: '
                             + '; '.join(wrong), where=self.out,
@@ -111,7 +110,7 @@ def _checked(name: str, value: Any, kind: Any, default: Any) -> Any:
     if value is None and default is None:
         return None
     if name == 'amp':
-        value = _SWITCH.get(value, value) if isinstance(value, bool) else value
+        value = SWITCH.get(value, value) if isinstance(value, bool) else value
         if value not in AMP:
             raise ValueError('one of ' + ', '.join(AMP))
         return value

@@ -13,7 +13,7 @@ from ...checkpoints import load, load_backbone_weights, refuse_spoilt, save
 from ...datasets.prefetch import prefetch
 from ...files import write_json
 from ...models.parts import total_loss
-from ...training.finite import FiniteCheck
+from ...training.finite import FiniteCheck, last_good
 from ...training.modes import eval_mode
 from ...training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ...training.optimizer_step import OptimizerStep, enough_for_batch_norm
@@ -22,7 +22,7 @@ from ...training.progress import Meter, ProgressLine
 from ...training.schedules import half_cosine
 from ...training.seeding import seed_step
 from ..instance.data import batch_indices
-from .config import SemanticConfig
+from .config import SWITCH, SemanticConfig
 from .data import crop_batch, open_data_sets
 from .losses import segmentation_losses
 from .metrics import Confusion
@@ -154,7 +154,15 @@ class SemanticTrainer:
         """Load ``latest.pth`` and say what has changed since."""
         checkpoint = load(self._latest)
         refuse_spoilt(checkpoint, str(self._latest))
-        for change in self.config.changes(checkpoint.get('settings', {})):
+        before = checkpoint.get('settings', {})
+        changes = self.config.changes(before)
+        if 'amp' in before:
+            amp = SWITCH.get(before['amp'], before['amp'])
+            if amp == 'auto':
+                amp = resolve(amp, self.device)
+            if amp != self.amp:
+                changes.append(f"amp was '{amp}', is now '{self.amp}'")
+        for change in changes:
             self.log.warning('the config has changed: %s', change)
         self.model.load_state_dict(checkpoint['model'])
         step.optimizer.load_state_dict(checkpoint['optimizer'])
@@ -165,8 +173,7 @@ class SemanticTrainer:
         self.started_at = min(checkpoint['iteration'], self.config.iterations)
 
     def _advice(self) -> str:
-        last = self._latest if self._latest.exists() else None
-        return f'finite losses; the last good checkpoint is {last}, try a smaller lr or amp off'
+        return f'finite losses; {last_good(self._latest)}, try a smaller lr or amp off'
 
     def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         c = self.config
