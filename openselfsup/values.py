@@ -17,6 +17,10 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 #: Precisions of a forward pass: bf16 where the device computes in it, bf16, fp16, or float32.
 Amp = Literal['auto', 'bf16', 'fp16', 'off']
 AMP = get_args(Amp)
+#: How the processes of a run are started; see :func:`openselfsup.training.launch.start`.
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+#: What trains a detector; see :func:`openselfsup.transfer.instance.backends.choose_backend`.
+BACKENDS = ('auto', 'detectron2', 'torchvision')
 
 _UNIONS = (Union, types.UnionType)
 _NOT_LISTS = (str, bytes, Mapping)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..shipped import find_config
-from .arguments import add_amp
+from ..values import BACKENDS, Count, Whole
+from .arguments import add_amp, checked
 
 CONFIGS = 'segmentation/detection/configs'
 
@@ -23,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``openselfsup segment instance``."""
     parser.add_argument('--config-file', required=True, metavar='YAML',
                         help='config file, or the name of one of ours: GlaS/GlaS_R_18_FPN_1x_moco')
-    parser.add_argument('--num-gpus', type=int, default=None,
+    parser.add_argument('--num-gpus', type=checked(Whole),
                         help='GPUs of this machine; 0 runs on the CPU (default: 1 if there is one)')
-    parser.add_argument('--cpu-processes', type=int, default=1,
+    parser.add_argument('--cpu-processes', type=checked(Count), default=1,
                         help='processes with --num-gpus 0, for tests of several processes')
     parser.add_argument('--datasets-folder', default='datasets', metavar='DIR')
-    parser.add_argument('--backend', default='auto', metavar='auto|detectron2|torchvision')
+    parser.add_argument('--backend', default='auto', metavar='|'.join(BACKENDS))
     add_amp(parser, 'precision, in place of SOLVER.AMP.ENABLED')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in OUTPUT_DIR')

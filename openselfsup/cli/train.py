@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from ..values import Seed
+from ..values import LAUNCHERS, Seed
 from .arguments import add_amp, add_config_arguments, checked
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seed', type=checked(Seed))
     parser.add_argument('--deterministic', action='store_true', default=None,
                         help='deterministic kernels only')
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'),
+    parser.add_argument('--launcher', choices=LAUNCHERS,
                         help='how processes were started (default: found out)')
     parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
     parser.add_argument('--dry-run', action='store_true',

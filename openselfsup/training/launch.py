@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from ..errors import UserError
+from ..values import LAUNCHERS
 
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 DEFAULT_PORT = '29500'
 
 
@@ -162,7 +162,7 @@ def _read_mpi() -> tuple[int, int, int]:
     return _from_environment('mpi', *names, 'mpirun -n N openselfsup train ... --launcher mpi')
 
 
-_READ = dict(none=_read_none, pytorch=_read_pytorch, slurm=_read_slurm, mpi=_read_mpi)
+_READ = dict(zip(LAUNCHERS, (_read_none, _read_pytorch, _read_slurm, _read_mpi), strict=True))
 
 
 def _from_environment(launcher: str, rank: str, local_rank: str, world: str,

@@ -7,10 +7,8 @@ import sys
 import pytest
 
 from openselfsup import __version__
-from openselfsup.cli.main import COMMANDS, dispatch, parse, parser_of
+from openselfsup.cli.main import COMMANDS, dispatch, parse
 from openselfsup.errors import UserError
-from openselfsup.training import launch
-from openselfsup.transfer.instance import backends
 
 
 def test_the_overview_lists_every_command(capsys):
@@ -55,10 +53,3 @@ def test_the_help_of_a_command_shows_examples_that_can_be_run(name, capsys):
         words = words[words.index('openselfsup') + 1:]
         assert ' '.join(words[:len(name.split())]) == name
         parse(name, words[len(name.split()):])
-
-
-def test_what_help_lists_without_torch_is_what_there_is():
-    text = parser_of('segment instance').format_help()
-    assert f"--backend {'|'.join(backends.BACKENDS)}" in text
-    text = parser_of('train').format_help()
-    assert f"--launcher {{{','.join(launch.LAUNCHERS)}}}" in text

@@ -3,9 +3,9 @@
 import importlib.util
 
 from ...errors import UserError, nearest
+from ...values import BACKENDS
 from .job import Backend, Job
 
-BACKENDS = ('auto', 'detectron2', 'torchvision')
 INSTALL = ("python -m pip install --no-build-isolation "
            "'git+https://github.com/facebookresearch/detectron2.git'")
 

@@ -181,6 +181,7 @@ class _Resize(GeneralizedRCNNTransform):
         self.to_input = Normalize(mean, std)
         self.max_sizes = {True: config['INPUT.MAX_SIZE_TRAIN'],
                           False: config['INPUT.MAX_SIZE_TEST']}
+
     def resize(self, image: Tensor, target: dict | None = None) -> tuple:
         """Resize an image and its objects."""
         self.max_size = self.max_sizes[self.training]
