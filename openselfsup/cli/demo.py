@@ -28,6 +28,8 @@ CONFIG_FILE = 'GlaS/GlaS_R_18_FPN_demo'
 EVALUATION_SIZE = 96
 SEEDS = range(5)
 IN_USE, MARKER = '.demo_in_use', '.demo'
+# What a demo leaves together and nothing else does; earlier versions wrote no marker.
+LEFT = ('config.py', 'summary.json', 'backbone.pth', 'glands_plm')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +70,8 @@ def demonstrate(work_dir: Path, cfg_options: list[str]) -> None:
 def empty(work_dir: Path) -> None:
     """Remove an earlier demo, but nothing else."""
     left = [path for path in work_dir.iterdir() if path.name not in (IN_USE, claims.IN_USE)]
-    if left and not (work_dir / MARKER).exists():
+    if left and not (work_dir / MARKER).exists() and not all(
+            (work_dir / name).exists() for name in LEFT):
         raise UserError('not the folder of an earlier demo', where=str(work_dir),
                         expected='an empty or a new folder')
     for path in left:

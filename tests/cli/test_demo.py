@@ -25,11 +25,19 @@ def test_only_the_folder_of_an_earlier_demo_is_emptied(tmp_path):
     demo.empty(own)
     assert [path.name for path in own.iterdir()] == ['.demo']
     assert (other / 'config.py').exists()
+    (own / '.demo').unlink()  # as earlier versions left it
+    for name in ('config.py', 'summary.json', 'backbone.pth'):
+        (own / name).touch()
+        with pytest.raises(UserError, match='not the folder of an earlier demo'):
+            demo.empty(own)
+    (own / 'glands_plm').mkdir()
+    demo.empty(own)
+    assert [path.name for path in own.iterdir()] == ['.demo']
 
 
 @pytest.mark.parametrize('name', ['.in_use', '.demo_in_use'])
 def test_a_folder_in_which_a_demo_or_one_of_its_tools_runs_is_left_alone(
-        tmp_path, monkeypatch, name):
+        tmp_path, name):
     demo.empty(tmp_path)
     (tmp_path / 'results').touch()
     with claimed(tmp_path, 'pretraining', name=name), \
