@@ -3,10 +3,14 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, located
+from ..shipped import find_config, is_config
 from ..values import AMP, accepts, describe
+
+if TYPE_CHECKING:
+    from ..datasets import ImageFolder
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +47,35 @@ def checked(annotation: Any) -> Callable[[str], int | float]:
             break
         raise argparse.ArgumentTypeError(f'must be {describe(annotation)}, not {text}')
     return parse
+
+
+def folder_or_config(target: str, labels: bool) -> 'ImageFolder | dict[str, Any]':
+    """Return the tiles of a folder, or what a config says, as plain types.
+
+    Args:
+        target: a folder of tiles, a config file, or the name of a config of ours.
+        labels: whether the names of a folder's folders are labels.
+
+    Raises:
+        UserError: it is neither, or one that cannot be used.
+    """
+    from ..datasets import ImageFolder
+    from ..engine.config import load_config
+    if is_config(target):
+        return load_config(target).to_dict()
+    try:
+        return ImageFolder(target, labels=labels)
+    except UserError as no_folder:
+        if Path(target).exists():
+            raise
+        try:
+            find_config(target)
+        except UserError as no_config:
+            close = [error.nearest for error in (no_config, no_folder) if error.nearest]
+            if no_config.nearest:
+                raise UserError('no such folder or config', where=located(target),
+                                nearest="' or '".join(close)) from None
+        raise
 
 
 def name_runs(runs: list[str]) -> dict[str, Path]:

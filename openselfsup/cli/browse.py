@@ -6,10 +6,16 @@ Example:
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..values import Count
 from .arguments import add_config_arguments, checked
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from ..datasets import TileDataset
 
 VIEWS_PER_SHEET, MATCHES_PER_SHEET = 16, 4
 
@@ -30,8 +36,6 @@ def main(args: argparse.Namespace) -> None:
     from ..engine.config import load_config
     from ..files import check_folder
     from ..registry import DATASETS
-    if args.n < 1:
-        raise UserError(f'{args.n} tiles cannot be drawn', where='--n', expected='1 or more')
     check_folder(args.out)
     cfg = load_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.dataset)
@@ -45,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
         draw(cfg, dataset, batch, args.out)
 
 
-def draw(cfg, dataset, batch: dict, out: Path) -> None:
+def draw(cfg: 'Config', dataset: 'TileDataset', batch: dict, out: Path) -> None:
     """Draw the sheets of views, and of matches where the method matches."""
     from ..registry import ALGORITHMS, BACKBONES
     from ..visualization import cell_grid, match_sheet, match_views, view_sheet

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='columns of the printed table: also balanced_accuracy, auroc, calibration_error')
     add('--validation_split', type=checked(BelowOne), default=0.2)
     add('--default_device', default='cuda')
-    add('--gpu_index', default='0')
+    add('--gpu_index', type=checked(Whole), default=0)
 
     own = parser.add_argument_group('beyond the published ones')
     add = own.add_argument
@@ -79,17 +79,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                  'FOLDER/CHECKPOINT.pth; _2, _3 ... where that holds other results')
 
 
-def device_of(name: str, index: str, warn) -> str:
-    """Return the device asked for, or the nearest there is, with a warning."""
+def device_of(name: str, index: int) -> str:
+    """Return the device asked for, or the nearest there is, and say so."""
     import torch
     if name != 'cuda':
         return name
     if not torch.cuda.is_available():
-        warn('WARNING: there is no GPU: using the CPU')
+        print('WARNING: there is no GPU: using the CPU')
         return 'cpu'
-    if int(index) >= torch.cuda.device_count():
-        warn(f'WARNING: there is no GPU {index}: using GPU 0')
-        index = '0'
+    if index >= torch.cuda.device_count():
+        print(f'WARNING: there is no GPU {index}: using GPU 0')
+        index = 0
     return f'cuda:{index}'
 
 
@@ -120,7 +120,7 @@ def main(args: argparse.Namespace) -> None:
     import_modules(args.custom_imports, '--custom_imports')
     columns = columns_of(args.eval_metrics)
     build_logger()
-    device = device_of(args.default_device, args.gpu_index, print)
+    device = device_of(args.default_device, args.gpu_index)
     amp = resolve(args.amp or ('fp16' if args.fp16 and device.startswith('cuda') else 'off'),
                   torch.device(device), '--amp')
     if args.fp16 and not args.amp and not device.startswith('cuda'):

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import UserError, listed
-from ..shipped import is_config
 from ..values import Count
-from .arguments import checked
+from .arguments import checked, folder_or_config
 
 if TYPE_CHECKING:
     from ..datasets import Source
@@ -27,11 +26,9 @@ T = TypeVar('T')
 
 def source_of(target: str, labels: bool) -> 'Source':
     """Return the tiles of a folder, or of the ``dataset.source`` of a config."""
-    from ..datasets import ImageFolder, build_source
-    from ..engine.config import load_config
-    if not is_config(target):
-        return ImageFolder(target, labels=labels)
-    return build_source(load_config(target).to_dict()['dataset']['source'])
+    from ..datasets import build_source
+    found = folder_or_config(target, labels)
+    return build_source(found['dataset']['source']) if isinstance(found, dict) else found
 
 
 def with_progress(what: str, total: int, work: Callable[[Callable[[int], None]], T]) -> T:

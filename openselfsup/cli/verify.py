@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..shipped import is_config
+from .arguments import folder_or_config
 
 if TYPE_CHECKING:
-    from ..datasets.sources import Source
+    from ..datasets import Source
 
 
 def sources(target: str, labels: bool) -> Iterator[tuple[str, 'Source']]:
     """Yield (name, source) of a folder, or of every ``source`` that a config describes."""
-    from ..datasets.sources import ImageFolder, build_source
-    from ..engine.config import load_config
-    if not is_config(target):
-        yield target, ImageFolder(target, labels=labels)
+    from ..datasets import build_source
+    config = folder_or_config(target, labels)
+    if not isinstance(config, dict):
+        yield target, config
         return
-    found = list(_described(load_config(target).to_dict(), ''))
+    found = list(_described(config, ''))
     if not found:
         raise UserError('this config describes no source of tiles', where=target)
     for key, source in found:
