@@ -1,7 +1,7 @@
 """ViewRecipe: what a view may undergo; draws the parameters of a batch of views."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,8 +10,7 @@ from torch import Generator, Tensor
 from ..values import Side
 from .draws import Draws
 from .geometry import compose
-from .steps import GEOMETRIES, GeometricStep, ImageStep, Step, named_steps
-from .steps.base import Geometry
+from .steps import GEOMETRIES, GeometricStep, Geometry, ImageStep, OneOf, Step, named_steps
 
 
 class ViewRecipe:
@@ -60,9 +59,11 @@ class ViewRecipe:
 
     @property
     def breaking_steps(self) -> dict[str, str]:
-        """Where steps stand that leave no affine map from view to tile, and what they are."""
-        return {f'steps.{name}': type(step).__name__ for name, step in self.named_steps.items()
-                if step.geometry == 'none'}
+        """Where steps stand that leave no affine map from view to tile, and what they are.
+
+        Of a :class:`OneOf` it is those among its steps: ``steps.bend.steps.optical``.
+        """
+        return dict(_breaking(self.named_steps))
 
     @functools.cached_property
     def is_warped(self) -> bool:
@@ -117,6 +118,14 @@ class ViewRecipe:
         lines = [f'  {name:<{width}}  {step!r}' for name, step in self.named_steps.items()]
         head = f'ViewRecipe {self.size[0]} x {self.size[1]}, geometry {self.geometry}'
         return '\n'.join([head, *lines])
+
+
+def _breaking(steps: Mapping[str, Step], where: str = 'steps') -> Iterator[tuple[str, str]]:
+    for name, step in steps.items():
+        if isinstance(step, OneOf):
+            yield from _breaking(step.named_steps, f'{where}.{name}.steps')
+        elif step.geometry == 'none':
+            yield f'{where}.{name}', type(step).__name__
 
 
 def unbind(parameters: Mapping[str, Tensor]) -> list[dict[str, np.ndarray]]:

@@ -147,10 +147,15 @@ def test_one_of_applies_one_in_proportion():
 
 def test_geometry_is_that_of_the_strongest_step():
     plain = dict(type='OneOf', steps=[dict(type='MedianBlur')])
-    bent = dict(type='OneOf', steps=[dict(type='MedianBlur'), dict(type='OpticalDistortion')])
+    bent = dict(type='OneOf', steps=dict(
+        blur=dict(type='MedianBlur'), inner=dict(type='OneOf', steps=[
+            dict(type='Cutout'), dict(type='GridDistortion')]),
+        optical=dict(type='OpticalDistortion')))
     assert ViewRecipe(9, [plain]).geometry == 'axis_aligned'
     recipe = ViewRecipe(9, dict(blur=plain, bend=bent))
-    assert recipe.geometry == 'none' and recipe.breaking_steps == {'steps.bend': 'OneOf'}
+    assert recipe.geometry == 'none' and recipe.breaking_steps == {
+        'steps.bend.steps.inner.steps.GridDistortion': 'GridDistortion',
+        'steps.bend.steps.optical': 'OpticalDistortion'}
 
 
 def test_steps_keep_their_order_from_the_first_that_needs_the_finished_view():

@@ -5,7 +5,17 @@ A new step is a class in one of these files, decorated with `registered` and nam
 """
 
 from . import blur, colour, distortion, geometric, noise, occlusion, one_of, stain, tone
-from .base import GEOMETRIES, STEPS, GeometricStep, ImageStep, Scope, Size, Step, registered
+from .base import (
+    GEOMETRIES,
+    STEPS,
+    GeometricStep,
+    Geometry,
+    ImageStep,
+    Scope,
+    Size,
+    Step,
+    registered,
+)
 from .blur import *  # noqa: F403
 from .colour import *  # noqa: F403
 from .distortion import *  # noqa: F403
@@ -16,8 +26,8 @@ from .one_of import *  # noqa: F403
 from .stain import *  # noqa: F403
 from .tone import *  # noqa: F403
 
-__all__ = ['GEOMETRIES', 'STEPS', 'GeometricStep', 'ImageStep', 'Scope', 'Size', 'Step',
-           'registered']
+__all__ = ['GEOMETRIES', 'STEPS', 'GeometricStep', 'Geometry', 'ImageStep', 'Scope', 'Size',
+           'Step', 'registered']
 __all__ += blur.__all__
 __all__ += colour.__all__
 __all__ += distortion.__all__
