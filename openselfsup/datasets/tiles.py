@@ -12,8 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..registry import DATASETS
 from ..values import Count
-from ..views import Draws, ViewRecipe, render_opencv, unbind
-from ..views.steps.base import Geometry
+from ..views import Draws, Geometry, ViewRecipe, render_opencv, unbind
 from .headers import TileError
 from .memory import Allocate, recycled
 from .packed import PackedTiles

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..models.method import Method
 from ..training.modes import eval_mode
-from ..views.overlap import Matching, match_cells
+from ..views import Matching, match_cells
 from .match_viewer import match_sheet
 from .view_sheet import view_sheet
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import shown
 from ..files import atomic_file
-from ..views.geometry import cell_polygons
+from ..views import cell_polygons
 
 DPI = 150
 #: View 1 is always blue and view 2 always orange (both survive colour blindness); the

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..views.geometry import cell_polygons
+from ..views import cell_polygons
 from .canvas import SOFT_INK, UNIT_SQUARE, Canvas, Panel, draw_view_frame, to_image, view_color
 from .view_sheet import TileSource, draw_tile, tile_name
 

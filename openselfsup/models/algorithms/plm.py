@@ -9,10 +9,11 @@ from ... import distributed
 from ...errors import UserError
 from ...registry import ALGORITHMS, NECKS
 from ...values import Count, Fraction, Positive
-from ...views.overlap import Matching, match_cells
+from ...views import Matching, match_cells
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
+from ..method import Geometry
 from ..parts import built, cells, check_projection, normalize, total_loss, zero_loss
 from .momentum import MomentumContrast
 
@@ -54,7 +55,7 @@ class PLM(MomentumContrast):
                  momentum: Fraction = 0.999, temperature: Positive = 0.2,
                  loss_lambda: Fraction = 1.0,
                  dense_reduction: DenseReduction = 'mean',
-                 geometry: Literal['axis_aligned', 'affine'] = 'axis_aligned',
+                 geometry: Geometry = 'axis_aligned',
                  shuffle: bool | None = None, group_neck: dict | nn.Module | None = None,
                  cluster: dict | nn.Module | None = None, adversary: dict | None = None):
         super().__init__(backbone, neck, momentum, shuffle, cluster, adversary,
