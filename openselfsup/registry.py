@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.registry import Registry as _Registry
 
+from . import views
 from .errors import UserError, nearest
 from .values import annotations, fault
 
@@ -38,8 +39,10 @@ class Registry(_Registry):
 
     _imported: bool
 
-    def __init__(self, name: str, package: str):
+    def __init__(self, name: str, package: str, table: dict[str, Any] | None = None):
         super().__init__(name, build_func=_build, scope=SCOPE, locations=[f'{SCOPE}.{package}'])
+        if table is not None:
+            self._module_dict = table
 
     def import_from_location(self) -> None:
         """Import the modules in which classes may register, once."""
@@ -80,7 +83,7 @@ HEADS = Registry('head', 'models.heads')
 SOURCES = Registry('source', 'datasets')
 DATASETS = Registry('dataset', 'datasets')
 RECIPES = Registry('recipe', 'datasets')
-STEPS = Registry('recipe step', 'datasets')
+STEPS = Registry('recipe step', 'views.steps', views.STEPS)  # one table: views know no registry
 HOOKS = Registry('hook', 'engine.hooks')
 OPTIMIZERS = Registry('optimizer', 'training.optimizers')
 SCHEDULES = Registry('schedule', 'training.schedules')

@@ -24,7 +24,7 @@ def module_of(tmp_path, monkeypatch):
     """Write the first block of a page as a module and import it; forget afterwards what it adds."""
     for table in REGISTRIES:
         table.names()  # what is ours is imported before
-        monkeypatch.setattr(table, '_module_dict', dict(table.module_dict))
+    before = [(table.module_dict, dict(table.module_dict)) for table in REGISTRIES]
 
     def write(page: str, name: str):
         (tmp_path / f'{name}.py').write_text(blocks(f'docs/extend/{page}.md')[0])
@@ -33,7 +33,10 @@ def module_of(tmp_path, monkeypatch):
         module = importlib.import_module(name)
         monkeypatch.delitem(sys.modules, name)
         return module
-    return write
+    yield write
+    for known, ours in before:
+        known.clear()
+        known.update(ours)
 
 
 def run(folder: Path, *words: str) -> str:

@@ -1,6 +1,6 @@
-"""Registers what :mod:`openselfsup.views` offers, and builds recipes from configs.
+"""Registers the recipes of :mod:`openselfsup.views`, and builds them from configs.
 
-``views`` knows nothing of registries, so its classes are registered here.
+``views`` knows nothing of registries, so its recipes are registered here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,15 +8,12 @@ from typing import Any, TypeGuard
 
 from ..errors import UserError
 from ..registry import RECIPES, STEPS
-from ..views import STEPS as VIEW_STEPS
 from ..views import TorchvisionPipeline, ViewRecipe
 
 Recipe = ViewRecipe | TorchvisionPipeline
 
 RECIPES.register_module(module=ViewRecipe)
 RECIPES.register_module(module=TorchvisionPipeline)
-for _name, _step in VIEW_STEPS.items():
-    STEPS.register_module(name=_name, module=_step)
 
 
 def are_named_views(recipe: object) -> TypeGuard[Mapping[str, Any]]:

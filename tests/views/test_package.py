@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from openselfsup import views
+from openselfsup import registry, views
+from openselfsup.datasets import build_recipe
 from openselfsup.views import (
     STEPS,
     ImageStep,
@@ -47,6 +48,16 @@ def test_every_name_that_others_import_is_offered():
     assert len(set(views.__all__)) == len(views.__all__)
 
 
+def test_the_library_imports_nothing_from_inside_the_package():
+    inside = {}
+    for path in (path for path in FILES if PACKAGE in path.parents):
+        modules = [f'{"." * node.level}{node.module}' for node in ast.walk(
+            ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        inside[path] = [module for module in modules
+                        if module.lstrip('.').removeprefix('openselfsup.').startswith('views.')]
+    assert len(inside) > 100 and not {path: found for path, found in inside.items() if found}
+
+
 def test_every_step_is_offered_under_its_name():
     assert set(STEPS) <= set(views.__all__)
     assert all(getattr(views, name) is cls for name, cls in STEPS.items())
@@ -79,6 +90,20 @@ class InvertOnAnyDevice(Invert):
 
     def render_torch(self, view, numbers):
         return torch.where(numbers[:, :, None, None] > 0, 255 - view, view)
+
+
+@pytest.mark.parametrize('register', [registered, registry.STEPS.register_module()])
+def test_a_step_is_known_everywhere_however_it_was_registered(register, monkeypatch):
+    class Late(Invert):
+        """Registered when everything has long been imported."""
+
+    monkeypatch.setitem(STEPS, 'Late', None)  # taken out again after the test
+    del STEPS['Late']
+    register(Late)
+    described = dict(type='ViewRecipe', size=16, steps=dict(late=dict(type='Late', p=0.5)))
+    for recipe in (ViewRecipe(16, described['steps']), build_recipe(described)):
+        assert isinstance(recipe.named_steps['late'], Late)
+    assert registry.STEPS.get('Late') is Late and 'Late' in registry.STEPS.names()
 
 
 def test_a_new_step_needs_nothing_but_its_class(monkeypatch):
