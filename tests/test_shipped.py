@@ -46,6 +46,16 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path, monkeypatch):
     assert not is_config('tiles') and not is_config('no_folder')
 
 
+@pytest.mark.parametrize('name', ['plm_r18', 'ca2cl_r18'])
+def test_a_copied_demo_still_finds_its_tiles(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / f'configs/demo/{name}.py').read_text()
+    Path('copied.py').write_text(text.replace("'../_base_/", "'configs/_base_/"))
+    for config in ('copied.py', f'demo/{name}'):
+        cfg = load_config(config)
+        assert cfg.dataset.source.root == str(ROOT / 'data/demo') and 'shipped' not in cfg
+
+
 def test_a_mistake_in_a_child_of_a_shipped_config_is_located(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('mine.py').write_text(f"_base_ = '{NAME}'\nepoch = 5\n")

@@ -1,4 +1,5 @@
 # CA2CL in its robust form on the tiles that come with the project: a few minutes on a CPU.
+from openselfsup import shipped
 from openselfsup.views import strong_view, weak_view
 
 _base_ = ['../_base_/models/ca2cl_r18_robust.py', '../_base_/runtime.py']
@@ -6,10 +7,9 @@ _base_ = ['../_base_/models/ca2cl_r18_robust.py', '../_base_/runtime.py']
 model = dict(cluster=dict(clusters=8))
 
 # CA2CL's strong and weak views at 96 px; openselfsup/views/published.py lists their steps.
-ROOT = '{{ fileDirname }}'.removesuffix('/configs/demo')  # what lies there comes with the library
 dataset = dict(
     type='TileDataset',
-    source=dict(type='ImageFolder', root=ROOT + '/data/demo', labels=False),
+    source=dict(type='ImageFolder', root=str(shipped.ROOT / 'data/demo'), labels=False),
     recipe=dict(strong=strong_view(size=96), weak=weak_view(size=96)))
 
 optimizer = dict(type='AdamW', lr=1e-3, weight_decay=0.05)

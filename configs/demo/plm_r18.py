@@ -4,6 +4,8 @@
 # colours, and a matching neck without its linear layer, which starts from random weights and
 # has to become useful before matched cells attract each other; one process wants batch
 # statistics over parts of the batch.
+from openselfsup import shipped
+
 _base_ = ['../_base_/models/plm_r18.py', '../_base_/runtime.py']
 
 model = dict(
@@ -12,10 +14,9 @@ model = dict(
     queue_len=64,
     momentum=0.95)
 
-ROOT = '{{ fileDirname }}'.removesuffix('/configs/demo')  # what lies there comes with the library
 dataset = dict(
     type='TileDataset',
-    source=dict(type='ImageFolder', root=ROOT + '/data/demo', labels=False),
+    source=dict(type='ImageFolder', root=str(shipped.ROOT / 'data/demo'), labels=False),
     recipe=dict(
         type='ViewRecipe',
         size=96,
