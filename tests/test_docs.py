@@ -68,7 +68,7 @@ def test_every_field_of_a_config_is_documented():
 
 
 @pytest.mark.parametrize('page', ['README.md', *sorted(
-    str(path.relative_to(REPO)) for path in (REPO / 'docs').glob('*.md'))])
+    str(path.relative_to(REPO)) for path in (REPO / 'docs').rglob('*.md'))])
 def test_the_commands_of_a_page_are_commands_with_these_arguments(page):
     fenced = re.findall(r'^```(\w*)\n(.*?)^```$', (REPO / page).read_text(), flags=re.M | re.S)
     text = '\n'.join(block for language, block in fenced if language in ('', 'bash'))

@@ -126,13 +126,6 @@ def test_plm_views_that_share_nothing_contribute_nothing():
         assert not any(gradient.any() for gradient in gradients.values())
 
 
-def test_plm_without_geometry_is_refused():
-    algorithm, (views, _) = toy('PLM'), random_batch(2)
-    assert PLM.needs_geometry and not DenseCL.needs_geometry
-    with pytest.raises(UserError, match='view_to_tile'):
-        algorithm(views, None)
-
-
 @pytest.mark.parametrize('arguments, words', [
     (dict(loss_lambda=1.5), 'loss_lambda must be a number from 0 to 1'),
     (dict(dense_reduction='sum'), "dense_reduction must be 'mean' or 'weighted_mean'")])
