@@ -19,9 +19,6 @@ from .preprocessor import Preprocessor
 class TrainStep:
     """Make one optimiser step out of one or several batches.
 
-    mmengine's AmpOptimWrapper refuses bf16 on a CPU, where it is worth a factor of two;
-    this is the same few lines without that limit.
-
     An algorithm whose outputs hold ``skip_step`` (a scalar that is equal on all ranks, 1 to skip)
     leaves the optimiser as it is where that is 1: gradients are dropped and a loss scale backs
     off. Only such an algorithm makes the step wait for the device.

@@ -2,8 +2,8 @@
 
 A recipe draws the parameters of a batch of views, among them `view_to_tile`, the affine map
 of each; a renderer turns tile and parameters into pixels; `match_cells` says which cells of
-two views show the same tissue. This package uses torch, numpy, OpenCV, PIL and torchvision
-and nothing else of ours.
+two views show the same tissue. This package uses torch, numpy, OpenCV, PIL and torchvision,
+and of ours :mod:`openselfsup.values` only.
 """
 
 from . import steps

@@ -60,7 +60,12 @@ class Draws:
         return Draws(np.concatenate([part.keys for part in parts]))
 
     def rand(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return uniform numbers from [0, 1), (B, *shape)."""
+        """Return uniform numbers from [0, 1), (B, *shape).
+
+        Args:
+            shape: of each view's numbers.
+            dtype: float32, whose numbers are multiples of 2**-24, or float64, of 2**-53.
+        """
         single = dtype == torch.float32
         digits = 24 if single else 53  # of the mantissa
         bits = self._next(math.prod(shape)) >> np.uint64(64 - digits)
@@ -79,7 +84,11 @@ class Draws:
         return self._made[:, start:start + count]
 
     def randint(self, high: int) -> Tensor:
-        """Return whole numbers from [0, high), int64 (B,)."""
+        """Return whole numbers from [0, high), int64 (B,).
+
+        Args:
+            high: at least 1, at most 2**53, all of whose whole numbers float64 holds.
+        """
         return (self.rand(dtype=torch.float64) * high).long()
 
     def randn(self, *shape: int) -> Tensor:
