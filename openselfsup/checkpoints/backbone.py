@@ -81,7 +81,7 @@ def describe_backbone(algorithm: nn.Module, cfg: Mapping[str, Any]) -> dict[str,
     Raises:
         UserError: ``backbone`` is no module of the method, or its ``out_channels`` no numbers.
     """
-    backbone = algorithm.backbone
+    backbone: Any = algorithm.backbone
     normalize = {key: [float(x) for x in value]
                  for key, value in (cfg.get('normalize') or {}).items()}
     return BackboneRecord(
@@ -137,7 +137,7 @@ def backbone_record(checkpoint: Mapping[str, Any], where: str) -> BackboneRecord
     found = meta['backbone']
     config, imports = found.get('config'), found.get('imports') or []
     channels, unreadable = found.get('out_channels') or [], found.get('unreadable') or ''
-    if not (_is_config(config) and _is_list_of(str, imports) and _is_list_of(int, channels)
+    if not (_is_config(config) and _is_list_of(imports, str) and _is_list_of(channels, int)
             and isinstance(unreadable, str)):
         raise UserError('what this checkpoint says of its backbone (meta.backbone) is damaged',
                         where=where)
@@ -160,7 +160,7 @@ def _from_config(meta: Mapping[str, Any], where: str) -> BackboneRecord:
     config = model.get('backbone') if isinstance(model, Mapping) else None
     names = imports.get('imports') if isinstance(imports, Mapping) else None
     record = BackboneRecord(OUR_PREFIX, config if _is_config(config) else None,
-                            imports=list(names) if _is_list_of(str, names) else [])
+                            imports=list(names) if _is_list_of(names, str) else [])
     try:
         record.normalize = _normalize(cfg.get('normalize'), where)
     except UserError as error:
@@ -168,7 +168,7 @@ def _from_config(meta: Mapping[str, Any], where: str) -> BackboneRecord:
     return record
 
 
-def _is_list_of(kind: type, values: Any) -> TypeGuard[list | tuple]:
+def _is_list_of(values: Any, kind: type) -> TypeGuard[list | tuple]:
     return isinstance(values, (list, tuple)) and all(isinstance(value, kind) for value in values)
 
 
