@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..files import write_bytes, write_text
+from ..datasets.png import write_png
+from ..files import write_text
 from . import page
 from .page import Row
 
@@ -148,15 +149,6 @@ def write_overlay_page(folder: str | Path, results: dict[str, Any],
     write_text(out, page.page(f"{results['dataset']}: instance segmentation", sections),
                'backslashreplace')
     return out
-
-
-def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write an RGB image, uint8 [H, W, 3], as a PNG; cv2.imwrite would fail without a word.
-
-    Raises:
-        UserError: it could not be written.
-    """
-    write_bytes(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
 
 
 def _start(results: dict[str, Any]) -> str:

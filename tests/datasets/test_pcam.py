@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from openselfsup.datasets.headers import TileError
+from openselfsup.datasets.identity import stamps
 from openselfsup.datasets.pcam import PCam
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.datasets.prepare.tiles import prepare_pcam
@@ -63,6 +64,13 @@ def test_other_forms(files):
         PCam(str(files['x']))
 
 
+def test_the_file_of_all_tiles_is_asked_once(files, monkeypatch):
+    source = PCam(str(files['x']))
+    status = files['x'].stat()
+    monkeypatch.setattr('openselfsup.datasets.pcam.stamp_of', lambda path: pytest.fail('again'))
+    assert stamps(source) == [(status.st_size, status.st_mtime_ns)] * len(source)
+
+
 def test_prepare_leaves_out_what_is_cut_and_names_it(files, tmp_path):
     whole = files['x'].read_bytes()
     files['x'].write_bytes(whole[:-100])
@@ -74,6 +82,10 @@ def test_prepare_leaves_out_what_is_cut_and_names_it(files, tmp_path):
     assert 'the file is cut off' in str(report.problems) and 'train is left out' in str(
         report.problems)
     assert (tmp_path / 'out/meta/test.txt').exists()
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full/test').write_text('in the way')
+    with pytest.raises(UserError, match='full.test.*could not be written: part of its path is a'):
+        prepare_pcam(tmp_path, tmp_path / 'full', Report('PCam'))
     packed = tmp_path / 'packed'
     packed.mkdir()
     for key in 'xy':

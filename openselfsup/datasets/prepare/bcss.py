@@ -12,9 +12,9 @@ from ...files import write_json
 from ...progress import progress
 from ..decode import read_tile
 from ..listing import files_in, folders_below
+from ..png import write_png
 from .glands import IMAGES, by_stem, pair_up
 from .masks import read_mask
-from .png import write_png
 from .report import Report
 from .resuming import go_on_with
 

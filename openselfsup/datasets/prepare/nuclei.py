@@ -10,9 +10,9 @@ from ...errors import UserError
 from ...progress import progress
 from ..headers import read_header
 from ..listing import files_in
+from ..png import write_png
 from .coco import write_split
 from .glands import IMAGES, by_stem, pair_up
-from .png import write_png
 from .report import Report
 
 

@@ -13,8 +13,8 @@ from ...errors import UserError
 from ...files import write_text
 from ...progress import progress
 from ..listing import files_in
+from ..png import write_png
 from .bcss import starts
-from .png import write_png
 from .report import Report
 from .resuming import go_on_with
 

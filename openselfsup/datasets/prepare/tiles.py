@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError, located
-from ...files import read_json, write_json, write_text
+from ...files import NotWritten, read_json, write_json, write_text
 from ...progress import progress
 from ..headers import SUFFIXES, TileError
 from ..listing import files_in, folders_below, list_class_folders, list_files, natural
 from ..parallel import read_headers
 from ..pcam import PCam
-from .png import write_png
+from ..png import write_png
 from .report import Report
 from .resuming import go_on_with
 
@@ -159,6 +159,8 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
             for i, (path, _) in enumerate(progress(entries, f'PCam {split}')):
                 if not (dst / path).exists():
                     write_png(dst / path, source.read(i))
+        except NotWritten:  # no fault of this split
+            raise
         except UserError as error:
             report.problems.append(f'{error}; {split} is left out')
             continue

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...datasets.png import write_png
 from ...files import write_text
 from ...visualization import overlays, page
 from .trainer import SemanticTrainer
@@ -46,14 +47,14 @@ def write_page(trainer: SemanticTrainer, results: dict,
     colors = overlays.class_colors(len(data.classes))
     rows = [page.Row(name, c['dice']) for name, c in results['scores']['classes'].items()
             if c['dice'] is not None]
-    overlays.write_png(out / 'legend.png', overlays.draw_legend(data.classes, colors))
+    write_png(out / 'legend.png', overlays.draw_legend(data.classes, colors))
     pictures = [page.picture(out, 'legend.png', 'Tile, true classes, found classes; pixels that '
                                                 'do not count are shown bare.')]
     for place, (index, (accuracy, found)) in enumerate(tiles.items(), 1):
         image, mask = data.read(index)
         drawn = overlays.draw_semantic_overlay(image, mask, found, colors, data.ignore_index)
         name = f'overlays/{place:02d}_{Path(data.names[index]).stem}.png'
-        overlays.write_png(out / name, drawn)
+        write_png(out / name, drawn)
         pictures.append(page.picture(out, name, f'{data.names[index]}: {accuracy:.1%} of the '
                                                 'pixels that count are right.'))
     write_text(out / 'index.html', page.page(TITLE, [
