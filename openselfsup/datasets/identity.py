@@ -3,9 +3,21 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 
-from .parallel import parallel_map
+from .headers import TileError
+from .parallel import DISK_THREADS, parallel_map
 from .sources import Source
+
+
+def stamps(source: Source) -> list[Sequence[int] | None]:
+    """Return what :meth:`Source.stamp` tells of each tile, in order; files are not read."""
+    found: list[Sequence[int] | None] = []
+    for stamp in parallel_map(source.stamp, range(len(source)), DISK_THREADS):
+        if isinstance(stamp, TileError):
+            raise stamp
+        found.append(stamp)
+    return found
 
 
 def identity(source: Source) -> dict[str, str]:
@@ -13,8 +25,7 @@ def identity(source: Source) -> dict[str, str]:
 
     Returns:
         ``tile_names``: of the paths below the folder that all tiles share, which may have
-        moved, and of the labels, in order. ``tile_contents``: of what :meth:`Source.stamp` tells
-        of each tile, in order.
+        moved, and of the labels, in order. ``tile_contents``: of the :func:`stamps`.
     """
     paths = [source.path(i) for i in range(len(source))]
     try:
@@ -22,8 +33,7 @@ def identity(source: Source) -> dict[str, str]:
     except ValueError:  # absolute and relative paths, or several drives
         shared = 0
     names = [[path[shared:].replace(os.sep, '/'), source.label(i)] for i, path in enumerate(paths)]
-    stamps = parallel_map(source.stamp, range(len(source)), threads=16)  # they wait for the disk
-    return dict(tile_names=_digest(names), tile_contents=_digest(stamps))
+    return dict(tile_names=_digest(names), tile_contents=_digest(stamps(source)))
 
 
 def _digest(content: object) -> str:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from .headers import Header, TileError, read_header
 
+DISK_THREADS = 16  # more than cores, for what mostly waits for the disk
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
@@ -40,5 +41,5 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item],
 
 
 def read_headers(paths: Sequence[str]) -> list[Header | TileError]:
-    """Read all headers; more threads than cores, because they mostly wait for the disk."""
-    return parallel_map(read_header, paths, threads=16)
+    """Read all headers."""
+    return parallel_map(read_header, paths, DISK_THREADS)

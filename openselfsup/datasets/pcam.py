@@ -34,6 +34,7 @@ class PCam(Source):
         self.name = str(x)
         self.lock = threading.Lock()  # HDF5 reads one chunk at a time anyway
         self.tiles = _open(x, 'x')
+        self._stamp = stamp_of(x)
         y_name = y or str(x).replace('_x.h5', '_y.h5')
         labels = _open(y_name, 'y')
         shape = self.tiles.shape
@@ -62,8 +63,8 @@ class PCam(Source):
         return f'{self.name}#{index}'
 
     def stamp(self, index: int) -> tuple[int, int] | None:
-        """Return size and time of change of the file of all tiles."""
-        return stamp_of(self.name)
+        """Return size and time of change that the file of all tiles had when it was opened."""
+        return self._stamp
 
 
 def _labels(data, path: str) -> np.ndarray:

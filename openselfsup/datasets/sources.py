@@ -56,7 +56,8 @@ class Source:
         """Return numbers that change when the content of tile ``index`` does, without reading it.
 
         By default size in bytes and time of change in ns of the file that :meth:`path` names;
-        None, which says that it cannot be told, where that is no file.
+        None, which says that it cannot be told, where that is no file. Called from several
+        threads at once.
         """
         return stamp_of(self.path(index))
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..datasets.identity import stamps
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
 from ..files import atomic_file
@@ -127,7 +128,7 @@ class _Numbered:
 
 def _key(backbones: dict[str, nn.Module], parts: tuple[Source, ...], settings: TrainSettings,
          normalise: tuple, colours: bool) -> str:
-    tiles = [[[part.path(i), part.stamp(i)] for i in range(len(part))] for part in parts]
+    tiles = [[[part.path(i), stamp] for i, stamp in enumerate(stamps(part))] for part in parts]
     text = json.dumps([list(backbones), tiles, settings.image_size, settings.amp,
                        [list(map(float, v)) for v in normalise], colours, 'pixels'])
     return hashlib.sha256((text + weights_hash(*backbones.values())).encode()).hexdigest()

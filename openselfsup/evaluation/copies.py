@@ -8,12 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..datasets.parallel import parallel_map
+from ..datasets.parallel import DISK_THREADS, parallel_map
 from ..datasets.sources import Source
 from ..errors import UserError
 
 _PROBE = 4096  # bytes from the middle of a file, which tell nearly all files of one size apart
-_THREADS = 16  # they mostly wait for the disk
 
 T = TypeVar('T')
 
@@ -41,18 +40,19 @@ def same_files(*parts: Source) -> list[np.ndarray]:
         UserError: a file can no longer be read.
     """
     paths = [source.path(i) for source in parts for i in range(len(source))]
-    keys: list[Hashable] = parallel_map(_size, paths, _THREADS)
+    keys: list[Hashable] = parallel_map(_size, paths, DISK_THREADS)
     for look in (_middle, _whole):
         counts = Counter(keys)
         open_ = [i for i, key in enumerate(keys) if counts[key] > 1 and not isinstance(key, str)]
-        for i, found in zip(open_, parallel_map(look, [paths[i] for i in open_], _THREADS)):
+        for i, found in zip(open_, parallel_map(look, [paths[i] for i in open_], DISK_THREADS)):
             keys[i] = (keys[i], found)
     return _numbered(keys, parts)
 
 
 def same_pixels(source: Source) -> np.ndarray:
     """Number the tiles of a source so that those of equal pixels are the same, reading all."""
-    numbers = parallel_map(lambda i: pixel_number(source.read(i)), range(len(source)), _THREADS)
+    numbers = parallel_map(lambda i: pixel_number(source.read(i)), range(len(source)),
+                           DISK_THREADS)
     if failed := next((n for n in numbers if not isinstance(n, int)), None):
         raise UserError(str(failed))
     return np.array(numbers, np.int64)

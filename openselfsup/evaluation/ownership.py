@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from ..datasets.identity import stamps
 from ..datasets.sources import Source
 from ..errors import UserError
 from .results import FILE, Results, plain, read_results
@@ -18,8 +19,8 @@ def digest(*parts: Source) -> str:
     """
     found = hashlib.sha256()
     for part in parts:
-        for i in range(len(part)):
-            path, stamp = part.path(i), part.stamp(i)
+        for i, stamp in enumerate(stamps(part)):
+            path = part.path(i)
             # The empty text keeps the digests in the results.json of earlier versions.
             entry = [path] if stamp is None else [os.path.basename(path), *stamp]
             found.update(json.dumps([part.label(i), '', *entry]).encode())
