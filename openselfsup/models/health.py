@@ -1,10 +1,15 @@
 """Is training alive? Monitors of features and contrasts; none of them needs a gradient."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import distributed
+
+# What the drift of a queue is taken from: in smaller batches it would be noise.
+FEWEST_ROWS, MOST_ROWS, MOST_BATCHES = 16, 128, 64
 
 
 @torch.no_grad()
@@ -39,6 +44,61 @@ def effective_rank(features: Tensor) -> Tensor:
         singular = torch.linalg.svdvals(features.float())
         share = singular / singular.sum().clamp_min(torch.finfo(singular.dtype).tiny)
         return torch.exp(torch.special.entr(share).sum())
+
+
+@torch.no_grad()
+def dead_dimensions(features: Tensor) -> Tensor:
+    """Return the share of dimensions that are nearly constant over the batch, a scalar tensor.
+
+    Dead is a dimension of L2-normalised features whose standard deviation is below a tenth of
+    1/√D, what it has where directions fill the sphere evenly. Dimensions that live but say the
+    same as others are seen by :func:`effective_rank`.
+
+    Args:
+        features: tensor of shape (B, D); it is normalised here.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    if not len(unit):
+        return unit.new_ones(())
+    return (unit.std(0, correction=0) * features.shape[1] ** 0.5 < 0.1).float().mean()
+
+
+@torch.no_grad()
+def key_drift(keys: Tensor, batch: int, temperature: float) -> Tensor | None:
+    """Return by how much age makes the negatives of a queue easier, a scalar tensor in [0, 1].
+
+    Queries are always new. Where an encoder moves fast, old keys lie elsewhere than new ones and
+    are told from the positive by age, whatever they show. For the newest keys k_i as queries,
+    with L_i(X) = log mean exp(k_i·x/T) over a batch X of keys of other tiles, it is
+
+        1 - exp(mean L_i(older batches) - mean L_i(own batch)),
+
+    the share of their weight in the loss's denominator that negatives have lost with age: 0 for
+    an encoder that stands still, 0.5 where the queue repels half as much as as many fresh keys
+    would. Batches have equal sizes, so that the means are biased alike. What age changes without
+    easing the contrast, as all healthy training does, does not count: whether age can be
+    told at all (by a linear regression or discriminant) is soon a yes in every run.
+
+    Args:
+        keys: L2-normalised tensor of shape (N, D), the oldest first; at most ``MOST_ROWS`` of a
+            batch and ``MOST_BATCHES`` batches, evenly spaced, are looked at.
+        batch: keys of a step.
+        temperature: T of the loss.
+
+    Returns:
+        None for less than two batches, or batches below ``FEWEST_ROWS``.
+    """
+    count = len(keys) // batch if batch >= FEWEST_ROWS else 0
+    if count < 2:
+        return None
+    batches = keys[-count * batch:].unflatten(0, (count, batch))[:, :MOST_ROWS]
+    with torch.autocast(keys.device.type, enabled=False):
+        new = batches[-1].float() / temperature
+        old = batches[:-1][::-(-(count - 1) // MOST_BATCHES)].float()
+        own = (new @ batches[-1].float().T).fill_diagonal_(-torch.inf)  # not with itself
+        fresh = own.logsumexp(1).mean() - math.log(len(new) - 1)
+        aged = (old @ new.T).logsumexp(1).mean() - math.log(len(new))
+        return (1 - (aged - fresh).exp()).clamp(0, 1)
 
 
 @torch.no_grad()

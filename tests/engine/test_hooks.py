@@ -21,27 +21,58 @@ from openselfsup.engine.signals import caught
 from openselfsup.errors import UserError
 from openselfsup.files import NotWritten
 
+CFG = Config(dict(model=dict(queue_len=4096, momentum=0.99), optimizer=dict(lr=1e-3),
+                  schedule=dict(type='Cosine'), global_batch_size=64))
 
-def health(records, caplog, **limits):
-    hook = HealthHook(**limits)
+
+def health(records, caplog, cfg=CFG):
+    hook = HealthHook()
     logger = logging.getLogger('health')
-    for record in records:
-        runner = types.SimpleNamespace(record=record, logger=logger)
+    for step, record in enumerate(records):
+        runner = types.SimpleNamespace(record=dict(record, step=step), logger=logger, cfg=cfg)
         hook.after_step(runner, {})
         hook.after_step(runner, {})  # the same record is not counted twice
     return [r.getMessage() for r in caplog.records]
 
 
 def test_collapse_raises_one_visible_warning(caplog):
-    records = [dict(step=i, feature_std=0.01, effective_rank=50.0) for i in range(6)]
-    messages = health(records, caplog)
+    messages = health(6 * [dict(feature_std=0.01, effective_rank=1.5, dead_dimensions=0.9)], caplog)
     assert len(messages) == 1 and 'COLLAPSE' in messages[0] and 'feature_std is 0.01' in messages[0]
+    assert 'optimizer.lr (0.0003 instead of 0.001)' in messages[0]
+    assert 'schedule.warmup_epochs, now 0' in messages[0] and 'queue' not in messages[0]
+
+
+@pytest.mark.parametrize(('records', 'said'), [
+    (3 * [dict(dead_dimensions=0.8)], 'dead_dimensions is 0.8'),
+    ([dict(effective_rank=30), *3 * [dict(effective_rank=11)]], 'fallen from 30 to 11'),
+    ([dict(effective_rank=30), *9 * [dict(effective_rank=13)]], None),
+    (2 * [dict(effective_rank=30), *2 * [dict(effective_rank=11)]], None)])
+def test_other_signs_of_collapse(records, said, caplog):
+    messages = health(records, caplog)
+    assert [said in message for message in messages] == [True] if said else messages == []
+
+
+def test_drift_of_a_queue_is_told_in_the_terms_of_the_config(caplog):
+    drifting = dict(queue_drift=0.9, queue_dense_drift=0.97)
+    messages = health(9 * [drifting], caplog)
+    assert len(messages) == 1 and 'DRIFT? queue_drift is 0.90' in messages[0]
+    for said in ('model.momentum 0.999 instead of 0.99', 'which holds the keys of 64 steps',
+                 'model.queue_len 1024 instead of 4096', 'optimizer.lr (0.0003 instead of 0.001)'):
+        assert said in messages[0]
+
+
+def test_what_cannot_help_or_is_not_there_is_not_advised(caplog):
+    cfg = Config(dict(model=dict(memory=3), optimizer=dict(lr=1e-3), global_batch_size=64,
+                      schedule=dict(type='Cosine', warmup_epochs=2)))
+    messages = health(3 * [dict(memory_drift=1, feature_std=0)], caplog, cfg)
+    assert [m.split('?')[0] for m in messages] == ['COLLAPSE', 'DRIFT']
+    assert messages[1].endswith('try a lower optimizer.lr (0.0003 instead of 0.001)')
 
 
 def test_a_healthy_or_recovering_run_is_left_alone(caplog):
-    bad, good = dict(effective_rank=1.1), dict(effective_rank=40.0)
-    records = [dict(step=i, **r) for i, r in enumerate([bad, bad, good, bad, bad, good])]
-    assert health(records, caplog) == []
+    bad = dict(effective_rank=15.0, feature_std=0.05, queue_drift=0.8, dead_dimensions=0.9)
+    good = dict(effective_rank=20.0, feature_std=0.8, queue_drift=0.3, dead_dimensions=0.0)
+    assert health([bad, bad, good, bad, bad, good, dict()], caplog) == []
 
 
 def test_a_full_disk_does_not_end_a_run_that_can_go_on(make_runner, monkeypatch, capsys):

@@ -59,6 +59,7 @@ def test_the_work_directory_explains_itself(reference):
         assert 0 <= row['data_wait'] <= 1 and row['tiles_per_s'] > 0
         assert 0 <= row['acc_contrast'] <= 1 and 0 <= row['matched_fraction'] <= 1
         assert row['feature_std'] > 0 and row['effective_rank'] >= 1
+        assert 0 <= row['dead_dimensions'] <= 1
     assert rows[-1]['queue_filled'] == 1.0 and rows[1]['queue_filled'] == pytest.approx(0.4)
     environment = json.loads((work_dir / 'environment.json').read_text())
     assert environment['versions']['torch'] == torch.__version__.split('+')[0]
@@ -258,3 +259,13 @@ def test_a_tile_that_turns_out_corrupt_is_named_and_counted(tmp_path, on_corrupt
         rows = (tmp_path / 'run/metrics.jsonl').read_text().splitlines()
         assert json.loads(rows[-1])['corrupt_tiles'] == 1
         assert '1 tiles could not be read' in output
+
+
+def test_queues_that_hold_two_batches_tell_their_drift(make_runner):
+    runner = make_runner('workers=0', 'epochs=1', name='drift')
+    runner.train()
+    rows = [json.loads(line) for line in
+            (runner.work_dir / 'metrics.jsonl').read_text().splitlines()]
+    for key in ('queue_drift', 'queue_dense_drift'):  # 16 keys a step
+        assert [key in row for row in rows] == [False, True, True]
+        assert all(0 <= row[key] <= 1 for row in rows if key in row)

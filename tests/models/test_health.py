@@ -21,6 +21,56 @@ def test_effective_rank_counts_dimensions_in_use():
     assert health.effective_rank(basis[:, :3] * values) == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_dead_dimensions_are_those_that_hardly_vary():
+    features = torch.randn(400, 64)
+    assert health.dead_dimensions(features) == 0
+    features[:, :16] *= 0.01
+    features[:, 16:32] = 3
+    assert health.dead_dimensions(features) == 0.5
+    assert health.dead_dimensions(torch.ones(5, 8)) == health.dead_dimensions(features[:0]) == 1
+
+
+def drifting(batches, turned, batch=64, dim=128):
+    """Return keys, the oldest first, of an encoder whose common direction turns by an angle."""
+    generator = torch.Generator().manual_seed(0)
+    tiles = F.normalize(torch.randn(batches, batch, dim, generator=generator), dim=2)
+    angle = torch.linspace(-turned, 0, batches)[:, None, None]
+    common = torch.zeros(batches, 1, dim)
+    common[..., :1], common[..., 1:2] = angle.cos(), angle.sin()
+    return F.normalize(tiles + common, dim=2).flatten(0, 1)
+
+
+def test_drift_is_what_age_takes_of_the_weight_of_negatives():
+    assert health.key_drift(drifting(20, 0), 64, 0.2) < 0.02
+    drifts = [health.key_drift(drifting(20, turned), 64, 0.2) for turned in (0.5, 1, 2, 3)]
+    assert drifts == sorted(drifts) and 0.05 < drifts[0] < 0.3 and 0.8 < drifts[-1] < 1
+    # By its definition, for a queue without tiles: cosines of angles.
+    angle = torch.tensor([-1.2, 0])
+    keys = torch.stack([angle.cos(), angle.sin()], dim=1).repeat_interleave(16, 0)
+    expected = 1 - torch.exp((angle[0].cos() - 1) / 0.3)
+    assert health.key_drift(keys, 16, 0.3) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_what_changes_with_age_but_eases_nothing_is_no_drift():
+    keys = drifting(20, 0).unflatten(0, (20, 64))
+    keys[..., 5] += 0.12 * torch.linspace(-1, 1, 20)[:, None]  # easily told, and of no use
+    age = torch.arange(20.).repeat_interleave(64)
+    flat = F.normalize(keys, dim=2).flatten(0, 1)
+    assert torch.corrcoef(torch.stack([flat[:, 5], age]))[0, 1] > 0.5
+    assert health.key_drift(flat, 64, 0.2) < 0.1
+
+
+def test_drift_needs_two_batches_and_looks_at_no_more_than_some():
+    for rows, batch in ((0, 16), (127, 64), (200, 0), (200, 15), (40, 64)):
+        assert health.key_drift(drifting(4, 3)[:rows], batch, 0.2) is None
+    assert health.key_drift(torch.ones(160, 4) / 2, 16, 0.2) == 0
+    whole = drifting(300, 2)
+    assert health.key_drift(whole, 64, 0.2) == pytest.approx(
+        float(health.key_drift(drifting(60, 2), 64, 0.2)), abs=0.05)
+    random_rest = health.key_drift(whole[-100:], 64, 0.2)  # an incomplete batch is left out
+    assert random_rest is None and health.key_drift(whole[-150:], 64, 0.2) < 0.05
+
+
 def test_accuracy_counts_positives_above_all_negatives():
     negatives = F.normalize(torch.randn(40, 8), dim=1)
     query = F.normalize(torch.randn(30, 8), dim=1)

@@ -26,8 +26,8 @@ def test_holds_the_last_keys_whatever_the_batch_sizes(length, batches):
         assert queue.pointer.item() == count % length
         assert queue.filled.item() == len(held)
         assert queue.filled_fraction() == len(held) / length
-        oldest_first = queue.vectors[:, 0].roll(-queue.pointer.item()).int().tolist()
-        assert oldest_first[length - len(held):] == list(held)
+        assert queue.in_order()[:, 0].int().tolist() == list(held)  # no random slot among them
+        assert queue.batch == batch
 
 
 def test_keys_are_taken_without_gradient():

@@ -2,10 +2,12 @@
 
 import time
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ... import distributed
-from ...models.health import effective_rank
+from ...models import health
+from ...models.memories import Queue
+from ...models.method import Method
 from ...training.metrics_writer import MetricsWriter
 from ...training.progress import Meter
 from .hook import Hook
@@ -59,10 +61,7 @@ class MetricsHook(Hook):
 
     def _write(self, runner) -> dict:
         runner.finite.check()
-        features = runner.algorithm.features
-        # A decomposition, so at logging steps only.
-        more = {} if features is None else dict(effective_rank=effective_rank(features))
-        found = self.meter.take(more)
+        found = self.meter.take(monitors(runner.algorithm, runner.module))
         wait = runner.loader.take_wait()
         self.waited += wait
         step, tiles = runner.steps_done, found.steps * runner.cfg.global_batch_size
@@ -74,6 +73,29 @@ class MetricsHook(Hook):
         if distributed.is_main():
             self.writer.write(record)
         return record
+
+
+def monitors(algorithm: Method, module: nn.Module) -> dict[str, Tensor]:
+    """Return what is too dear for every step, of the last features and of all queues.
+
+    Each :class:`Queue` of the method gives its name and ``_drift`` once it holds two batches of
+    keys; no others: slots that are still random do not count.
+
+    Args:
+        algorithm: the method.
+        module: the same object as what holds its tensors.
+    """
+    features, found = algorithm.features, dict[str, Tensor]()
+    if features is not None:
+        found = dict(effective_rank=health.effective_rank(features),
+                     dead_dimensions=health.dead_dimensions(features))
+    temperature = getattr(algorithm, 'temperature', 0.2)
+    for name, queue in module.named_modules():
+        if isinstance(queue, Queue):
+            drift = health.key_drift(queue.in_order(), queue.batch, temperature)
+            if drift is not None:  # on all ranks alike: they hold the same keys
+                found[f'{name}_drift'.replace('.', '_')] = drift
+    return found
 
 
 def what_limits(data: float, device: float, kind: str) -> str:

@@ -19,11 +19,13 @@ class Queue(nn.Module):
         vectors: buffer of shape (K, D).
         pointer: int64 buffer of shape (1,), the slot that the next key takes.
         filled: int64 buffer of shape (1,), the number of slots that hold real keys.
+        batch: rows of the last keys; 0 before there are any.
     """
 
     vectors: Tensor
     pointer: Tensor
     filled: Tensor
+    batch: int = 0
 
     def __init__(self, length: int, dim: int):
         super().__init__()
@@ -34,7 +36,7 @@ class Queue(nn.Module):
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Replace the oldest vectors by ``keys`` of shape (B, D), any B; the last K stay."""
-        length = len(self.vectors)
+        length, self.batch = len(self.vectors), len(keys)
         skipped = max(len(keys) - length, 0)
         steps = torch.arange(skipped, len(keys), device=self.pointer.device)
         slots = (self.pointer + steps) % length
@@ -45,3 +47,7 @@ class Queue(nn.Module):
     def filled_fraction(self) -> Tensor:
         """Return the fraction of slots that hold real keys, a scalar tensor."""
         return self.filled[0] / len(self.vectors)
+
+    def in_order(self) -> Tensor:
+        """Return the real keys, the oldest first, (filled, D); the host waits for the device."""
+        return self.vectors.roll(-int(self.pointer), 0)[len(self.vectors) - int(self.filled):]
