@@ -27,33 +27,42 @@ class Tiles(Protocol):
         ...
 
 
-@torch.no_grad()
 def extract_features(backbone: nn.Module, tiles: Tiles | Tensor,
                      batch_size: int = 64, mean: Sequence[float] = IMAGENET_MEAN,
                      std: Sequence[float] = IMAGENET_STD, amp: str = 'off') -> Tensor:
     """Return globally averaged features of the last feature map.
 
+    Takes what :func:`feature_maps` does.
+
+    Returns:
+        float32 tensor of shape (N, C) on the CPU.
+    """
+    return torch.cat([maps[-1].float().mean((2, 3)).cpu() for maps in
+                      feature_maps(backbone, tiles, batch_size, mean, std, amp)])
+
+
+@torch.no_grad()
+def feature_maps(backbone: nn.Module, tiles: Tiles | Tensor,
+                 batch_size: int = 64, mean: Sequence[float] = IMAGENET_MEAN,
+                 std: Sequence[float] = IMAGENET_STD, amp: str = 'off') -> Iterator[list[Tensor]]:
+    """Yield the feature maps (B, C, h, w) of batches of tiles, on the backbone's device.
+
     Args:
         backbone: maps images (B, 3, H, W) to a list of feature maps (B, C, h, w). It runs
-            in eval mode where its parameters are, and keeps its mode.
+            in eval mode where its parameters are, and has its mode again after the last batch.
         tiles: N tiles, as a dataset or as uint8 tensor of shape (N, 3, H, W).
         batch_size: tiles of one forward pass.
         mean: mean of each channel, for values in [0, 1].
         std: standard deviation of each channel, for values in [0, 1].
         amp: precision of the forward pass, 'off', 'bf16' or 'fp16'.
-
-    Returns:
-        float32 tensor of shape (N, C) on the CPU.
     """
     device = next(backbone.parameters()).device
     normalize = Normalize(mean, std).to(device)
-    features = []
     with eval_mode(backbone):
         for batch in _batches(tiles, batch_size):
             with autocast(device, amp):
                 maps = backbone(normalize(batch))
-            features.append(maps[-1].float().mean((2, 3)).cpu())
-    return torch.cat(features)
+            yield maps
 
 
 def _batches(tiles: Tiles | Tensor, batch_size: int) -> Iterator[Tensor]:

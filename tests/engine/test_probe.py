@@ -12,6 +12,7 @@ from openselfsup.errors import UserError
 
 TILES = {'type': 'ImageFolder', 'root': 'data/demo/kather2016'}
 KNN = {'type': 'KNNProbeHook', 'source': TILES, 'interval': 1, 'k': 3, 'size': 32}
+DENSE = {'type': 'CorrespondenceHook', 'interval': 1, 'tiles': 6}
 LINEAR = {'type': 'LinearProbeHook', 'source': TILES, 'interval': 2, 'size': 32}
 
 
@@ -21,7 +22,7 @@ def lines_of(folder) -> list[dict]:
 
 def test_a_run_with_probes_ends_in_the_same_weights(make_runner, tmp_path):
     make_runner(name='plain').train()
-    runner = make_runner(f'hooks={[KNN, LINEAR]}', name='probed')
+    runner = make_runner(f'hooks={[KNN, LINEAR, DENSE]}', name='probed')
     runner.train()
     assert_same_state(tmp_path / 'plain/latest.pth', tmp_path / 'probed/latest.pth')
     assert all(part.training for part in runner.algorithm.encoder_q.modules())
@@ -31,6 +32,10 @@ def test_a_run_with_probes_ends_in_the_same_weights(make_runner, tmp_path):
     linear = {row['step']: row['probe_linear'] for row in rows if 'probe_linear' in row}
     assert list(knn) == [0, 3, 6] and list(linear) == [0, 6]
     assert all(0 < value <= 1 for value in [*knn.values(), *linear.values()])
+    dense = [row for row in rows if 'probe_correspondence' in row]
+    assert [row['step'] for row in dense] == [0, 3, 6]
+    assert all(0 <= row['probe_correspondence'] <= 1 and 1 <= row['probe_rankme'] <= 12
+               and row['probe_alpha_req'] > 0 for row in dense)
     kept = [row for row in rows if 'loss' in row]
     plain = lines_of(tmp_path / 'plain')
     assert [row['loss'] for row in kept] == [row['loss'] for row in plain]

@@ -8,17 +8,18 @@ from mmengine.config import Config
 from ...errors import UserError
 from ...registry import HOOKS
 from .checkpoint import CheckpointHook
+from .correspondence import CorrespondenceHook
 from .health import HealthHook
 from .hook import ORDER, Hook
 from .metrics import MetricsHook
 from .part_pictures import AdversaryPictures, ClusterPictures
 from .pictures import PicturesHook
-from .probe import KNNProbeHook, LinearProbeHook
+from .probe import KNNProbeHook, LinearProbeHook, ProbeHook
 from .progress import ProgressHook
 
-__all__ = ['AdversaryPictures', 'CheckpointHook', 'ClusterPictures', 'HealthHook', 'Hook',
-           'KNNProbeHook', 'LinearProbeHook', 'MetricsHook', 'PicturesHook', 'ProgressHook',
-           'build_hooks']
+__all__ = ['AdversaryPictures', 'CheckpointHook', 'ClusterPictures', 'CorrespondenceHook',
+           'HealthHook', 'Hook', 'KNNProbeHook', 'LinearProbeHook', 'MetricsHook', 'PicturesHook',
+           'ProbeHook', 'ProgressHook', 'build_hooks']
 
 
 def build_hooks(cfg: Config) -> list[Hook]:

@@ -31,7 +31,7 @@ class HealthHook(Hook):
         self.lowest = dict(feature_std=min_feature_std, effective_rank=min_effective_rank)
         self.max_dead, self.rank_kept, self.max_drift = max_dead_dimensions, rank_kept, max_drift
         self.patience = patience
-        self.bad: dict[str, int] = {}  # records in a row, by what is wrong in them
+        self.bad: dict[tuple[str, str], int] = {}  # records in a row, by cause and monitor
         self.told: set[str] = set()
         self.highest_rank = 0.0
         self.seen = -1

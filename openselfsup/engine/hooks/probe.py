@@ -6,6 +6,7 @@ as the run without.
 """
 
 import json
+import math
 import time
 
 import torch
@@ -30,42 +31,42 @@ class ProbeHook(Hook):
 
     After every ``interval`` epochs, the last one, and before the first step, a line with
     ``step``, ``epoch`` and the probe's scores is added to metrics.jsonl and the scores to
-    TensorBoard. Rank 0 probes; the other ranks wait for it at their next exchange.
+    TensorBoard. Rank 0 probes; the other ranks wait for it at their next exchange. A probe
+    of your own says what it measures in :meth:`measure`.
 
     Args:
-        source: labelled tiles (``type`` in SOURCES), e.g. class folders.
         interval: epochs between two probes.
-        size: side of the input in pixels, by default that of the views.
-        batch_size: tiles of one forward pass.
         at_start: also probe the untrained backbone, as what to compare with.
         save_best: keep the best checkpoint so far under :attr:`best_file`.
+
+    Attributes:
+        key: the score that chooses the best checkpoint.
+        best: how good that one is, see :meth:`goodness`.
     """
 
     order = 'early'  # before the checkpoint of the epoch is written
     best_file = ''
     key = ''
 
-    def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
-                 batch_size: Count = 64, at_start: bool = True, save_best: bool = True):
-        self.interval, self.size, self.batch_size = interval, size, batch_size
-        self.at_start, self.save_best = at_start, save_best
-        # Smaller tiles than views are enlarged by the dataset, so any size will do for now.
-        self.tiles = LabeledTileDataset(source, size or 224)
-        self.best = -1.0
+    def __init__(self, interval: Count = 10, at_start: bool = True, save_best: bool = True):
+        self.interval, self.at_start, self.save_best = interval, at_start, save_best
+        self.best = -math.inf
 
-    def scores(self, features: Tensor) -> dict[str, float]:
-        """Return the scores of features (N, C), under names for metrics.jsonl."""
+    def measure(self, runner) -> dict[str, float]:
+        """Return the scores of the backbone as it is now, under names for metrics.jsonl."""
         raise NotImplementedError
 
+    def goodness(self, found: dict[str, float]) -> float:
+        """Return what is larger for a better checkpoint, by default its score ``key``."""
+        return found[self.key]
+
     def before_train(self, runner) -> None:
-        """Take the size from the views, and the best score so far from metrics.jsonl."""
-        if self.size is None:
-            recipe = runner.dataset.recipes[0]
-            self.tiles.size = self.tiles.resize = min(recipe.size)
+        """Take the best score so far from metrics.jsonl."""
         path = runner.work_dir / METRICS
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-        self.best = max((_score_of(line, self.key, runner.steps_done) for line in lines),
-                        default=-1.0)
+        self.best = max((self.goodness(found) for line in lines
+                         if self.key in (found := _read(line, runner.steps_done))),
+                        default=-math.inf)
 
     def before_epoch(self, runner) -> None:
         """Probe the untrained backbone once."""
@@ -81,17 +82,14 @@ class ProbeHook(Hook):
         if not distributed.is_main():
             return
         start = time.perf_counter()
-        normalize = runner.cfg.normalize
-        features = extract_features(runner.algorithm.backbone, self.tiles, self.batch_size,
-                                    normalize['mean'], normalize['std'],
-                                    runner.amp)
-        found = self.scores(features)
+        found = {name: value for name, value in self.measure(runner).items()
+                 if math.isfinite(value)}  # JSON has no other numbers
         self._write(runner, step, epoch, found)
         said = '  '.join(f'{name} {value:.3f}' for name, value in found.items())
-        runner.logger.info('probe after epoch %d: %s (%d tiles, %.1f s)', epoch, said,
-                           len(self.tiles), time.perf_counter() - start)
-        if found[self.key] > self.best:
-            self.best = found[self.key]
+        runner.logger.info('probe after epoch %d: %s (%.1f s)', epoch, said,
+                           time.perf_counter() - start)
+        if self.key in found and self.goodness(found) > self.best:
+            self.best = self.goodness(found)
             if self.save_best and step:
                 runner.save_checkpoint(self.best_file)
 
@@ -101,14 +99,49 @@ class ProbeHook(Hook):
                              | {k: round(v, 6) for k, v in found.items()})
 
 
+class LabelledProbeHook(ProbeHook):
+    """A probe that scores pooled features of labelled tiles.
+
+    Args:
+        source: labelled tiles (``type`` in SOURCES), e.g. class folders.
+        interval, at_start, save_best: see :class:`ProbeHook`.
+        size: side of the input in pixels, by default that of the views.
+        batch_size: tiles of one forward pass.
+    """
+
+    def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
+                 batch_size: Count = 64, at_start: bool = True, save_best: bool = True):
+        super().__init__(interval, at_start, save_best)
+        self.size, self.batch_size = size, batch_size
+        # Smaller tiles than views are enlarged by the dataset, so any size will do for now.
+        self.tiles = LabeledTileDataset(source, size or 224)
+
+    def scores(self, features: Tensor) -> dict[str, float]:
+        """Return the scores of features (N, C), under names for metrics.jsonl."""
+        raise NotImplementedError
+
+    def before_train(self, runner) -> None:
+        """Take the size from the views, and the best score so far from metrics.jsonl."""
+        super().before_train(runner)
+        if self.size is None:
+            self.tiles.size = self.tiles.resize = min(runner.dataset.recipes[0].size)
+
+    def measure(self, runner) -> dict[str, float]:
+        """Return the scores of the backbone's features."""
+        normalize = runner.cfg.normalize
+        return self.scores(extract_features(
+            runner.algorithm.backbone, self.tiles, self.batch_size, normalize['mean'],
+            normalize['std'], runner.amp))
+
+
 @HOOKS.register_module()
-class KNNProbeHook(ProbeHook):
+class KNNProbeHook(LabelledProbeHook):
     """Leave-one-out accuracy of the k nearest neighbours, as ``probe_knn``.
 
     The best checkpoint is ``best_knn.pth``.
 
     Args:
-        source, interval, size, batch_size, at_start, save_best: see :class:`ProbeHook`.
+        source, interval, size, batch_size, at_start, save_best: see :class:`LabelledProbeHook`.
         k: number of neighbours, fewer where there are fewer tiles.
         temperature: a neighbour of similarity s weighs exp(s / T); None counts votes.
     """
@@ -127,14 +160,14 @@ class KNNProbeHook(ProbeHook):
 
 
 @HOOKS.register_module()
-class LinearProbeHook(ProbeHook):
+class LinearProbeHook(LabelledProbeHook):
     """Accuracy of linear-v1 on tiles held out of the labelled ones, as ``probe_linear``.
 
     The best checkpoint is ``best_linear.pth``. Mind that it was chosen by these held-out
     tiles: test it on others.
 
     Args:
-        source, interval, size, batch_size, at_start, save_best: see :class:`ProbeHook`.
+        source, interval, size, batch_size, at_start, save_best: see :class:`LabelledProbeHook`.
         holdout: share of each class that is held out.
         seed: draws the held-out tiles, the same ones at every probe.
 
@@ -164,10 +197,10 @@ class LinearProbeHook(ProbeHook):
         return {self.key: float((said == labels[self.held]).double().mean())}
 
 
-def _score_of(line: str, key: str, last_step: int) -> float:
-    """Return a line's score if it is of a step that was taken, else -1."""
+def _read(line: str, last_step: int) -> dict[str, float]:
+    """Return what a line holds if it is of a step that was taken, else nothing."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError:  # a killed process left it half written
-        return -1.0
-    return record.get(key, -1.0) if record.get('step', last_step + 1) <= last_step else -1.0
+        return {}
+    return record if record.get('step', last_step + 1) <= last_step else {}
