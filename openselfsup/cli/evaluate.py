@@ -7,6 +7,8 @@ Example:
         --ft_epoch 100 --lr 0.01 --seed 1 --only_linear_eval --labeled_train 0.01
     openselfsup evaluate --dataset_path DATA --model_path CKPT --ft_epoch 40 --lr 0.0003 \\
         --seed 1 --only_fine_tuning --labeled_train 0.01
+    openselfsup evaluate --dense --train IMAGES --train_masks MASKS --test IMAGES \\
+        --test_masks MASKS --model_path CKPT
 
 DATA holds NCT-CRC-HE-100K and CRC-VAL-HE-7K, train and test class folders, or PCam's HDF5 files.
 Writes results.json, arrays.npz and report.html into --out and prints the table.
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from ..files import check_folder
 from ..values import BelowOne, Count, NotNegative, Part, Positive, Seed, Share, Whole
+from . import evaluate_dense
 from .arguments import add_amp, checked
 
 
@@ -77,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='warn where --train and --test share patients or tiles, in place of refusing them')
     add('--out', type=Path, help='default work_dirs/evaluation/FOLDER_CHECKPOINT, for '
                                  'FOLDER/CHECKPOINT.pth; _2, _3 ... where that holds other results')
+    evaluate_dense.add_arguments(parser)
 
 
 def device_of(name: str, index: int) -> str:
@@ -93,14 +97,14 @@ def device_of(name: str, index: int) -> str:
     return f'cuda:{index}'
 
 
-def default_folder(checkpoint: str) -> Path:
+def default_folder(checkpoint: str, ending: str = '') -> Path:
     """Return where the results of a checkpoint go by default.
 
     Every run has an epoch_200.pth: the name of its folder tells them apart.
     """
     path = Path(checkpoint).resolve()
     name = f'{path.parent.name}_{path.stem}' if checkpoint else 'baselines'
-    return Path('work_dirs/evaluation') / name
+    return Path('work_dirs/evaluation') / f'{name}{ending}'
 
 
 def main(args: argparse.Namespace) -> None:
@@ -118,6 +122,11 @@ def main(args: argparse.Namespace) -> None:
     from ..visualization.report import write_report
 
     import_modules(args.custom_imports, '--custom_imports')
+    if args.dense:
+        evaluate_dense.evaluate(args, device_of(args.default_device, args.gpu_index, print),
+                                args.out or default_folder(args.model_path, '_dense'))
+        return
+    evaluate_dense.refuse(args)
     columns = columns_of(args.eval_metrics)
     build_logger()
     device = device_of(args.default_device, args.gpu_index)

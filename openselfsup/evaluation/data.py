@@ -134,9 +134,9 @@ def find_data(dataset_path: str | None = None, train: str | None = None, test: s
                                                                           PCAM_H5.format('train')))
     told = [patients(part, patient_pattern) for part in (source, other)]
     check_pattern(patient_pattern, np.concatenate(told), source.path(0))
-    _check_patients(data, *told)
-    _check_disjoint(source, other)
-    _check_copies(data)
+    check_patients(data, *told)
+    check_disjoint(source, other)
+    check_copies(data)
     data.train_patients, data.test_patients = map(all_or_none, told)
     data.notes += _notes(data, told)
     return data
@@ -232,7 +232,13 @@ def _held_out(source: Source, share: float, seed: int, pattern: str | None) -> E
     return data
 
 
-def _check_patients(data: EvaluationData, train: np.ndarray, test: np.ndarray) -> None:
+def check_patients(data: EvaluationData, train: np.ndarray, test: np.ndarray) -> None:
+    """Tell the patients that both parts have; see :meth:`EvaluationData.tell_overlap`.
+
+    Args:
+        data: both parts.
+        train, test: patient of each tile, '' where its path does not tell.
+    """
     known = np.unique(test[test != ''])
     if not len(known) or not (train != '').any():
         return
@@ -244,7 +250,8 @@ def _check_patients(data: EvaluationData, train: np.ndarray, test: np.ndarray) -
                           f'test tiles, are in the training part too: {shorten(both, 3)}')
 
 
-def _check_copies(data: EvaluationData) -> None:
+def check_copies(data: EvaluationData) -> None:
+    """Tell the files that both parts have; see :meth:`EvaluationData.tell_overlap`."""
     train, test = same_files(data.train, data.test)
     copied = np.flatnonzero(np.isin(test, train))
     data.shared['tiles'] = len(copied)
@@ -255,7 +262,8 @@ def _check_copies(data: EvaluationData) -> None:
                           f'tiles, such as {data.test.path(first)} and {data.train.path(twin)}')
 
 
-def _check_disjoint(train: Source, test: Source) -> None:
+def check_disjoint(train: Source, test: Source) -> None:
+    """Refuse parts that name the same files."""
     shared = ({os.path.realpath(train.path(i)) for i in range(len(train))}
               & {os.path.realpath(test.path(i)) for i in range(len(test))})
     if shared:

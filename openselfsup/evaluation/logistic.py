@@ -91,7 +91,8 @@ def solve(features: Tensor, axes: Axes, labels: Tensor, classes: int, penalties:
         features: float tensor of shape (N, D), raw.
         axes: from :func:`principal_axes` of these features, or of at least D of them: then
             the solver needs a few passes more. Its dtype is what is computed in.
-        labels: int64 tensor of shape (N,).
+        labels: int64 tensor of shape (N,), or the share of each class in each tile, float tensor
+            of shape (N, C), whose rows sum to 1.
         classes: C, number of classes.
         penalties: tensor of shape (K,), above 0.
         weights: tensor of shape (K, N), weight of each tile in each problem (0 leaves it
@@ -139,8 +140,9 @@ def _objective(features: Tensor, axes: Axes, labels: Tensor, classes: int, penal
     penalty = penalties.to(x).view(-1, 1, 1)
     share = (x.new_full((1, len(x)), 1 / len(x)) if weights is None
              else (weights / weights.sum(1, keepdim=True)).to(x))
-    truth = F.one_hot(labels, classes).T.to(x)  # C x N
-    picked = labels.view(1, 1, -1).expand(count, 1, -1)
+    soft = labels.is_floating_point()
+    truth = (labels if soft else F.one_hot(labels, classes)).T.to(x)  # C x N
+    picked = None if soft else labels.view(1, 1, -1).expand(count, 1, -1)
 
     def value_and_gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
         weight, bias = theta[..., :-1], theta[..., -1]
@@ -148,7 +150,9 @@ def _objective(features: Tensor, axes: Axes, labels: Tensor, classes: int, penal
         # Tiles last: both products then run along the rows of x, as it lies in memory.
         logits = torch.addmm((bias.flatten() - raw @ axes.mean).unsqueeze(1), raw, x.T)
         error = logits.view(count, classes, -1).log_softmax(1)  # K x C x N
-        value = -(error.gather(1, picked).squeeze(1) * share).sum(1)
+        likelihood = (error.gather(1, picked).squeeze(1) if picked is not None
+                      else (error * truth).sum(1))  # K x N
+        value = -(likelihood * share).sum(1)
         value += 0.5 * (penalty * weight.square()).sum((1, 2))
         error.exp_().sub_(truth).mul_(share.unsqueeze(1))
         total = error.sum(2)  # K x C

@@ -3,12 +3,27 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from ..datasets.identity import stamps
 from ..datasets.sources import Source
 from ..errors import UserError
-from .results import FILE, Results, plain, read_results
+from .results import FILE, plain, read_results
+
+
+class Owned(Protocol):
+    """What all kinds of results tell of their inputs."""
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    request: dict[str, Any]
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """What was found."""
+        ...
 
 
 def digest(*parts: Source) -> str:
@@ -28,7 +43,8 @@ def digest(*parts: Source) -> str:
     return found.hexdigest()
 
 
-def settle(out: Path, results: Results, renamed: bool) -> tuple[Path, int]:
+def settle(out: Path, results: Owned, renamed: bool, file: str = FILE,
+           read: Callable[[Path], Owned] = read_results) -> tuple[Path, int]:
     """Return the folder that results may be written to, and how many rows of them it holds.
 
     Args:
@@ -36,15 +52,17 @@ def settle(out: Path, results: Results, renamed: bool) -> tuple[Path, int]:
         results: what is to be written, as far as it is known: weights, tiles, request.
         renamed: where ``out`` holds other results, take the first of ``out_2``, ``out_3``, ...
             that does not; else refuse.
+        file: name of the results in the folder.
+        read: reads those of a folder.
 
     Raises:
-        UserError: ``out`` holds the results of other weights, tiles or settings, or a
-            results.json that cannot be read.
+        UserError: ``out`` holds the results of other weights, tiles or settings, or results
+            that cannot be read.
     """
     folder, number = out, 1
-    while (folder / FILE).exists():
+    while (folder / file).exists():
         try:
-            old = read_results(folder)
+            old = read(folder)
             other = _differences(old, results)
         except UserError as error:
             if not renamed:
@@ -60,7 +78,7 @@ def settle(out: Path, results: Results, renamed: bool) -> tuple[Path, int]:
     return folder, 0
 
 
-def _differences(old: Results, new: Results) -> list[str]:
+def _differences(old: Owned, new: Owned) -> list[str]:
     """Say in what the inputs of two results differ, not how they are called."""
     found = []
     if (old.model['name'], old.model['sha256']) != (new.model['name'], new.model['sha256']):

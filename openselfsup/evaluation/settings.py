@@ -13,6 +13,8 @@ from .classifier import TrainSettings
 
 LINEAR, KNN, AUGMENTED, FINETUNE = 'linear-v1', 'knn-v1', 'linear-augmented-v1', 'finetune-v1'
 PROTOCOLS = (LINEAR, KNN, AUGMENTED, FINETUNE)
+DENSE_LINEAR, DENSE_KNN = 'dense-linear-v1', 'dense-knn-v1'
+DENSE_PROTOCOLS = (DENSE_LINEAR, DENSE_KNN)
 
 
 @dataclass

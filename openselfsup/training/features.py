@@ -1,6 +1,5 @@
 """Features of tiles by a backbone, whatever they are for."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -50,13 +49,14 @@ def feature_maps(backbone: nn.Module, tiles: Tiles | Tensor,
     Args:
         backbone: maps images (B, 3, H, W) to a list of feature maps (B, C, h, w). It runs
             in eval mode where its parameters are, and has its mode again after the last batch.
-        tiles: N tiles, as a dataset or as uint8 tensor of shape (N, 3, H, W).
+        tiles: N tiles, as a dataset or as uint8 tensor of shape (N, 3, H, W). A batch ends before
+            ``batch_size`` where the next tile of a dataset has another size.
         batch_size: tiles of one forward pass.
         mean: mean of each channel, for values in [0, 1].
         std: standard deviation of each channel, for values in [0, 1].
         amp: precision of the forward pass, 'off', 'bf16' or 'fp16'.
     """
-    device = next(backbone.parameters()).device
+    device = next((p.device for p in backbone.parameters()), torch.device('cpu'))
     normalize = Normalize(mean, std).to(device)
     with eval_mode(backbone):
         for batch in _batches(tiles, batch_size):
@@ -70,9 +70,14 @@ def _batches(tiles: Tiles | Tensor, batch_size: int) -> Iterator[Tensor]:
     if isinstance(tiles, Tensor):
         yield from tiles.split(batch_size)
         return
-    ready = prefetch(lambda index: tiles[index][0], range(len(tiles)), default_workers(),
-                     2 * batch_size, 'tiles')
-    while batch := list(itertools.islice(ready, batch_size)):
+    batch: list[Tensor] = []
+    for tile in prefetch(lambda index: tiles[index][0], range(len(tiles)), default_workers(),
+                         2 * batch_size, 'tiles'):
+        if batch and (len(batch) == batch_size or tile.shape != batch[0].shape):
+            yield torch.stack(batch)
+            batch = []
+        batch.append(tile)
+    if batch:
         yield torch.stack(batch)
 
 

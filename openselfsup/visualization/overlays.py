@@ -80,6 +80,31 @@ def draw_semantic_overlay(image: np.ndarray, truth: np.ndarray, found: np.ndarra
     return np.hstack(parts)
 
 
+def draw_outlined(image: np.ndarray, truth: np.ndarray, found: np.ndarray | None,
+                  colors: Sequence[tuple[int, int, int]], width: int) -> np.ndarray:
+    """Draw found classes over an image, and the outline of the true ones.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        truth: classes, int [H, W].
+        found: classes, int [H, W]; of two classes the first shows the bare image. None: none.
+        colors: RGB of each class.
+        width: of the result in pixels.
+    """
+    size = (width, max(1, round(width * image.shape[0] / image.shape[1])))
+    drawn = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if found is not None:
+        found = cv2.resize(found, size, interpolation=cv2.INTER_NEAREST)
+        shown = found > 0 if len(colors) == 2 else np.ones(found.shape, bool)
+        table = np.array(colors, np.float32)
+        drawn[shown] = (0.5 * drawn[shown] + 0.5 * table[found[shown]]).astype(np.uint8)
+    truth = cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST)
+    for label in np.unique(truth)[1 if len(colors) == 2 else 0:]:
+        _outline(drawn, truth == label, (27, 27, 27), 3)  # seen on white glass too
+        _outline(drawn, truth == label, (255, 255, 255), 1)
+    return drawn
+
+
 def draw_legend(names: Sequence[str], colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
     """Draw a line of coloured squares with names, uint8 [H, W, 3]."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5

@@ -98,6 +98,20 @@ def paragraph(text: str, style: str | None = None) -> str:
     return f'<p class="{style}">{escape(text)}</p>' if style else f'<p>{escape(text)}</p>'
 
 
+def remarks(texts: Sequence[str], *more: str) -> str:
+    """Return the section of what must be known beside numbers; ``more`` is HTML.
+
+    Args:
+        texts: sentences; those that start with 'WARNING: ' stand out.
+        more: what follows them.
+    """
+    said = []
+    for note in texts:
+        text = note.removeprefix('WARNING: ')
+        said.append(paragraph(text[0].upper() + text[1:], 'warning' if text != note else None))
+    return section('Read this with the numbers', *said, *more)
+
+
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """Return short facts beside each other, the name of each above its value."""
     items = ''.join(f'<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>\n'

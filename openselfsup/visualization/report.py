@@ -68,14 +68,9 @@ def facts(run: Evaluated) -> str:
 
 def notes(run: Evaluated) -> str:
     """What a reader must know beside the numbers."""
-    said = []
-    for note in run.results.notes:
-        text = note.removeprefix('WARNING: ')
-        said.append(page.paragraph(text[0].upper() + text[1:],
-                                   'warning' if text != note else None))
-    if any(not row.honest for row in run.results.rows):
-        said.append(page.paragraph(FLATTERS, 'warning'))
-    return page.section('Read this with the numbers', *said)
+    flatters = any(not row.honest for row in run.results.rows)
+    return page.remarks(run.results.notes,
+                        page.paragraph(FLATTERS, 'warning') if flatters else '')
 
 
 def training(run: Evaluated) -> str:
