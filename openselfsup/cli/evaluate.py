@@ -123,7 +123,7 @@ def main(args: argparse.Namespace) -> None:
 
     import_modules(args.custom_imports, '--custom_imports')
     if args.dense:
-        evaluate_dense.evaluate(args, device_of(args.default_device, args.gpu_index, print),
+        evaluate_dense.evaluate(args, device_of(args.default_device, args.gpu_index),
                                 args.out or default_folder(args.model_path, '_dense'))
         return
     evaluate_dense.refuse(args)
