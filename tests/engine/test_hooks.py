@@ -29,7 +29,8 @@ def health(records, caplog, cfg=CFG):
     hook = HealthHook()
     logger = logging.getLogger('health')
     for step, record in enumerate(records):
-        runner = types.SimpleNamespace(record=dict(record, step=step), logger=logger, cfg=cfg)
+        runner = types.SimpleNamespace(record=dict(record, step=step), logger=logger, cfg=cfg,
+                                       world_size=1)
         hook.after_step(runner, {})
         hook.after_step(runner, {})  # the same record is not counted twice
     return [r.getMessage() for r in caplog.records]
@@ -40,6 +41,7 @@ def test_collapse_raises_one_visible_warning(caplog):
     assert len(messages) == 1 and 'COLLAPSE' in messages[0] and 'feature_std is 0.01' in messages[0]
     assert 'optimizer.lr (0.0003 instead of 0.001)' in messages[0]
     assert 'schedule.warmup_epochs, now 0' in messages[0] and 'queue' not in messages[0]
+    assert "norm_cfg.type='SplitBN'" in messages[0]
 
 
 @pytest.mark.parametrize(('records', 'said'), [

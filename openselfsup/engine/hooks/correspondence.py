@@ -10,7 +10,7 @@ from ... import distributed
 from ...datasets.sources import build_source
 from ...datasets.tiles import TileDataset
 from ...errors import UserError
-from ...evaluation.correspondence import correspondence, joined, summarize
+from ...evaluation.correspondence import TURNS, correspondence, joined, summarize
 from ...evaluation.label_free import alpha_req, rankme
 from ...registry import HOOKS
 from ...training.features import feature_maps
@@ -31,9 +31,10 @@ class CorrespondenceHook(ProbeHook):
     """Scores of two views of fixed tiles, without labels.
 
     ``probe_correspondence`` is the share of cells whose nearest cell of the other view, by
-    features, is where geometry says (:mod:`openselfsup.evaluation.correspondence`; the log says
-    what a guess gets), ``probe_rankme`` and ``probe_alpha_req`` are of the pooled features
-    of all views (:mod:`openselfsup.evaluation.label_free`). The best checkpoint is
+    features, is where geometry says (:mod:`openselfsup.evaluation.correspondence`); the log says
+    what a guess gets, and what pairs get that are turned against each other.
+    ``probe_rankme`` and ``probe_alpha_req`` are of the pooled features of all views
+    (:mod:`openselfsup.evaluation.label_free`). The best checkpoint is
     ``best_dense.pth``. The views are drawn once, so that all probes of all runs with the same
     settings see the same.
 
@@ -110,7 +111,9 @@ class CorrespondenceHook(ProbeHook):
         summary, features = summarize(joined(found)), torch.cat(pooled)
         scores = dict(probe_rankme=rankme(features), probe_alpha_req=alpha_req(features))
         if 'all' in summary:
-            runner.logger.info('a guess finds %.3f of the %d cells that both views show',
-                               summary['all']['chance'], summary['all']['cells'])
+            runner.logger.info(
+                'of %d cells that both views show, a guess finds %.3f; by turn: %s',
+                summary['all']['cells'], summary['all']['chance'], ', '.join(
+                    f"{name} {summary[name]['score']:.3f}" for name in TURNS if name in summary))
             scores['probe_correspondence'] = summary['all']['score']
         return scores

@@ -49,7 +49,7 @@ class HealthHook(Hook):
                 self.told.add(cause)
                 runner.logger.warning('%s? %s, for %d records up to step %d: %s; try %s', cause,
                                       said, self.patience, record['step'], _MEANS[cause],
-                                      ', '.join(_remedies(cause, key, runner.cfg)))
+                                      ', '.join(_remedies(cause, runner)))
 
     def _wrong(self, record: dict) -> Iterator[tuple[str, str, str]]:
         """Yield what is bad in a record: its cause, the monitor, what to say of it."""
@@ -76,9 +76,9 @@ _MEANS = dict(
           'not tiles from tiles')
 
 
-def _remedies(cause: str, key: str, cfg: Any) -> Iterator[str]:
+def _remedies(cause: str, runner: Any) -> Iterator[str]:
     """Yield what to change, by the config's own names and values."""
-    model, batch = cfg.model, cfg.global_batch_size
+    cfg, model, batch = runner.cfg, runner.cfg.model, runner.cfg.global_batch_size
     rate, warmup = cfg.optimizer.get('lr'), cfg.schedule.get('warmup_epochs', 0)
     if rate:
         yield f'a lower optimizer.lr ({rate / 3:.1g} instead of {rate:g})'
@@ -92,5 +92,10 @@ def _remedies(cause: str, key: str, cfg: Any) -> Iterator[str]:
         if length and length > 4 * batch:
             yield (f'a shorter queue (model.queue_len {length // 4} instead of {length}, which '
                    f'holds the keys of {length // batch} steps)')
-    elif not length:
+        return
+    if not length:
         yield f'a larger global_batch_size (now {batch})'
+    norm = (model.get('backbone') or {}).get('norm_cfg') or dict(type='BN')
+    if momentum is not None and runner.world_size == 1 and norm['type'] == 'BN':
+        yield ("model.backbone.norm_cfg.type='SplitBN' (statistics of a whole batch tell which "
+               'query and key belong together)')
