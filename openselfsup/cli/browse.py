@@ -13,9 +13,8 @@ from ..values import Count
 from .arguments import add_config_arguments, checked
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
-
     from ..datasets import TileDataset
+    from ..engine.config import Config
 
 VIEWS_PER_SHEET, MATCHES_PER_SHEET = 16, 4
 

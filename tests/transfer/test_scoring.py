@@ -2,16 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from short_config import DETECTION
 
 from openselfsup.errors import UserError
 from openselfsup.files import read_json, write_json
 from openselfsup.transfer.instance.job import digest_of
 from openselfsup.transfer.instance.scoring import mean_and_sd, read_outcomes, spread_table
-
-DETECTION = Path(__file__).resolve().parents[2] / 'segmentation' / 'detection'
 
 
 def outcome(ap: float, dataset: str = 'GlaS_test', weights: str | None = None) -> dict:

@@ -1,9 +1,8 @@
 """The published YAML files, their inheritance, and mistakes in them."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from short_config import DETECTION, SHORT
 
 from openselfsup.errors import UserError
 from openselfsup.transfer.instance import backends
@@ -11,8 +10,6 @@ from openselfsup.transfer.instance.solver import build_optimizer, clip_gradients
 from openselfsup.transfer.instance.torchvision_model import build_model
 from openselfsup.transfer.instance.yaml_config import DetectionConfig
 
-DETECTION = Path(__file__).resolve().parents[2] / 'segmentation' / 'detection'
-SHORT = DETECTION / 'configs' / 'GlaS' / 'GlaS_R_18_FPN_short.yaml'
 CONFIGS = sorted((DETECTION / 'configs').glob('*/*.yaml'))
 PUBLISHED = ['R_18_FPN_1x', *(f'R_18_FPN_{k}x_moco' for k in ('0.5', '1', '2', '3', '5')),
              'R_18_C4_1x', 'R_18_C4_1x_moco', 'R_18_RetinaNet_1x', 'R_18_RetinaNet_1x_moco',
