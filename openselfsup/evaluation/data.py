@@ -133,7 +133,7 @@ def find_data(dataset_path: str | None = None, train: str | None = None, test: s
                           published=allow_overlap or Path(train).name in (NCT[0],
                                                                           PCAM_H5.format('train')))
     told = [patients(part, patient_pattern) for part in (source, other)]
-    check_pattern(patient_pattern, np.concatenate(told), source.path(0))
+    check_pattern(patient_pattern, np.concatenate(told), [*paths_of(source), *paths_of(other)])
     check_patients(data, *told)
     check_disjoint(source, other)
     check_copies(data)
@@ -166,7 +166,12 @@ def open_source(path: str | Path, classes: list[str] | None = None) -> Source:
 
 def patients(source: Source, pattern: str | None) -> np.ndarray:
     """Return the patient of each tile of a source, '' where its path does not tell."""
-    return patients_of([source.path(i) for i in range(len(source))], pattern)
+    return patients_of(paths_of(source), pattern)
+
+
+def paths_of(source: Source) -> list[str]:
+    """Return what messages call each tile of a source."""
+    return [source.path(i) for i in range(len(source))]
 
 
 def _known_layout(folder: Path, layout: str) -> tuple[str, str]:
@@ -199,7 +204,7 @@ def _held_out(source: Source, share: float, seed: int, pattern: str | None) -> E
     if not 0 < share < 1:
         raise UserError(f'{share} is no share', where='--holdout', expected='between 0 and 1')
     told = patients(source, pattern)
-    check_pattern(pattern, told, source.path(0))
+    check_pattern(pattern, told, paths_of(source))
     groups = all_or_none(told)
     numbers = (same_files(source)[0] if os.path.isfile(source.path(0)) else same_pixels(source))
     firsts = np.sort(np.unique(numbers, return_index=True)[1])  # one tile of each set of copies

@@ -49,18 +49,27 @@ def all_or_none(told: np.ndarray) -> np.ndarray | None:
     return told if len(told) and (told != '').all() else None
 
 
-def check_pattern(pattern: str | None, told: np.ndarray, example: str) -> None:
-    """Refuse a pattern of the user's that does not tell patients apart."""
+def check_pattern(pattern: str | None, told: np.ndarray, paths: Sequence[str]) -> None:
+    """Refuse a pattern of the user's that does not tell patients apart.
+
+    Args:
+        pattern: of the user, or None.
+        told: patient of each tile, shape (N,), '' where its path does not tell.
+        paths: of the tiles.
+
+    Raises:
+        UserError: some path tells no patient, or all tell the same.
+    """
     if pattern is None:
         return
     silent = int((told == '').sum())
     if silent:
         raise UserError(f"'{pattern}' finds no patient in {silent} of {len(told)} paths, such as "
-                        f'{example}', where='--patient_pattern',
+                        + paths[int((told == '').argmax())], where='--patient_pattern',
                         expected='a pattern that matches every path')
     if len(np.unique(told)) == 1:
         raise UserError(f"'{pattern}' finds the same patient, '{told[0]}', in all {len(told)} "
-                        f'paths, such as {example}', where='--patient_pattern',
+                        f'paths, such as {paths[0]}', where='--patient_pattern',
                         expected='a pattern whose first group differs between patients')
 
 

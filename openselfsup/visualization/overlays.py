@@ -100,8 +100,8 @@ def draw_outlined(image: np.ndarray, truth: np.ndarray, found: np.ndarray | None
         drawn[shown] = (0.5 * drawn[shown] + 0.5 * table[found[shown]]).astype(np.uint8)
     truth = cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST)
     for label in np.unique(truth)[1 if len(colors) == 2 else 0:]:
-        _outline(drawn, truth == label, (27, 27, 27), 3)  # seen on white glass too
-        _outline(drawn, truth == label, (255, 255, 255), 1)
+        _outline(drawn, truth == label, (27, 27, 27), 4)  # seen on white glass too
+        _outline(drawn, truth == label, (255, 255, 255), 2)
     return drawn
 
 

@@ -1,5 +1,6 @@
 """Patients: told from paths, never in both parts, and one sentence where that cannot be."""
 
+import re
 import shutil
 
 import pytest
@@ -87,6 +88,8 @@ def test_a_pattern_that_tells_no_patients_apart_is_refused(parts, pattern, words
     text = str(error.value)
     assert text.startswith('--patient_pattern: ') and '\n' not in text
     assert all(word in text for word in words), text
+    if 'finds no patient' in text:  # the path that is named is one of those
+        assert not re.search(pattern, text.partition('such as ')[2].partition(';')[0])
 
 
 @pytest.mark.parametrize('of, words', [

@@ -73,7 +73,7 @@ def find_dense_data(train: str | None, train_masks: str | None, test: str | None
     _check_values(others, codes)
     tested = MaskedImages(others, codes, str(test))
     told = [patients_of(part.paths, patient_pattern) for part in (images, tested)]
-    check_pattern(patient_pattern, np.concatenate(told), images.path(0))
+    check_pattern(patient_pattern, np.concatenate(told), [*images.paths, *tested.paths])
     data = DenseData(images, tested, list(codes.classes), published=allow_overlap, notes=[said])
     check_patients(data, *told)
     check_disjoint(images, tested)
@@ -93,7 +93,7 @@ def _held_out(images: MaskedImages, share: float, seed: int, pattern: str | None
               said: str) -> DenseData:
     """Hold out whole patients, or single images where paths do not tell them."""
     told = patients_of(images.paths, pattern)
-    check_pattern(pattern, told, images.path(0))
+    check_pattern(pattern, told, images.paths)
     groups = all_or_none(told)
     copies = same_files(images)[0]
     # Without patients an image and its copies are a group of their own.

@@ -108,8 +108,8 @@ def fit_knn(patches: Patches, cases: np.ndarray, seed: int, colours: bool) -> Fi
         weight = (similarity.double() / TEMPERATURE).softmax(1)  # M x k
         return (weight.unsqueeze(2) * shares[found]).sum(1)
 
-    return Fitted(_in_parts(distributions), dict(k=k, temperature=TEMPERATURE,
-                                                 similarity='cosine', standardised=colours), {})
+    return Fitted(_in_parts(distributions), dict(
+        k=k, temperature=TEMPERATURE, similarity='cosine', standardised='colours only'))
 
 
 def fit_linear(patches: Patches, cases: np.ndarray, seed: int, colours: bool) -> Fitted:
