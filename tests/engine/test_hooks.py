@@ -46,6 +46,7 @@ def test_collapse_raises_one_visible_warning(caplog):
 
 @pytest.mark.parametrize(('records', 'said'), [
     (3 * [dict(dead_dimensions=0.8)], 'dead_dimensions is 0.8'),
+    (3 * [dict(dead_dimensions=0.8), dict()], 'dead_dimensions is 0.8'),  # not in every record
     ([dict(effective_rank=30), *3 * [dict(effective_rank=11)]], 'fallen from 30 to 11'),
     ([dict(effective_rank=30), *9 * [dict(effective_rank=13)]], None),
     (2 * [dict(effective_rank=30), *2 * [dict(effective_rank=11)]], None)])

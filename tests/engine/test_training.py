@@ -132,6 +132,8 @@ def test_the_published_command_runs_on_two_processes(tmp_path, module, program, 
     assert 'global batch 16 = 2 rank(s) x 8' in output
     rows = [json.loads(line) for line in (tmp_path / 'out/metrics.jsonl').read_text().splitlines()]
     assert [row['mean_coverage'] for row in rows] == pytest.approx(coverage_of_one_process())
+    # The keys of both ranks make a batch of 16, of which two are needed.
+    assert [0 <= row.get('queue_drift', -1) <= 1 for row in rows] == [False, True, True]
     meta = torch.load(tmp_path / 'out/epoch_1.pth', weights_only=True)['meta']
     assert meta['world_size'] == 2
     backbone = tmp_path / 'backbone.pth'

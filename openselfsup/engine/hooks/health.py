@@ -43,7 +43,8 @@ class HealthHook(Hook):
             return
         self.seen = record['step']
         found = {(cause, key): said for cause, key, said in self._wrong(record)}
-        self.bad = {sign: self.bad.get(sign, 0) + 1 for sign in found}
+        absent = {sign: count for sign, count in self.bad.items() if sign[1] not in record}
+        self.bad = absent | {sign: self.bad.get(sign, 0) + 1 for sign in found}
         for (cause, key), said in found.items():
             if self.bad[cause, key] >= self.patience and cause not in self.told:
                 self.told.add(cause)
@@ -60,11 +61,11 @@ class HealthHook(Hook):
         if record.get('dead_dimensions', 0) > self.max_dead:
             yield 'COLLAPSE', 'dead_dimensions', (
                 f"dead_dimensions is {record['dead_dimensions']:.2g} (healthy: near 0)")
-        rank = record.get('effective_rank', 0)
+        rank = record.get('effective_rank', self.highest_rank)
         self.highest_rank = max(self.highest_rank, rank)
         if rank < self.rank_kept * self.highest_rank:
-            yield 'COLLAPSE', 'fall', (f'effective_rank has fallen from {self.highest_rank:.3g} to '
-                                       f'{rank:.3g}')
+            yield 'COLLAPSE', 'effective_rank', (
+                f'effective_rank has fallen from {self.highest_rank:.3g} to {rank:.3g}')
         for key, value in record.items():
             if key.endswith('_drift') and value > self.max_drift:
                 yield 'DRIFT', key, f'{key} is {value:.2f} (healthy: near 0)'
