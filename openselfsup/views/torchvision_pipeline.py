@@ -62,6 +62,11 @@ def build_transform(transform: Mapping[str, Any] | nn.Module) -> nn.Module:
         return transform
     arguments = dict(transform)
     name = arguments.pop('type', None)
+    if isinstance(how := arguments.get('interpolation'), str):  # torchvision 0.24 takes no string
+        if how not in (known := [mode.value for mode in v2.InterpolationMode]):
+            raise ValueError(f"{name}: no interpolation is called '{how}'; there are "
+                             + ', '.join(known))
+        arguments['interpolation'] = v2.InterpolationMode(how)
     cls = getattr(v2, str(name), None)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise ValueError(f'torchvision.transforms.v2 has no transform {name!r}')
@@ -140,12 +145,15 @@ class TorchvisionPipeline:
         boxes = tv_tensors.BoundingBoxes(points, format='XYXY', canvas_size=(height, width),
                                          clamping_mode=None)
         with _DrawFrom(Generator().manual_seed(int(parameters['seed']))):
-            view, moved = self._run(image, boxes)
+            if self.geometry == 'none':
+                view, moved = nn.Sequential(*self.transforms)(image), None
+            else:
+                view, moved = self._run(image, boxes)
         if view.dtype != torch.uint8 or tuple(view.shape) != (3, *self.size):
             raise ValueError(f'the transforms gave {view.dtype} of shape {tuple(view.shape)}, '
                              f'not uint8 of shape {(3, *self.size)}')
         np.copyto(out, view.permute(1, 2, 0).numpy())
-        if self.geometry == 'none':
+        if moved is None:
             return None
         middle = moved.as_subclass(Tensor).view(-1, 2, 2).mean(1)
         return self._solve(at.double(), middle.double()).float().numpy()
@@ -153,9 +161,14 @@ class TorchvisionPipeline:
     def _run(self, image: Tensor, boxes: tv_tensors.BoundingBoxes
              ) -> tuple[Tensor, tv_tensors.BoundingBoxes]:
         for transform in self.transforms:
-            image, moved = transform(image, boxes)
-            if self.geometry != 'none' and (tuple(moved.canvas_size) != tuple(image.shape[-2:])
-                                            or moved.shape != boxes.shape):
+            try:
+                image, moved = transform(image, boxes)
+            except IndexError as error:  # of points on the edge, in torchvision 0.24
+                raise ValueError('no affine map leads from this view to its tile: '
+                                 f'{type(transform).__name__} cannot move points ({error}); for '
+                                 "such transforms set geometry='none'") from None
+            if (tuple(moved.canvas_size) != tuple(image.shape[-2:])
+                    or moved.shape != boxes.shape):
                 raise ValueError(f'{type(transform).__name__} changed the image but not the '
                                  'points on it')
             boxes = moved
@@ -169,7 +182,9 @@ class TorchvisionPipeline:
             moved: the same points on the view in pixels, (N, 2).
         """
         given = torch.nn.functional.pad(at, (0, 1), value=1.)
-        tile_to_view = torch.linalg.lstsq(given, moved).solution  # 3 2
+        # Not lstsq, nor a product: their last bit may depend on where the numbers lie in memory.
+        inverse = torch.linalg.pinv(given)  # 3 N
+        tile_to_view = (inverse[:, :, None] * moved).sum(1)  # 3 2
         off = (given @ tile_to_view - moved).norm(dim=1).max().item()
         if off > TOLERANCE:
             raise ValueError(f'no affine map leads from this view to its tile: points lie up '

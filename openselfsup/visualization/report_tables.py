@@ -11,6 +11,7 @@ from . import page
 from .evaluated import Evaluated, main_row, row_in_words
 
 LEFT_OUT = ('precision', 'recall')  # of the bundled scores; those of a user are all shown
+FORM = {'mean', 'sd', 'low', 'high'}  # of a score; another may come from a newer version
 
 
 def tables(run: Evaluated) -> str:
@@ -40,8 +41,8 @@ def scores_table(lines: Sequence[Summary], names: Sequence[str] | None = None) -
         names: the run that each line comes from, shown in place of the protocol.
     """
     head = ['Protocol' if names is None else 'Run', 'Features']
-    columns = list(dict.fromkeys(name for line in lines for name in line.scores
-                                 if name not in LEFT_OUT))
+    columns = list(dict.fromkeys(name for line in lines for name, score in line.scores.items()
+                                 if name not in LEFT_OUT and FORM <= score.keys()))
     body = []
     for i, line in enumerate(lines):
         cells = [line.protocol if names is None else names[i],
@@ -49,7 +50,7 @@ def scores_table(lines: Sequence[Summary], names: Sequence[str] | None = None) -
         numbers = []
         for name in columns:
             score = line.scores.get(name)  # another run may not have that score
-            if score is None:
+            if score is None or not FORM <= score.keys():
                 numbers.append('<td class="number">-</td>')
                 continue
             ends = f"{percent(score['low'])}–{percent(score['high'])}"

@@ -166,11 +166,21 @@ def test_what_tifffile_wrote(name, tile, tmp_path):
     assert np.array_equal(accepted(path, path.read_bytes()), PIXELS)
 
 
+def saved(image, path, compression, **options):
+    """Save by Pillow, whose libtiff is often built without ZSTD."""
+    try:
+        image.save(path, compression=compression, **options)
+    except OSError:
+        if compression != 'zstd':
+            raise
+        pytest.skip('this Pillow cannot write ZSTD')
+
+
 @pytest.mark.parametrize('name', ['zstd', 'lzma', 'tiff_lzw', 'tiff_adobe_deflate', 'packbits'])
 @pytest.mark.parametrize('more', [{}, {278: 16}, {317: 2}], ids=str)
 def test_what_libtiff_wrote(name, more, tmp_path):
     path = tmp_path / 'tile.tif'
-    TISSUE.save(path, compression=name, tiffinfo={} if name == 'packbits' else more)
+    saved(TISSUE, path, name, tiffinfo={} if name == 'packbits' else more)
     assert np.array_equal(accepted(path, path.read_bytes()), PIXELS)
 
 
@@ -181,6 +191,9 @@ def test_ccitt(name, inverted, tmp_path):
     bilevel = TISSUE.convert('1')
     bilevel.save(path, compression=name, tiffinfo={262: inverted})
     truth = np.asarray(Image.open(path).convert('RGB'))
+    if not decoder.can_decompress({'group3': 3, 'group4': 4, 'tiff_ccitt': 2}[name]):
+        assert 'has no codec for compression' in str(both(path, path.read_bytes())[1])
+        pytest.skip('this imagecodecs has no CCITT')
     assert np.array_equal(accepted(path, path.read_bytes()), truth)
     assert 0 < truth.mean() < 255
 
@@ -281,8 +294,12 @@ def test_damage_in_the_middle(compression, tile, tmp_path):
     if compression in (8, 32946, 34925):  # these carry a checksum
         assert isinstance(tile, TileError)
     elif not isinstance(tile, TileError):
-        with Image.open(path) as image:
-            assert np.array_equal(tile, np.asarray(image))
+        try:
+            with Image.open(path) as image:
+                shown = np.asarray(image)
+        except OSError:
+            pytest.skip('this Pillow cannot read it')
+        assert np.array_equal(tile, shown)
 
 
 @pytest.mark.parametrize('compression', sorted(CODECS))

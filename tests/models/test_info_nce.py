@@ -248,7 +248,12 @@ def test_operators_of_a_gpu_take_what_they_are_given(rows, keys, dim, dtype, mon
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: (9, 0))
     with FakeTensorMode():
         query = torch.empty(rows, dim, device='cuda', dtype=dtype)
-        output, lse = module.attend(query, torch.empty(keys, dim, device='cuda', dtype=dtype))
+        try:
+            output, lse = module.attend(query, torch.empty(keys, dim, device='cuda', dtype=dtype))
+        except RuntimeError as error:  # as torch 2.9 does
+            if 'driver' not in str(error):
+                raise
+            pytest.skip('fake tensors of this torch ask the driver of a GPU')
         assert (module._fused_operator(query) is None) == (dtype == torch.float64)
     assert output.shape == (rows, dim) and output.dtype == dtype
     assert lse.shape == (rows,) and lse.dtype == torch.promote_types(dtype, torch.float32)
