@@ -1,0 +1,140 @@
+"""Pretrain one method under a budget, through the command that users have."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from openselfsup.errors import UserError
+from openselfsup.files import write_text
+from openselfsup.shipped import find_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIGS = {'plm': 'PLM_SSL/r18_small', 'densecl': 'DenseCL/r18_small', 'moco': 'MoCo/r18_small',
+           'simclr': 'SimCLR/r18_small', 'ca2cl': 'CA2CL/r18_small'}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method may spend: minutes of training, or tiles (each seen in all its views).
+
+    Attributes:
+        amount: how many.
+        unit: 'min' or 'tiles'.
+    """
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def of(cls, text: str) -> 'Budget':
+        """Read a budget such as 40min or 100000tiles.
+
+        Raises:
+            UserError: it is none.
+        """
+        found = re.fullmatch(r'(\d+(?:\.\d+)?)(min|tiles)', text)
+        if not found or not float(found[1]):
+            raise UserError(f"'{text}' is no budget", where='--budget',
+                            expected='minutes or tiles, such as 40min or 100000tiles')
+        return cls(float(found[1]), found[2])
+
+    def __str__(self) -> str:
+        return f'{self.amount:g} {self.unit}'
+
+
+def find_configs(methods: list[str], own: list[str]) -> dict[str, str]:
+    """Return the config of each method by name.
+
+    Args:
+        methods: names of :data:`CONFIGS`.
+        own: further ones, NAME=CONFIG.
+
+    Raises:
+        UserError: a name is unknown, or comes twice.
+    """
+    found = {}
+    for method in methods:
+        if method not in CONFIGS:
+            raise UserError(f"no method of the study is called '{method}'", where='--methods',
+                            expected='one of ' + ', '.join(CONFIGS) + ', or --config NAME=CONFIG')
+        found[method] = CONFIGS[method]
+    for pair in own:
+        name, equals, config = pair.partition('=')
+        if not equals or not re.fullmatch(r'[\w.-]+', name) or name in found:
+            raise UserError(f"'{pair}' is no new name and config", where='--config',
+                            expected='NAME=CONFIG, such as plm_long=mine.py')
+        found[name] = config
+    return found
+
+
+def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list[str],
+             device: str) -> Path:
+    """Pretrain, or go on where an earlier call was interrupted; return the finished checkpoint.
+
+    Args:
+        config: path or name of a config.
+        folder: of this run; the number of epochs that the budget allows is kept in it, so that
+            a run that goes on keeps its schedule.
+        seed: of the run.
+        budget: what may be spent.
+        options: ``--cfg-options`` of every run of the study, such as where the tiles are.
+        device: 'cpu', or 'cuda' for whatever the machine has.
+
+    Raises:
+        UserError: the training failed; its output is in the folder.
+    """
+    checkpoint, plan = folder / 'run/latest.pth', folder / 'plan.json'
+    if (folder / 'done').exists():
+        return checkpoint
+    folder.mkdir(parents=True, exist_ok=True)
+    if not plan.exists():
+        epochs, rate = plan_epochs(config, folder, budget, options, device)
+        write_text(plan, json.dumps(dict(epochs=epochs, tiles_per_s=rate, budget=str(budget))))
+    epochs = json.loads(plan.read_text())['epochs']
+    command([sys.executable, '-m', 'openselfsup', 'train', config_path(config), '--work-dir',
+             str(folder / 'run'), '--resume', '--cfg-options', *options, f'seed={seed}',
+             f'epochs={epochs}'], folder / 'train.log', device)
+    write_text(folder / 'done', '')
+    return checkpoint
+
+
+def plan_epochs(config: str, folder: Path, budget: Budget, options: list[str], device: str
+                ) -> tuple[int, float]:
+    """Return how many epochs the budget allows, and the tiles a second that were measured."""
+    out = folder / 'rate.json'
+    command([sys.executable, '-m', 'benchmarks.learning.rate', config_path(config), str(out),
+             *options], folder / 'rate.log', device)
+    found = json.loads(out.read_text())
+    tiles = (budget.amount if budget.unit == 'tiles'
+             else budget.amount * 60 * found['tiles_per_s'])
+    return max(1, round(tiles / found['tiles_per_epoch'])), found['tiles_per_s']
+
+
+def config_path(config: str) -> str:
+    """Return the path of a config given by path or by name."""
+    return str(find_config(config, 'configs', '.py'))
+
+
+def command(words: list[str], log: Path, device: str) -> None:
+    """Run a command, its output in a file; without the GPUs where the device is 'cpu'.
+
+    Raises:
+        UserError: it failed; the last lines of its output are said.
+    """
+    environment = dict(os.environ, **({'CUDA_VISIBLE_DEVICES': ''} if device == 'cpu' else {}))
+    environment['PYTHONPATH'] = os.pathsep.join(
+        [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
+    with open(log, 'a') as stream:
+        status = subprocess.run(words, stdout=stream, stderr=subprocess.STDOUT,
+                                env=environment).returncode
+    if status:
+        last = ' / '.join(log.read_text(errors='replace').splitlines()[-3:])
+        raise UserError(f'a command of the study failed with status {status}: {last}',
+                        where=str(log), expected='a command that runs by itself: '
+                                                 + shlex.join(words))

@@ -1,0 +1,74 @@
+"""From answers to estimates: every score, and every difference that the study is about."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from openselfsup.evaluation.comparison import (
+    Estimate,
+    estimate,
+    scored,
+    stratified_resamples,
+)
+from openselfsup.evaluation.dense.scores import scores_of
+
+from .tissue import Tiles
+
+RESAMPLES = 2000
+
+
+def by_name(folder: Path, keep: list[str]) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Return what was answered, the runs (seeds) of each name in order."""
+    found = {}
+    for name in keep:
+        paths = sorted(folder.glob(f'{name}_*.npz'),
+                       key=lambda path: int(path.stem.rpartition('_')[2]))
+        runs = [dict(np.load(path)) for path in paths
+                if path.stem.rpartition('_')[0] == name]
+        if runs:
+            found[name] = runs
+    return found
+
+
+def classification(tiles: Tiles, answers: Mapping[str, list[dict[str, np.ndarray]]],
+                   score: str = 'balanced_accuracy') -> dict[str, dict[str, np.ndarray]]:
+    """Return a score of every run under every resample of the cases.
+
+    Args:
+        tiles: that were tested.
+        answers: of :func:`by_name`.
+        score: one of :data:`~openselfsup.evaluation.metrics.SCORES`.
+
+    Returns:
+        By question and name, arrays (runs, 1 + R); column 0 is the tiles as they are.
+    """
+    main = next(iter(tiles.labels.values()))
+    weights = stratified_resamples(main, tiles.cases, RESAMPLES)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for question in next(iter(answers.values()))[0]:
+        labels = tiles.labels[question.split(',')[0]]
+        found[question] = {name: scored(labels, [run[question] for run in runs], weights, score)
+                           for name, runs in answers.items()}
+    return found
+
+
+def dense(cases: np.ndarray, confusions: Mapping[str, list[dict[str, np.ndarray]]],
+          score: str = 'mdice') -> dict[str, dict[str, np.ndarray]]:
+    """Return a pixel score of every run under every resample of the cases, as above."""
+    weights = stratified_resamples(np.zeros(len(cases), int), cases, RESAMPLES)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for probe in next(iter(confusions.values()))[0]:
+        found[probe] = {
+            name: np.stack([scores_of(np.einsum('rm,mij->rij', weights, run[probe]))[score]
+                            for run in runs]) for name, runs in confusions.items()}
+    return found
+
+
+def estimates(values: Mapping[str, np.ndarray], against: list[str]
+              ) -> dict[str, dict[str, Estimate]]:
+    """Return the score of each name ('') and its difference from each of some others."""
+    return {name: {'': estimate(found), **{other: estimate(found, values[other])
+                                           for other in against
+                                           if other in values and other != name}}
+            for name, found in values.items()}

@@ -1,0 +1,98 @@
+"""The labelled tissue of a study: which tiles learn, which are tested, what is asked of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from openselfsup.datasets import ImageFolder
+from openselfsup.errors import UserError
+from openselfsup.evaluation.patients import check_pattern, patients_of
+from openselfsup.evaluation.sampling import hold_out
+
+#: EBHI-SEG (Shi et al. 2023): the case in a file name, and classes that are told apart alike.
+CASE = r'GT([A-Za-z]*\d+)-'
+MERGED = {'Polyp': 'Polyp + Serrated', 'Serrated_adenoma': 'Polyp + Serrated',
+          'High-grade_IN': 'High-grade + Adenocarcinoma',
+          'Adenocarcinoma': 'High-grade + Adenocarcinoma'}
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles with two labellings and the case of each.
+
+    Attributes:
+        source: where they come from; ``indices`` are those of this part.
+        indices: int64 (N,).
+        labels: by labelling ('4 classes', '6 classes'): class of each tile, int64 (N,).
+        cases: case of each tile, (N,).
+    """
+
+    source: ImageFolder
+    indices: np.ndarray
+    labels: dict[str, np.ndarray]
+    cases: np.ndarray
+
+    def part(self, chosen: np.ndarray) -> 'Tiles':
+        """Return some of the tiles, by their place among these."""
+        return Tiles(self.source, self.indices[chosen],
+                     {name: labels[chosen] for name, labels in self.labels.items()},
+                     self.cases[chosen])
+
+
+def read_tiles(folder: Path, pattern: str = CASE) -> Tiles:
+    """Read class folders; the labelling of merged classes is the first.
+
+    Raises:
+        UserError: there is no such folder, or the pattern finds no case.
+    """
+    source = ImageFolder(str(folder))
+    paths = [source.path(index) for index in range(len(source))]
+    cases = patients_of(paths, pattern)
+    check_pattern(pattern, cases, paths[0])
+    own = np.asarray(source.require_labels())
+    names = source.require_classes()
+    merged = [MERGED.get(name, name) for name in names]
+    order = sorted(set(merged))
+    labels = np.array([order.index(name) for name in merged])[own]
+    labellings = {f'{len(order)} classes': labels}
+    if len(order) < len(names):
+        labellings[f'{len(names)} classes'] = own
+    return Tiles(source, np.arange(len(source)), labellings, cases)
+
+
+def parts(data: Path, final: bool, seed: int = 0) -> tuple[Tiles, Tiles]:
+    """Return the tiles that learn and those that are tested.
+
+    Args:
+        data: folder with ``train`` and ``test``, class folders each.
+        final: test on ``test``. Otherwise a third of the training cases is held out, and
+            ``test`` is not read: everything is chosen there.
+        seed: draws what is held out.
+
+    Raises:
+        UserError: the folder has no such parts, or both have a case in common.
+    """
+    if not (data / 'train').is_dir():
+        raise UserError('there are no training tiles', where=str(data / 'train'),
+                        expected='--data DIR with train/CLASS/*.png, and test/CLASS/*.png')
+    train = read_tiles(data / 'train')
+    if not final:
+        labels = next(iter(train.labels.values()))
+        kept, held = hold_out(labels, 1 / 3, seed, train.cases)
+        return train.part(kept), train.part(held)
+    test = read_tiles(data / 'test')
+    if shared := sorted(set(train.cases) & set(test.cases)):
+        raise UserError(f'{len(shared)} cases are in both parts, such as {shared[0]}',
+                        where=str(data), expected='cases of their own in train and test')
+    return train, test
+
+
+def few(labels: np.ndarray, share: float, seed: int, at_least: int = 5) -> np.ndarray:
+    """Return the labelled tiles: a share of each class, at least so many (or all there are)."""
+    chosen = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        own = own[np.random.default_rng([seed, int(label)]).permutation(len(own))]
+        chosen.append(own[:max(at_least, round(share * len(own)))])
+    return np.sort(np.concatenate(chosen))
