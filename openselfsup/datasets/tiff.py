@@ -68,14 +68,6 @@ def raw_rgb(data: np.ndarray) -> np.ndarray | None:
     return data[start:start + height * width * 3].reshape(height, width, 3)
 
 
-def can_decompress(compression: int) -> bool:
-    """Return whether the installed imagecodecs has the codec; early ones lack CCITT fax."""
-    try:
-        return tifffile.TIFF.DECOMPRESSORS[compression] is not None
-    except KeyError:
-        return False
-
-
 def _by_libtiff(data: np.ndarray, tags: Tags) -> np.ndarray | None:
     """Decode plain RGB; None where libtiff refuses (the other way says why)."""
     try:
@@ -89,10 +81,6 @@ def _by_libtiff(data: np.ndarray, tags: Tags) -> np.ndarray | None:
 def _by_tifffile(data: np.ndarray, tags: Tags) -> np.ndarray:
     """Return the samples as they are stored, (H, W) or (H, W, C)."""
     compression = first(tags, t.COMPRESSION, 1)
-    if not can_decompress(compression):
-        raise TileError(f'cannot be decoded: imagecodecs {imagecodecs.__version__} has no codec '
-                        f'for compression {compression} ({t.COMPRESSIONS[compression]}); a newer '
-                        'one may')
     try:
         with tifffile.TiffFile(io.BytesIO(data.data)) as file:
             page = file.pages.first

@@ -4,6 +4,9 @@ import math
 import struct
 from collections.abc import Callable
 
+import imagecodecs
+import tifffile
+
 from .tile_error import TileError
 
 TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two: BigTIFF
@@ -146,6 +149,9 @@ def check_tiff(tags: Tags, length: int) -> None:
     compression = first(tags, COMPRESSION, 1)
     if compression not in COMPRESSIONS:
         _refuse(tags, COMPRESSION, 1, UNREAD.get(compression))
+    if not can_decompress(compression):
+        raise TileError(f'imagecodecs {imagecodecs.__version__} has no codec for compression '
+                        f'{compression} ({COMPRESSIONS[compression]}); a newer one may')
     starts, counts = segments(tags)
     if any(a <= 0 or n <= 0 for a, n in zip(starts, counts)):
         raise TileError('its header is damaged: some strips or tiles are said to be empty')
@@ -180,6 +186,15 @@ def alpha_kind(tags: Tags) -> tuple[int, bool] | None:
         if kind in (1, 2):
             return _COLOURS[tags[PHOTOMETRIC][0]] + place, kind == 1
     return None
+
+
+def can_decompress(compression: int) -> bool:
+    """Return whether the installed imagecodecs has the codec; early ones lack CCITT fax."""
+    try:
+        tifffile.TIFF.DECOMPRESSORS[compression]
+    except KeyError:
+        return False
+    return True
 
 
 def _check_form(tags: Tags, compression: int) -> None:
