@@ -3,8 +3,10 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,10 +16,25 @@ from ...models.backbones.resnet import ResNet
 from ...training.features import feature_maps
 from ...training.modes import eval_mode
 from ..baselines import ColourHistogram, ColourStatistics
-from .masks import MaskedImages
 
 GRAIN = 32  # sides of images are resized to multiples of this, the coarsest stride
 LAST_TWO, ALL = 'last2', 'all'
+
+
+class Images(Protocol):
+    """Images by their index, such as a :class:`~openselfsup.datasets.sources.Source`."""
+
+    def __len__(self) -> int:
+        """Return their number."""
+        ...
+
+    def read(self, index: int, /) -> np.ndarray:
+        """Return an image, uint8 (H, W, 3)."""
+        ...
+
+    def path(self, index: int, /) -> str:
+        """Return what a message should call it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ class ResizedImages:
         scale: of both sides.
     """
 
-    def __init__(self, images: MaskedImages, scale: float = 1.0):
+    def __init__(self, images: Images, scale: float = 1.0):
         self.images, self.scale = images, scale
 
     def __len__(self) -> int:
@@ -152,7 +169,7 @@ def join(maps: Sequence[Tensor], numbers: Sequence[int]) -> Tensor:
                       for m in chosen], 1)
 
 
-def patch_features(backbone: nn.Module, images: MaskedImages, layers: Sequence[Layers],
+def patch_features(backbone: nn.Module, images: Images, layers: Sequence[Layers],
                    scale: float, batch_size: int, mean: Sequence[float], std: Sequence[float],
                    amp: str = 'off') -> Iterator[tuple[range, list[Tensor]]]:
     """Yield the features of the patches of all images, one batch of images after another.
