@@ -8,7 +8,8 @@ from .pcam import PCam
 from .recipes import build_recipe
 from .sources import FileSource, ImageFolder, ImageList, Source, build_source
 from .tiles import TileDataset
+from .windows import Windows
 
 __all__ = ['FileSource', 'ImageFolder', 'ImageList', 'LabeledTileDataset', 'PCam', 'PackedTiles',
-           'Source', 'TileDataset', 'TileError', 'ViewLoader', 'build_recipe', 'build_source',
-           'pack']
+           'Source', 'TileDataset', 'TileError', 'ViewLoader', 'Windows', 'build_recipe',
+           'build_source', 'pack']
