@@ -3,6 +3,7 @@
 from .headers import TileError
 from .labeled import LabeledTileDataset
 from .loader import ViewLoader
+from .mixed import Mixed
 from .packed import PackedTiles, pack
 from .pcam import PCam
 from .recipes import build_recipe
@@ -10,6 +11,6 @@ from .sources import FileSource, ImageFolder, ImageList, Source, build_source
 from .tiles import TileDataset
 from .windows import Windows
 
-__all__ = ['FileSource', 'ImageFolder', 'ImageList', 'LabeledTileDataset', 'PCam', 'PackedTiles',
-           'Source', 'TileDataset', 'TileError', 'ViewLoader', 'Windows', 'build_recipe',
-           'build_source', 'pack']
+__all__ = ['FileSource', 'ImageFolder', 'ImageList', 'LabeledTileDataset', 'Mixed', 'PCam',
+           'PackedTiles', 'Source', 'TileDataset', 'TileError', 'ViewLoader', 'Windows',
+           'build_recipe', 'build_source', 'pack']

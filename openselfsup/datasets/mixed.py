@@ -1,0 +1,103 @@
+"""Several sources as one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import UserError, listed
+from ..registry import SOURCES
+from ..values import Count
+from .headers import Header
+from .sources import Source, build_source
+
+
+@SOURCES.register_module()
+class Mixed(Source):
+    """The tiles of several sources, one source after another, some of them several times.
+
+    There are labels where all sources have labels and name the same classes in the same order.
+
+    Args:
+        sources: the sources (``type`` in SOURCES), one at least.
+        repeat: how many times the tiles of each source are seen in an epoch, so that small sets
+            are not lost beside large ones; once each by default.
+
+    Attributes:
+        sources: the sources.
+        repeat: one number for each of them.
+
+    Raises:
+        UserError: no source, not one number for each, or a source that cannot be built.
+    """
+
+    def __init__(self, sources: Sequence[dict | Source], repeat: Sequence[Count] | None = None):
+        self.sources = [build_source(source) for source in sources]
+        self.repeat = [1] * len(self.sources) if repeat is None else list(repeat)
+        if not self.sources:
+            raise UserError('there is not one source', where='sources')
+        if len(self.repeat) != len(self.sources):
+            raise UserError(f'{len(self.repeat)} numbers for {len(self.sources)} sources',
+                            where='repeat', expected='one number for each source')
+        self._sizes = [len(source) for source in self.sources]
+        self._ends = np.cumsum([size * times for size, times in zip(self._sizes, self.repeat)])
+        self.passed_over = '; '.join(filter(None, (s.passed_over for s in self.sources)))
+        self.tile_size = self._common_size()
+        classes = self.sources[0].classes
+        if classes is not None and all(source.classes == classes and source.labels is not None
+                                       for source in self.sources):
+            self.classes = classes
+            self.labels = np.concatenate([np.tile(source.require_labels(), times) for source, times
+                                          in zip(self.sources, self.repeat)])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, index: int) -> np.ndarray:
+        source, place = self._place(index)
+        return source.read(place)
+
+    def path(self, index: int) -> str:
+        source, place = self._place(index)
+        return source.path(place)
+
+    def stamp(self, index: int) -> Sequence[int] | None:
+        source, place = self._place(index)
+        return source.stamp(place)
+
+    def check(self) -> Sequence[Header]:
+        """Check all sources; learn ``tile_size``.
+
+        Returns:
+            The header of every tile, in order; nothing if a source gives none.
+
+        Raises:
+            UserError: some tiles cannot be used; those of all sources are told.
+        """
+        found: list[Sequence[Header]] = []
+        errors: list[UserError] = []
+        for source in self.sources:
+            try:
+                found.append(source.check())
+            except UserError as error:
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise UserError(listed(f'{len(errors)} of {len(self.sources)} sources cannot be used',
+                                   errors))
+        self.tile_size = self._common_size()
+        if not all(found):
+            return ()
+        return [header for headers, times in zip(found, self.repeat)
+                for header in list(headers) * times]
+
+    def _common_size(self) -> tuple[int, int] | None:
+        sizes = {source.tile_size for source in self.sources}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def _place(self, index: int) -> tuple[Source, int]:
+        """Return the source of a tile and its index there."""
+        index = range(len(self))[index]
+        number = int(np.searchsorted(self._ends, index, 'right'))
+        start = self._ends[number - 1] if number else 0
+        return self.sources[number], int(index - start) % self._sizes[number]
