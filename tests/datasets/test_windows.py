@@ -22,7 +22,6 @@ from openselfsup.datasets import (
 )
 from openselfsup.datasets.headers import Header, TileError
 from openselfsup.datasets.identity import identity
-from openselfsup.datasets.image_cache import ImageCache
 from openselfsup.datasets.processes import can_fork
 from openselfsup.datasets.verify import verify
 from openselfsup.datasets.windows import Layout, spread
@@ -209,16 +208,6 @@ def test_windows_of_one_image_decode_it_once(folder, decoded):
     assert decoded == ['one.png', 'two.png', 'three.png']
 
 
-def test_the_memory_of_images_is_bounded_and_those_used_last_stay(tmp_path, decoded):
-    for name in 'abcd':
-        image(tmp_path / f'{name}.png', 100, 100)
-    cache = ImageCache(2 * 30_000)
-    for name in 'abacaba':
-        assert cache.get(str(tmp_path / f'{name}.png'), 30_000).shape == (100, 100, 3)
-        assert cache._bytes <= 60_000 and len(cache._images) <= 2
-    assert decoded == ['a.png', 'b.png', 'c.png', 'b.png']
-
-
 def test_threads_that_want_one_image_at_once_decode_it_once(folder, monkeypatch):
     source = Windows(str(folder), 64, stride=16)
     read, started, names = image_cache.read_tile, threading.Barrier(8), []
@@ -284,6 +273,14 @@ def test_processes_threads_and_ranks_see_the_same_views(folder):
     late = loader()
     late.set_position(0, 5)
     assert all(map(torch.equal, views(late), expected[5:]))
+
+
+def test_raw_windows_are_rendered_where_the_model_is(folder):
+    data = TileDataset(Windows(str(folder), 64, per_image=30, labels=True), RECIPE)
+    for batch in ViewLoader(data, 16, workers=2, render='device'):
+        for tile, index, label in zip(batch['tiles'], batch['index'], batch['label'], strict=True):
+            assert np.array_equal(tile.permute(1, 2, 0).numpy(), data.source.read(int(index)))
+            assert label == data.source.label(int(index))
 
 
 # --- what is refused ---
