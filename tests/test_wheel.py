@@ -52,4 +52,4 @@ def test_its_configs_and_tiles_are_found_from_anywhere(installed, tmp_path):
         [sys.executable, '-m', 'openselfsup', 'verify', 'demo/plm_r18'], cwd=tmp_path, text=True,
         env={**os.environ, 'PYTHONPATH': str(installed)}, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert 'tiles    121' in done.stdout
+    assert 'tiles    170' in done.stdout

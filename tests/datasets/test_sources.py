@@ -118,12 +118,16 @@ def test_missing_and_empty_folders(tmp_path):
 
 def test_the_demo_lists():
     train = ImageList(str(DEMO / 'meta/train.txt'), str(DEMO))
-    assert len(train) == 121 and train.labels is None
-    assert len(train.check()) == 121
+    assert len(train) == 170 and train.labels is None
+    assert len(train.check()) == 170
     labeled = ImageList(str(DEMO / 'meta/labeled.txt'), str(DEMO), classes=CLASSES)
     folder = ImageFolder(str(DEMO / 'kather2016'))
     assert labeled.paths == folder.paths and labeled.labels.tolist() == folder.labels.tolist()
     assert labeled.label(50) == 7 and labeled.classes == CLASSES
+    test = ImageList(str(DEMO / 'meta/test.txt'), str(DEMO), classes=CLASSES)
+    folder = ImageFolder(str(DEMO / 'kather2016_test'))
+    assert test.paths == folder.paths and test.labels.tolist() == folder.labels.tolist()
+    assert np.bincount(test.labels).tolist() == [9, 6, 6, 4, 6, 5, 4, 9]
 
 
 def test_list_keeps_its_order_spaces_and_odd_lines(tmp_path):

@@ -75,9 +75,9 @@ def test_sources_that_are_no_files_are_read():
 def test_tool_on_a_config_with_good_tiles():
     result = tool('configs/demo/plm_r18.py', '--full')
     assert result.returncode == 0, result.stderr
-    assert result.stdout == ('dataset.source\ntiles    121\nformats  JPEG: 70, PNG: 51\n'
-                             'sizes    224 x 224 px: 121\nlabels   none\n'
-                             'others   2 .txt, 1 .md, folders without a file of these: meta\n'
+    assert result.stdout == ('dataset.source\ntiles    170\nformats  PNG: 100, JPEG: 70\n'
+                             'sizes    224 x 224 px: 170\nlabels   none\n'
+                             'others   3 .txt, 1 .md, folders without a file of these: meta\n'
                              'bad      0\n')
     assert not result.stderr
 
