@@ -1,5 +1,5 @@
 # PLM on the tiles that come with the project, small enough for a few minutes on a CPU.
-# What differs from the published recipe, and why: 121 tiles want a queue that does not hold
+# What differs from the published recipe, and why: few tiles want a queue that does not hold
 # an older view of the same tile; some hundred steps want keys that follow faster, milder
 # colours, and a matching neck without its linear layer, which starts from random weights and
 # has to become useful before matched cells attract each other; one process wants batch
