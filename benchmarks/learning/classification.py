@@ -1,6 +1,7 @@
 """Frozen features against labels: linear and kNN at several shares of the labels."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,11 @@ def answers(train: Tensor, test: Tensor, tiles: Tiles, seed: int, colour: bool
     return found
 
 
+def answers_file(folder: Path, name: str, seed: int | str) -> Path:
+    """Return where the answers of a run are kept."""
+    return folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_{seed}.npz"
+
+
 def save(path: Path, found: Mapping[str, np.ndarray]) -> None:
     """Write answers, whole or not at all."""
     part = path.with_suffix('.part.npz')
@@ -119,7 +125,7 @@ def evaluate(name: str, checkpoint: Path | None, seed: int, parts: tuple[Tiles, 
         size: side of the input in pixels.
         out: folder of the answers, ``NAME_SEED.npz``.
     """
-    path = out / f'{name}_{seed}.npz'
+    path = answers_file(out, name, seed)
     if path.exists():
         return
     backbone = (load_backbone(str(checkpoint)) if checkpoint else

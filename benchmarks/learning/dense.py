@@ -18,7 +18,7 @@ from openselfsup.evaluation.dense.features import LAST_TWO, Layers, PatchColours
 from openselfsup.evaluation.dense.measure import measure
 from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
-from .classification import save, untrained
+from .classification import answers_file, save, untrained
 from .tissue import CASE
 
 COLOURS = {COLOUR_STATISTICS: ColourStatistics, COLOUR_HISTOGRAM: ColourHistogram}
@@ -69,7 +69,7 @@ def evaluate(name: str, checkpoint: Path | None, seed: int, data: DenseData, out
         data: images with masks that learn and that are tested.
         out: folder of the confusion matrices (M, C, C) of each test image, ``NAME_SEED.npz``.
     """
-    path = out / f'{name}_{seed}.npz'
+    path = answers_file(out, name, seed)
     if path.exists():
         return
     reference = untrained(seed)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from openselfsup.engine.config import load_config
+from openselfsup.engine.position import Position
 from openselfsup.engine.runner import Runner
 from openselfsup.training import launch
 from openselfsup.training.threads import share_cores
@@ -26,18 +27,16 @@ def main(config: str, out: str, *options: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(cfg, here, folder)
         runner.hooks = []  # what they add is below the spread of a few steps
-        seconds: list[float] = []
-        batches = iter(runner.loader)
         runner.model.train()
+        seconds: list[float] = []
         while len(seconds) < WARM_UP + STEPS:
-            began = time.perf_counter()
-            try:
+            runner.position = Position()  # of a small data set, the first epoch again
+            batches = iter(runner.loader)
+            for _ in range(min(runner.steps_per_epoch, WARM_UP + STEPS - len(seconds))):
+                began = time.perf_counter()
                 runner.train_step(batches)
-            except StopIteration:  # a small data set: the next epoch, in the same order
-                batches = iter(runner.loader)
-                continue
-            seconds.append(time.perf_counter() - began)
-        batches.close()
+                seconds.append(time.perf_counter() - began)
+            batches.close()
         Path(out).write_text(json.dumps(dict(
             tiles_per_s=cfg.global_batch_size / statistics.median(seconds[WARM_UP:]),
             tiles_per_epoch=runner.steps_per_epoch * cfg.global_batch_size)) + '\n')

@@ -13,6 +13,7 @@ from openselfsup.evaluation.comparison import (
 )
 from openselfsup.evaluation.dense.scores import scores_of
 
+from .classification import answers_file
 from .tissue import Tiles
 
 RESAMPLES = 2000
@@ -22,10 +23,10 @@ def by_name(folder: Path, keep: list[str]) -> dict[str, list[dict[str, np.ndarra
     """Return what was answered, the runs (seeds) of each name in order."""
     found = {}
     for name in keep:
-        paths = sorted(folder.glob(f'{name}_*.npz'),
-                       key=lambda path: int(path.stem.rpartition('_')[2]))
-        runs = [dict(np.load(path)) for path in paths
-                if path.stem.rpartition('_')[0] == name]
+        paths = answers_file(folder, name, '*')
+        runs = [dict(np.load(path)) for path in sorted(
+            folder.glob(paths.name), key=lambda path: int(path.stem.rpartition('_')[2]))
+            if path.stem.rpartition('_')[0] == paths.stem.rpartition('_')[0]]
         if runs:
             found[name] = runs
     return found
