@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..models.parts import cells, normalize
-from ..views.geometry import compose, determinant, invert, transform
+from ..views import compose, determinant, invert, transform
 
 #: Views share little or much: edges of the bins of :attr:`Correspondence.overlap`.
 OVERLAPS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -8,7 +8,15 @@ and of ours :mod:`openselfsup.values` only.
 
 from . import steps
 from .draws import Draws
-from .geometry import cell_boxes, cell_polygons, compose, invert, is_axis_aligned
+from .geometry import (
+    cell_boxes,
+    cell_polygons,
+    compose,
+    determinant,
+    invert,
+    is_axis_aligned,
+    transform,
+)
 from .overlap import Matching, match_cells
 from .published import strong_view, weak_view
 from .recipe import ViewRecipe, unbind
@@ -18,6 +26,7 @@ from .torchvision_pipeline import TorchvisionPipeline
 
 __all__ = [
     'Draws', 'Matching', 'TorchRenderer', 'TorchvisionPipeline', 'ViewRecipe', 'cell_boxes',
-    'cell_polygons', 'compose', 'invert', 'is_axis_aligned', 'match_cells', 'missing_steps',
-    'render_opencv', 'render_pil', 'strong_view', 'unbind', 'weak_view']
+    'cell_polygons', 'compose', 'determinant', 'invert', 'is_axis_aligned', 'match_cells',
+    'missing_steps', 'render_opencv', 'render_pil', 'strong_view', 'transform', 'unbind',
+    'weak_view']
 __all__ += steps.__all__

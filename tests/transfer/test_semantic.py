@@ -26,6 +26,7 @@ from openselfsup.transfer.semantic.config import SemanticConfig
 from openselfsup.transfer.semantic.data import MaskDataset, crop_batch
 from openselfsup.transfer.semantic.losses import segmentation_losses
 from openselfsup.transfer.semantic.trainer import SemanticTrainer, learning_rates
+from tests.transfer.messages import count_told
 
 SEMANTIC = Path(__file__).resolve().parents[2] / 'segmentation' / 'semantic'
 
@@ -115,7 +116,7 @@ def test_a_run_goes_on_with_its_model_and_says_what_else_changed(tiles, tmp_path
         caplog.clear()
         SemanticTrainer(config(tiles, tmp_path, iterations=4, amp=amp), torch.device('cpu')
                         ).fit(resume=True)
-        assert caplog.text.count('amp was') == told
+        assert count_told(caplog, 'amp was') == told
     assert "amp was 'off', is now 'bf16'" in caplog.text
     other = SemanticTrainer(config(tiles, tmp_path, width=8), torch.device('cpu'))
     with pytest.raises(UserError, match='another model or other classes: width was 16, is now 8'):

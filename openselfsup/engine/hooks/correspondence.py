@@ -1,6 +1,6 @@
 """A probe that needs no labels: do cells that show the same tissue find each other?"""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ...evaluation.correspondence import TURNS, correspondence, joined, summariz
 from ...evaluation.label_free import alpha_req, rankme
 from ...registry import HOOKS
 from ...training.features import feature_maps
-from ...values import Count, Seed
+from ...values import Count, Range, Seed
 from .probe import ProbeHook
 
 #: What the two views of a tile undergo: what a pathologist would see through.
@@ -59,8 +59,9 @@ class CorrespondenceHook(ProbeHook):
     best_file = 'best_dense.pth'
 
     def __init__(self, source: dict | None = None, interval: Count = 10, tiles: Count = 256,
-                 recipe: dict | None = None, feature_map: int = -1, batch_size: Count = 64,
-                 at_start: bool = True, save_best: bool = True, seed: Seed = 0,
+                 recipe: dict | None = None, feature_map: Annotated[int, Range(-99, 99)] = -1,
+                 batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
+                 seed: Seed = 0,
                  best_by: Literal['correspondence', 'rankme', 'alpha_req'] = 'correspondence'):
         super().__init__(interval, at_start, save_best)
         self.source = build_source(source) if source is not None else None
