@@ -13,7 +13,7 @@ from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from .canvas import INK, SOFT_INK, Canvas, Panel
 from .cells import cell_features, enlarged
 
-MARGIN, HEADER, GAP, LABEL = 12.0, 34.0, 7.0, 76.0
+MARGIN, HEADER, GAP, LABEL = 12.0, 34.0, 7.0, 88.0
 PERCENTILES = (2, 98)  # of a component, shown as black and as full colour
 
 

@@ -14,7 +14,7 @@ from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from .canvas import INK, SOFT_INK, UNIT_SQUARE, Canvas, Panel, view_color
 from .cells import cell_features, enlarged
 
-MARGIN, HEADER, GAP, LABEL = 12.0, 34.0, 7.0, 76.0
+MARGIN, HEADER, GAP, LABEL = 12.0, 34.0, 7.0, 88.0
 COLOURS, OPACITY = matplotlib.colormaps['viridis'], 0.72
 PERCENTILES = (2, 99.8)  # of the similarities of a row: the ends of its colours
 MARK = view_color(1)

@@ -50,6 +50,8 @@ code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu 
 pre { margin: .2rem 0 1.1rem; padding: .7rem .9rem; background: #f5f6f7; border-radius: .3rem;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 .step { margin-bottom: 0; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
+  gap: 0 1.5rem; }
 @media (max-width: 36rem) {
   main { padding: 1.5rem 1rem 3rem; }
   h1 { font-size: 1.4rem; }
@@ -60,12 +62,21 @@ pre { margin: .2rem 0 1.1rem; padding: .7rem .9rem; background: #f5f6f7; border-
 
 
 class Row(NamedTuple):
-    """One row of :func:`score_table`: a name, a score in [0, 1] or None, its spread, if bold."""
+    """One row of :func:`score_table`.
+
+    Attributes:
+        name: what was scored.
+        score: in [0, 1], or None.
+        sd: its spread over seeds, or None.
+        strong: whether it is printed bold.
+        interval: the ends of its 95 % interval, or None.
+    """
 
     name: str
     score: float | None
     sd: float | None = None
     strong: bool = False
+    interval: tuple[float, float] | None = None
 
 
 def page(title: str, body: Sequence[str], style: str = '') -> str:
@@ -142,6 +153,8 @@ def score_table(rows: Sequence[Row], name: str, score: str) -> str:
     for row in rows:
         number = '-' if row.score is None else f'{100 * row.score:.1f}' + (
             f' ± {100 * row.sd:.1f}' if row.sd is not None else '')
+        if row.interval is not None:
+            number += ' ({:.0f}–{:.0f})'.format(*(100 * end for end in row.interval))
         width = 100 * min(max(row.score or 0.0, 0.0), 1.0)
         strong = ' class="strong"' if row.strong else ''
         lines.append(f'<tr{strong}><td>{escape(row.name)}</td>'
@@ -174,6 +187,12 @@ def picture(folder: Path, name: str, caption: str) -> str:
             f'height="{height}" alt="{escape(caption)}"></a>\n'
             f'<figcaption>{escape(caption)} <a href="{quote(name)}">Full size</a></figcaption>\n'
             '</figure>')
+
+
+def beside(*parts: str) -> str:
+    """Return pieces of HTML beside each other, or below each other where the page is narrow."""
+    inside = ''.join(f'<div>{part}</div>\n' for part in parts if part)
+    return f'<div class="beside">\n{inside}</div>' if inside else ''
 
 
 def command(what: str, line: str) -> str:

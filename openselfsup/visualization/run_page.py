@@ -44,6 +44,18 @@ PICTURES = (
     ('curves.png', 'How it went', 'Everything that was logged, over the optimiser steps.'),
 )
 
+NEIGHBOURS = (
+    ('neighbours_before.png', 'Before training: the tiles that are most similar by features.'),
+    ('neighbours_after.png', 'After training: the same queries among the same tiles.'))
+DENSE = (
+    ('components.png', 'What it tells apart within tissue',
+     'Cells of one colour have features that are alike. Each row has its own colours: compare '
+     'where they change, not what they are.'),
+    ('likes.png', 'Where a place finds its like',
+     'One place is marked in the first tile; the other tiles show how similar their cells are to '
+     'it.'),
+)
+
 FILES = (('config.py', 'the config that ran, with everything filled in'),
          ('environment.*', 'versions, devices, state of the repository'),
          ('train.log', 'what the console said'),
@@ -70,16 +82,42 @@ def what_ran(run: Run) -> str:
     return page.facts(known + more)
 
 
+def look_alikes(run: Run) -> str:
+    """Nearest neighbours of a few tiles before and after, beside each other."""
+    found = [page.picture(run.work_dir, name, caption) for name, caption in NEIGHBOURS]
+    if not any(found):
+        return ''
+    return page.section('What it takes for similar', page.beside(*found),
+                        page.paragraph(run.summary.get('queries', ''), 'note'))
+
+
+def dense(run: Run) -> str:
+    """Features of cells: components as colours, places that are alike."""
+    return _titled(run, DENSE)
+
+
 def neighbours(run: Run) -> str:
     """Accuracy of nearest neighbours before and after, beside the baselines."""
     knn = run.summary.get('knn')
     if not knn:
         return ''
-    rows = [Row(row['name'], row['accuracy'], row.get('sd'), row.get('strong', False))
-            for row in knn['rows']]
     return page.section('What the features are worth',
-                        page.score_table(rows, 'Features', 'kNN accuracy, %'),
+                        page.score_table(_rows(knn), 'Features', 'kNN accuracy, %'),
+                        *(page.paragraph(said) for said in knn.get('said', ())),
                         page.paragraph(knn.get('protocol', ''), 'note'))
+
+
+def correspondence(run: Run) -> str:
+    """How often a cell finds the cell of another view that shows the same place."""
+    found = run.summary.get('correspondence')
+    if not found:
+        return ''
+    rows = [[page.escape(row['name']), *(f'{100 * value:.1f}' for value in row['scores'])]
+            for row in found['rows']]
+    return page.section('Does a place find itself again?',
+                        page.table(('Second view', *found['columns']), rows),
+                        *(page.paragraph(said) for said in found.get('said', ())),
+                        page.paragraph(found.get('protocol', ''), 'note'))
 
 
 def classification(run: Run) -> str:
@@ -87,10 +125,8 @@ def classification(run: Run) -> str:
     scores = run.summary.get('classification')
     if not scores:
         return ''
-    rows = [Row(row['name'], row['accuracy'], row.get('sd'), row.get('strong', False))
-            for row in scores['rows']]
     return page.section('Classification by a linear probe',
-                        page.score_table(rows, 'Features', 'Accuracy, %'),
+                        page.score_table(_rows(scores), 'Features', 'Accuracy, %'),
                         page.paragraph(scores.get('protocol', ''), 'note'),
                         page.link(scores['report'], 'The whole report of this evaluation'))
 
@@ -100,10 +136,8 @@ def segmentation(run: Run) -> str:
     scores = run.summary.get('segmentation')
     if not scores:
         return ''
-    rows = [Row(row['name'], row['accuracy'], None, row.get('strong', False))
-            for row in scores['rows']]
     return page.section('Instance segmentation of glands',
-                        page.score_table(rows, 'Backbone', 'Mask AP, %'),
+                        page.score_table(_rows(scores), 'Backbone', 'Mask AP, %'),
                         page.paragraph(scores.get('protocol', ''), 'note'),
                         page.picture(run.work_dir, scores['picture'], scores['caption']),
                         page.link(scores['report'], 'All images and scores'))
@@ -111,9 +145,7 @@ def segmentation(run: Run) -> str:
 
 def pictures(run: Run) -> str:
     """The pictures that lie in the work directory, each under its title."""
-    return '\n'.join(filter(None, (
-        page.section(heading, page.picture(run.work_dir, name, caption))
-        for name, heading, caption in PICTURES)))
+    return _titled(run, PICTURES)
 
 
 def files(run: Run) -> str:
@@ -139,8 +171,9 @@ def next_steps(run: Run) -> str:
 
 
 #: The sections of the page in their order. A task with results of its own adds its section.
-SECTIONS: tuple[Section, ...] = (title, what_ran, neighbours, classification, segmentation,
-                                 pictures, files, next_steps)
+SECTIONS: tuple[Section, ...] = (
+    title, what_ran, look_alikes, dense, neighbours, correspondence, classification,
+    segmentation, pictures, files, next_steps)
 
 
 def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
@@ -148,16 +181,20 @@ def write_run_page(work_dir: str | Path, summary: dict[str, Any] | None = None,
     """Write ``index.html`` into a work directory; move the folder and it still works.
 
     Args:
-        work_dir: the folder of a run. ``views.png``, ``matches.png`` and ``curves.png`` in
-            it are shown where they exist.
+        work_dir: the folder of a run. The pictures of ``NEIGHBOURS``, ``DENSE`` and
+            ``PICTURES`` are shown where it has them.
         summary: what is known about the run, default the content of ``summary.json`` in the
             work directory if there is one. All fields are optional: ``title``, ``config``,
             ``method``, ``tiles``, ``epochs``, ``steps``, ``minutes``, ``tiles_per_s``,
             ``loss_start``, ``loss_end``, ``device``, ``seed``; ``facts``: dict of further
             ones; ``knn``: dict with ``rows``, a list of dicts ``name``, ``accuracy`` in
-            [0, 1], ``sd``, ``strong`` (printed bold), and ``protocol``, a sentence under the
-            table; ``classification`` and ``segmentation``: dicts like ``knn`` with ``report``,
-            the path of a page, and for segmentation ``picture`` and its ``caption``;
+            [0, 1], ``sd``, ``interval`` (two numbers), ``strong`` (printed bold), ``said``,
+            sentences under the table, and ``protocol``, a note below them;
+            ``correspondence``: dict with ``columns``, names, ``rows``, dicts ``name`` and
+            ``scores`` in [0, 1], one a column, ``said`` and ``protocol``; ``queries``: a note
+            under the nearest neighbours; ``classification`` and ``segmentation``: dicts like
+            ``knn`` with ``report``, the path of a page, and for segmentation ``picture`` and its
+            ``caption``;
             ``files``: dict from glob patterns in the work directory to what they are;
             ``commands``: list of dicts ``what`` and ``command``, default those of
             :func:`default_commands`.
@@ -200,6 +237,18 @@ def default_commands(config: str, work_dir: str | Path) -> list[dict]:
         step('Look at what a config shows the model:', 'browse', config, '--out', 'views'),
         step('Extract the backbone for use elsewhere:', 'extract-backbone', old / 'latest.pth',
              old / 'backbone.pth')]
+
+
+def _titled(run: Run, wanted: Sequence[tuple[str, str, str]]) -> str:
+    """Pictures that lie in the work directory, by name, each under its title."""
+    return '\n'.join(filter(None, (
+        page.section(heading, page.picture(run.work_dir, name, caption))
+        for name, heading, caption in wanted)))
+
+
+def _rows(scores: dict[str, Any]) -> list[Row]:
+    return [Row(row['name'], row['accuracy'], row.get('sd'), row.get('strong', False),
+                row.get('interval')) for row in scores['rows']]
 
 
 def _read_summary(work_dir: Path) -> dict[str, Any]:

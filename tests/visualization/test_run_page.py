@@ -93,6 +93,27 @@ def test_hostile_text_stays_text(work_dir):
     assert 'my%20%231%20backbone%3F.pth' in document.links
 
 
+def test_what_was_learnt_is_shown_before_what_it_is_worth(work_dir):
+    for name in ('neighbours_before.png', 'neighbours_after.png', 'components.png', 'likes.png'):
+        cv2.imwrite(str(work_dir / name), np.zeros((40, 60, 3), np.uint8))
+    found = dict(columns=['a guess', 'after'], said=['More than a guess.'], protocol='Of 5 x 5.',
+                 rows=[dict(name='upright', scores=[0.04, 0.257])])
+    knn = dict(rows=[dict(name='after', accuracy=0.7, interval=(0.611, 0.788))],
+               said=['Better than colours.'])
+    document = Document(write_run_page(work_dir, dict(
+        SUMMARY, knn=knn, correspondence=found, queries='The first of each class.')))
+    assert document.headings[:5] == [
+        'What it takes for similar', 'What it tells apart within tissue',
+        'Where a place finds its like', 'What the features are worth',
+        'Does a place find itself again?']
+    images = [attributes['src'] for tag, attributes in document.tags if tag == 'img']
+    assert images[:4] == ['neighbours_before.png', 'neighbours_after.png', 'components.png',
+                          'likes.png']
+    for text in ('The first of each class.', '70.0 (61–79)', 'Better than colours.', 'upright',
+                 '4.0', '25.7', 'More than a guess.', 'Of 5 x 5.'):
+        assert text in document.text
+
+
 def test_scores_are_drawn_to_scale(work_dir):
     document = Document(write_run_page(work_dir, SUMMARY))
     rows = [tag for tag in document.tags if tag[0] in ('tr', 'span')]
@@ -133,7 +154,7 @@ def test_a_task_adds_its_section(work_dir):
             ('Class', 'Dice'), [(page.escape(name), f'{dice:.3f}')
                                 for name, dice in run.summary['dice'].items()]))
 
-    sections = [*SECTIONS[:3], segmentation, *SECTIONS[3:]]
+    sections = [*SECTIONS[:5], segmentation, *SECTIONS[5:]]
     path = write_run_page(work_dir, dict(SUMMARY, dice={'gland': 0.9123}), sections)
     document = Document(path)
     assert document.headings.index('Segmentation') == 1
