@@ -19,6 +19,7 @@ from ..evaluation.dense.features import PatchColours
 from ..evaluation.knn import nearest_tiles, vote_shares
 from ..registry import ALGORITHMS
 from ..training.features import extract_features, feature_maps
+from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from ..training.seeding import seed_everything
 from ..visualization import component_sheet, likeness_sheet, neighbour_sheet
 from ..visualization.neighbours import first_of_each
@@ -33,6 +34,7 @@ SHOWN = ('MUCOSA/image_099', 'MUCOSA/image_050', 'TUMOR/image_091', 'COMPLEX/ima
 ASKED, PLACE = ('MUCOSA/image_099', 'MUCOSA/image_045', 'TUMOR/image_065', 'LYMPHO/image_002',
                 'STROMA/image_058'), (0.06, 0.93)
 LAYERS = '3+4'
+NAMED = dict(before='before', colour='by colour alone')
 
 
 def results(work_dir: Path, method: str) -> dict[str, Any]:
@@ -116,15 +118,16 @@ def correspondences(before: nn.Module, after: nn.Module, source: ImageFolder,
     """Score how often a cell finds the one of another view that shows the same place, by turn."""
     data = TileDataset(source, dict(type='ViewRecipe', size=VIEW_SIZE, steps=STEPS), n_views=2)
     colours = PatchColours(ColourStatistics(), [32])
-    plain = dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    found: dict[str, list] = {'colour': [], 'before': [], 'after': []}
+    imagenet, plain = (IMAGENET_MEAN, IMAGENET_STD), ((0.0,) * 3, (1.0,) * 3)
+    found: dict[str, list] = {'before': [], 'colour': [], 'after': []}
     for start in range(0, len(data), batch_size):
         batch = data.batch(list(range(start, min(start + batch_size, len(data)))),
                            torch.Generator().manual_seed(start))
         views, maps = torch.stack(batch['views'], 1).flatten(0, 1), batch['view_to_tile']
-        for name, backbone, how in (('colour', colours, plain), ('before', before, {}),
-                                    ('after', after, {})):
-            cells, = feature_maps(backbone, views, len(views), **how)
+        for name, backbone, (mean, std) in (('colour', colours, plain),
+                                            ('before', before, imagenet),
+                                            ('after', after, imagenet)):
+            cells, = feature_maps(backbone, views, len(views), mean, std)
             found[name].append(correspondence(cells[-1][::2], cells[-1][1::2], maps[:, 0],
                                               maps[:, 1]))
     return table(found)
@@ -139,11 +142,20 @@ def table(found: Mapping[str, Sequence]) -> dict[str, Any]:
     rows = [dict(name=words, scores=[one[key]['chance'],
                                      *(summary[key]['score'] for summary in summaries.values())])
             for key, words in names.items() if key in one]
-    return dict(columns=['a guess', *summaries], rows=rows, protocol=(
+    return dict(columns=['a guess', *summaries], rows=rows, said=found_again(
+        {name: summary['all']['score'] for name, summary in summaries.items()}), protocol=(
         'Share of the cells of one view, in %, whose nearest cell of another view of the tile, by '
         f'the cosine of features, shows the same place ({VIEW_SIZE} px, 5 x 5 cells, both views '
         'cropped, turned and with other colours). Before training, upright views score by where '
         'a cell lies in the view, which zero padding tells, and turned ones less for it.'))
+
+
+def found_again(shares: Mapping[str, float]) -> list[str]:
+    """Say how the share of cells that are found after training compares with the others."""
+    after = shares['after']
+    others = [f"{'more' if after > share else 'not more'} than {NAMED[name]} ({100 * share:.1f} %)"
+              for name, share in shares.items() if name != 'after']
+    return [f"After training {100 * after:.1f} % of the cells are found, {', '.join(others)}."]
 
 
 def places(source: ImageFolder, names: Sequence[str]) -> list[int]:

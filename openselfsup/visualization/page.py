@@ -130,11 +130,13 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
     return f'<dl>\n{items}</dl>' if items else ''
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already; the last column holds numbers."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 1) -> str:
+    """Return a table of cells that are HTML already; its last columns hold ``numbers``."""
     def line(tag: str, cells: Sequence[str]) -> str:
-        marked = [f'<{tag}>{cell}</{tag}>' for cell in cells[:-1]]
-        return f'<tr>{"".join(marked)}<{tag} class="number">{cells[-1]}</{tag}></tr>\n'
+        words, figures = cells[:-numbers], cells[-numbers:]
+        return ('<tr>' + ''.join(f'<{tag}>{cell}</{tag}>' for cell in words)
+                + ''.join(f'<{tag} class="number">{cell}</{tag}>' for cell in figures)
+                + '</tr>\n')
     if not rows:
         return ''
     return (f'<table>\n<thead>{line("th", [escape(name) for name in header])}</thead>\n<tbody>\n'

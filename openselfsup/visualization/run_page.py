@@ -115,7 +115,8 @@ def correspondence(run: Run) -> str:
     rows = [[page.escape(row['name']), *(f'{100 * value:.1f}' for value in row['scores'])]
             for row in found['rows']]
     return page.section('Does a place find itself again?',
-                        page.table(('Second view', *found['columns']), rows),
+                        page.table(('Second view', *found['columns']), rows,
+                                   len(found['columns'])),
                         *(page.paragraph(said) for said in found.get('said', ())),
                         page.paragraph(found.get('protocol', ''), 'note'))
 

@@ -56,6 +56,11 @@ def test_correspondence_becomes_a_table_by_turn():
     assert [(row['name'], row['scores']) for row in found['rows']] == [
         ('all', [0.25, 0.125, 0.625]), ('upright', [0.25, 0.25, 0.75]),
         ('turned by 180°', [0.25, 0.0, 0.5])]
+    assert found['said'] == [
+        'After training 62.5 % of the cells are found, more than before (12.5 %).']
+    assert demo_results.found_again(dict(before=0.1, colour=0.3, after=0.2)) == [
+        'After training 20.0 % of the cells are found, more than before (10.0 %), not more than '
+        'by colour alone (30.0 %).']
 
 
 def test_everything_that_is_shown_comes_along():
