@@ -32,7 +32,7 @@ dataset = dict(
 
 optimizer = dict(type='AdamW', lr=3e-4, weight_decay=1e-4)
 schedule = dict(type='Cosine', warmup_epochs=5)
-epochs = 75
+epochs = 54
 global_batch_size = 24
 log_interval = 10
-checkpoint_interval = 75
+checkpoint_interval = 54
