@@ -52,8 +52,8 @@ DENSE = (
      'Cells of one colour have features that are alike. Each row has its own colours: compare '
      'where they change, not what they are.'),
     ('likes.png', 'Where a place finds its like',
-     'One place is marked in the first tile; the other tiles show how similar their cells are to '
-     'it.'),
+     'One place is marked in the first tile; all tiles show how similar their cells are to it. '
+     'The last row is better where the place finds its kind, not merely its brightness.'),
 )
 
 FILES = (('config.py', 'the config that ran, with everything filled in'),
