@@ -79,7 +79,8 @@ def monitors(algorithm: Method, module: nn.Module) -> dict[str, Tensor]:
     """Return what is too dear for every step, of the last features and of all queues.
 
     Each :class:`Queue` of the method gives its name and ``_drift`` once it holds two batches of
-    keys; no others: slots that are still random do not count.
+    keys; no others: slots that are still random do not count. The method's ``temperature`` is
+    needed for it.
 
     Args:
         algorithm: the method.
@@ -89,9 +90,9 @@ def monitors(algorithm: Method, module: nn.Module) -> dict[str, Tensor]:
     if features is not None:
         found = dict(effective_rank=health.effective_rank(features),
                      dead_dimensions=health.dead_dimensions(features))
-    temperature = getattr(algorithm, 'temperature', 0.2)
+    temperature = getattr(algorithm, 'temperature', None)
     for name, queue in module.named_modules():
-        if isinstance(queue, Queue):
+        if isinstance(queue, Queue) and temperature is not None:
             drift = health.key_drift(queue.in_order(), queue.batch, temperature)
             if drift is not None:  # on all ranks alike: they hold the same keys
                 found[f'{name}_drift'.replace('.', '_')] = drift
