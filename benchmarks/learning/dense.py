@@ -6,23 +6,14 @@ import numpy as np
 
 from openselfsup import load_backbone
 from openselfsup.errors import UserError
-from openselfsup.evaluation.baselines import (
-    COLOUR_HISTOGRAM,
-    COLOUR_STATISTICS,
-    RANDOM_INIT,
-    ColourHistogram,
-    ColourStatistics,
-)
+from openselfsup.evaluation.baselines import RANDOM_INIT
 from openselfsup.evaluation.dense.data import DenseData, find_dense_data
-from openselfsup.evaluation.dense.features import LAST_TWO, Layers, PatchColours, find_layers
+from openselfsup.evaluation.dense.features import LAST_TWO, NO_NORM, find_layers, patch_colours
 from openselfsup.evaluation.dense.measure import measure
 from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 from .classification import answers_file, save, untrained
 from .tissue import CASE
-
-COLOURS = {COLOUR_STATISTICS: ColourStatistics, COLOUR_HISTOGRAM: ColourHistogram}
-NO_NORM = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def find_images(folder: Path, final: bool) -> DenseData:
@@ -74,16 +65,13 @@ def evaluate(name: str, checkpoint: Path | None, seed: int, data: DenseData, out
         return
     reference = untrained(seed)
     layers, norm = find_layers(reference, (LAST_TWO,)), (IMAGENET_MEAN, IMAGENET_STD)
-    if name in COLOURS:
-        strides = list(dict.fromkeys(one.stride for one in layers))
-        backbone = PatchColours(COLOURS[name](), strides)
-        layers = [Layers(one.name, (strides.index(one.stride) + 1,), one.stride)
-                  for one in layers]
-        norm = NO_NORM
+    colours, own = patch_colours(layers)
+    if name in colours:
+        backbone, layers, norm = colours[name], own, NO_NORM
     else:
         backbone = reference if name == RANDOM_INIT else load_backbone(str(checkpoint))
     found: dict[str, np.ndarray] = {}
     for one in measure(backbone, data, layers, seed=seed, mean=norm[0], std=norm[1],
-                       colours=name in COLOURS):
+                       colours=name in colours):
         found[f'{one.protocol}, {one.layers.name}'] = one.confusions
     save(path, found)

@@ -8,12 +8,21 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..evaluation.dense.features import GRAIN, LAST_TWO, Images, find_layers, patch_features
+from ..evaluation.dense.features import (
+    GRAIN,
+    LAST_TWO,
+    Images,
+    find_layers,
+    patch_features,
+    resized,
+)
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
+from .canvas import SOFT_INK, Canvas
 
 #: Pixels of an enlarged image that are mirrored beyond each of its edges. The cells there are
 #: cut off: they, not those of the image, see the zeros with which convolutions pad.
 RIM = 3 * GRAIN
+MARGIN, HEADER, GAP, LABEL = 12.0, 34.0, 7.0, 88.0  # of a sheet, in points
 
 
 @dataclass(frozen=True)
@@ -35,9 +44,7 @@ class Mirrored:
 
     def read(self, index: int) -> np.ndarray:
         """Return an image with its rim, uint8 (H, W, 3)."""
-        image = self.source.read(self.indices[index])
-        height, width = (max(1, round(n * self.scale / GRAIN)) * GRAIN for n in image.shape[:2])
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        image = resized(self.source.read(self.indices[index]), self.scale)
         return cv2.copyMakeBorder(image, RIM, RIM, RIM, RIM, cv2.BORDER_REFLECT_101)
 
     def path(self, index: int) -> str:
@@ -77,3 +84,21 @@ def enlarged(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """Interpolate values of cells, (h, w) or (h, w, 3), smoothly to the pixels of an image."""
     return cv2.resize(np.ascontiguousarray(values), (width, height),
                       interpolation=cv2.INTER_CUBIC)
+
+
+def sheet(columns: int, rows: int, side: float, title: str, lead: str) -> Canvas:
+    """Return an empty sheet of labelled rows of images, under a title and what it shows.
+
+    Args:
+        columns: images of a row.
+        rows: how many.
+        side: of an image, in points.
+        title: printed on top.
+        lead: under the title.
+    """
+    canvas = Canvas(2 * MARGIN + LABEL + columns * (side + GAP) - GAP,
+                    2 * MARGIN + HEADER + rows * (side + GAP) - GAP)
+    width = canvas.width - 2 * MARGIN
+    canvas.text(MARGIN, MARGIN + 8, title, size=10, bold=True, max_width=width)
+    canvas.text(MARGIN, MARGIN + 21, lead, size=7, color=SOFT_INK, max_width=width)
+    return canvas

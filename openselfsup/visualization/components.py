@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from ..evaluation.dense.features import LAST_TWO, Images
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
-from .canvas import INK, SOFT_INK, Canvas, Panel
-from .cells import cell_features, enlarged
+from .canvas import INK, SOFT_INK, Panel
+from .cells import GAP, HEADER, LABEL, MARGIN, cell_features, enlarged, sheet
 
-MARGIN, HEADER, GAP, LABEL = 12.0, 34.0, 7.0, 88.0
 PERCENTILES = (2, 98)  # of a component, shown as black and as full colour
 
 
@@ -41,13 +40,9 @@ def component_sheet(backbones: Mapping[str, nn.Module], source: Images, indices:
         The path of the PNG.
     """
     images = [source.read(i) for i in indices]
-    canvas = Canvas(2 * MARGIN + LABEL + len(images) * (side + GAP) - GAP,
-                    MARGIN + HEADER + (1 + len(backbones)) * (side + GAP) + MARGIN - GAP)
-    width = canvas.width - 2 * MARGIN
-    canvas.text(MARGIN, MARGIN + 8, title, size=10, bold=True, max_width=width)
-    canvas.text(MARGIN, MARGIN + 21, 'One colour: features that are alike. Red, green and blue '
-                'are the first three components of all cells of a row.', size=7, color=SOFT_INK,
-                max_width=width)
+    canvas = sheet(len(images), 1 + len(backbones), side, title,
+                   'One colour: features that are alike. Red, green and blue are the first three '
+                   'components of all cells of a row.')
     rows = [('tissue', '', images)]
     for name, backbone in backbones.items():
         features = cell_features(backbone, source, indices, layers, scale, mean, std)

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from ..evaluation.dense.features import LAST_TWO, Images
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
-from .canvas import INK, SOFT_INK, UNIT_SQUARE, Canvas, Panel, view_color
-from .cells import cell_features, enlarged
+from .canvas import INK, UNIT_SQUARE, Canvas, Panel, view_color
+from .cells import GAP, HEADER, LABEL, MARGIN, cell_features, enlarged, sheet
 
-MARGIN, HEADER, GAP, LABEL = 12.0, 34.0, 7.0, 88.0
 COLOURS, OPACITY = matplotlib.colormaps['viridis'], 0.72
 PERCENTILES = (2, 99.8)  # of the similarities of a row: the ends of its colours
 MARK = view_color(1)
@@ -45,13 +44,9 @@ def likeness_sheet(backbones: Mapping[str, nn.Module], source: Images, indices: 
         The path of the PNG.
     """
     images = [source.read(i) for i in indices]
-    canvas = Canvas(2 * MARGIN + LABEL + len(images) * (side + GAP) - GAP,
-                    MARGIN + HEADER + (1 + len(backbones)) * (side + GAP) + MARGIN - GAP)
-    width = canvas.width - 2 * MARGIN
-    canvas.text(MARGIN, MARGIN + 8, title, size=10, bold=True, max_width=width)
-    canvas.text(MARGIN, MARGIN + 21, 'Yellow: features like those of the place marked in the '
-                'first image. A square: the most similar cell.', size=7, color=SOFT_INK,
-                max_width=width)
+    canvas = sheet(len(images), 1 + len(backbones), side, title,
+                   'Yellow: features like those of the place marked in the first image. A square: '
+                   'the most similar cell.')
     left, top = MARGIN + LABEL, MARGIN + HEADER
     panels = [Panel(left + column * (side + GAP), top, side, side).fit(*image.shape[:2])
               for column, image in enumerate(images)]

@@ -15,27 +15,19 @@ from torch import nn
 from ... import __version__
 from ...claims import claimed
 from ...errors import UserError, nearest
-from ..baselines import (
-    COLOUR_HISTOGRAM,
-    COLOUR_STATISTICS,
-    RANDOM_INIT,
-    ColourHistogram,
-    ColourStatistics,
-)
+from ..baselines import RANDOM_INIT
 from ..candidates import family, load_candidates
+from ..evaluate import UNFINISHED
 from ..metrics import interval
 from ..notes import UNSOLVED, Notes
 from ..ownership import digest, settle
 from ..settings import DENSE_PROTOCOLS, EvaluationSettings
 from .data import DenseData
-from .features import LAST_TWO, Layers, PatchColours, find_layers
+from .features import LAST_TWO, NO_NORM, Layers, PatchColours, find_layers, patch_colours
 from .measure import PATCHES, Measured, measure
 from .probes import describe
 from .results import FILE, DenseResults, DenseRow, read_dense, write_arrays
 from .scores import SCORES, bootstrap, scores_of
-
-UNFINISHED = 'WARNING: this evaluation has not finished, or was interrupted'
-_NO_NORM = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 @dataclass
@@ -164,11 +156,8 @@ class DenseEvaluation:
             (name, backbone, layers, self.candidates.normalise)
             for name, backbone in self.candidates.backbones.items()]
         if self.settings.baselines:
-            strides = list(dict.fromkeys(one.stride for one in layers))
-            own = [Layers(one.name, (strides.index(one.stride) + 1,), one.stride)
-                   for one in layers]
-            found += [(name, PatchColours(colour, strides), own, _NO_NORM) for name, colour in (
-                (COLOUR_STATISTICS, ColourStatistics()), (COLOUR_HISTOGRAM, ColourHistogram()))]
+            colours, own = patch_colours(layers)
+            found += [(name, colour, own, NO_NORM) for name, colour in colours.items()]
         return found
 
     def _add(self, name: str, scale: float, one: Measured) -> None:

@@ -15,10 +15,16 @@ from ...errors import UserError
 from ...models.backbones.resnet import ResNet
 from ...training.features import feature_maps
 from ...training.modes import eval_mode
-from ..baselines import ColourHistogram, ColourStatistics
+from ..baselines import (
+    COLOUR_HISTOGRAM,
+    COLOUR_STATISTICS,
+    ColourHistogram,
+    ColourStatistics,
+)
 
 GRAIN = 32  # sides of images are resized to multiples of this, the coarsest stride
 LAST_TWO, ALL = 'last2', 'all'
+NO_NORM = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 class Images(Protocol):
@@ -76,6 +82,17 @@ class PatchColours(nn.Module):
         return maps
 
 
+def patch_colours(layers: Sequence[Layers]) -> tuple[dict[str, PatchColours], list[Layers]]:
+    """Return the colour baselines by name, and their maps: patches of the grids of ``layers``.
+
+    Their input is not normalised: mean 0 and standard deviation 1, :data:`NO_NORM`.
+    """
+    strides = list(dict.fromkeys(one.stride for one in layers))
+    own = [Layers(one.name, (strides.index(one.stride) + 1,), one.stride) for one in layers]
+    return {COLOUR_STATISTICS: PatchColours(ColourStatistics(), strides),
+            COLOUR_HISTOGRAM: PatchColours(ColourHistogram(), strides)}, own
+
+
 class ResizedImages:
     """Images enlarged or shrunk, so that cells of a feature map are finer or coarser.
 
@@ -95,13 +112,17 @@ class ResizedImages:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return image ``index``, uint8 (3, H, W), and 0: it has no label."""
-        image = self.images.read(index)
-        height, width = (max(1, round(n * self.scale / GRAIN)) * GRAIN for n in image.shape[:2])
-        if (height, width) != image.shape[:2]:
-            shrunk = height * width < image.shape[0] * image.shape[1]
-            image = cv2.resize(image, (width, height),
-                               interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_CUBIC)
-        return torch.from_numpy(image).permute(2, 0, 1), 0
+        return torch.from_numpy(resized(self.images.read(index), self.scale)).permute(2, 0, 1), 0
+
+
+def resized(image: np.ndarray, scale: float) -> np.ndarray:
+    """Return an image, uint8 (H, W, 3), with both sides scaled to multiples of :data:`GRAIN`."""
+    height, width = (max(1, round(n * scale / GRAIN)) * GRAIN for n in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    shrunk = height * width < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height),
+                      interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_CUBIC)
 
 
 @contextlib.contextmanager
