@@ -1,11 +1,15 @@
 """Command line of the learning study: pretrain, evaluate, compare; what is finished is kept."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+from openselfsup.cli.arguments import add_overrides, checked
 from openselfsup.errors import UserError
 from openselfsup.evaluation.baselines import COLOUR_HISTOGRAM, COLOUR_STATISTICS, RANDOM_INIT
+from openselfsup.files import read_json, write_text
+from openselfsup.values import Count
 
 from . import classification, dense, results, table
 from .pretraining import CONFIGS, Budget, find_configs, pretrain
@@ -20,19 +24,21 @@ def main() -> None:
     budget, configs = Budget.of(args.budget), find_configs(args.methods, args.config)
     out, seeds = args.out, list(range(args.seeds))
     learn, test = tiles = parts(args.data, args.final)
+    settle(args, configs)
     folder = out / ('final' if args.final else 'choosing')
     sets = image_sets(args, out)
     print(f'{len(learn.indices)} tiles of {len(set(learn.cases))} cases learn, '
           f'{len(test.indices)} of {len(set(test.cases))} are tested', flush=True)
 
-    runs: list[tuple[str, Path | None, int]] = [(COLOUR_STATISTICS, None, seed) for seed in seeds]
-    runs += [(name, None, seed) for name in BASELINES[1:] for seed in seeds]
+    runs: list[tuple[str, Path | None, int]] = [(name, None, seed) for name in BASELINES
+                                                for seed in seeds]
     # One seed of all methods, then the next: an interrupted study can be read.
     for seed in seeds:
         for name, config in configs.items():
             print(f'{name}, seed {seed}: pretraining, {budget}', flush=True)
+            tiles_of = [f"dataset.source.root={args.data / 'train'}"] if name in CONFIGS else []
             checkpoint = pretrain(config, out / 'runs' / f'{name}_{seed}', seed, budget,
-                                  args.cfg_options, args.device)
+                                  [*tiles_of, *args.cfg_options], args.device)
             runs.append((name, checkpoint, seed))
             evaluate(runs, tiles, sets, args.size, folder)
             write(folder, list(configs), test, sets, budget)
@@ -52,16 +58,41 @@ def parse() -> argparse.Namespace:
     add('--methods', type=lambda text: text.split(',') if text else [],
         default=list(CONFIGS), metavar='A,B', help='of ' + ','.join(CONFIGS))
     add('--config', action='append', default=[], metavar='NAME=CONFIG', help='a method of your own')
-    add('--seeds', type=int, default=3, help='pretraining runs of each method')
+    add('--seeds', type=checked(Count), default=3, help='pretraining runs of each method')
     add('--budget', default='40min', help='of each run: minutes, or tiles such as 100000tiles')
     add('--device', choices=('cpu', 'cuda'), default='cpu')
-    add('--size', type=int, default=224, help='side of the tiles that are evaluated, in pixels')
+    add('--size', type=checked(Count), default=224,
+        help='side of the tiles that are evaluated, in pixels')
     add('--final', action='store_true', help='test on the test cases; without it a third of the '
                                              'training cases is held out, to choose by')
     add('--out', type=Path, default=Path('work_dirs/learning'))
-    add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-        help='fields of all configs, such as dataset.source.root=DIR/train')
+    add_overrides(parser, 'fields of all configs')
     return parser.parse_args()
+
+
+def settle(args: argparse.Namespace, configs: dict[str, str]) -> None:
+    """Note what the study in ``--out`` is of, so that no answer of another is taken for its own.
+
+    More methods and more seeds may join.
+
+    Raises:
+        UserError: the folder holds a study of other tiles, another budget or another config.
+    """
+    path = args.out / 'study.json'
+    settings = dict(data=str(args.data.resolve()), glas=args.glas and str(args.glas.resolve()),
+                    budget=args.budget, size=args.size, options=args.cfg_options)
+    known = read_json(path) if path.exists() else dict(settings=settings, configs={})
+    differing = [f'{key} was {value}, is now {settings[key]}'
+                 for key, value in known['settings'].items() if value != settings[key]]
+    differing += [f'the config of {name} was {known["configs"][name]}, is now {config}'
+                  for name, config in configs.items()
+                  if known['configs'].get(name, config) != config]
+    if differing:
+        raise UserError('another study is in this folder: ' + '; '.join(differing),
+                        where=str(args.out), expected='an --out of its own')
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(dict(settings=settings, configs=known['configs'] | configs),
+                                indent=1) + '\n')
 
 
 def image_sets(args: argparse.Namespace, out: Path) -> dict[str, dense.DenseData]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.learning import results, table
+from benchmarks.learning.__main__ import parse, settle
 from benchmarks.learning.classification import answers, questions
 from benchmarks.learning.pretraining import Budget, find_configs
 from benchmarks.learning.tissue import few, parts
@@ -127,3 +128,17 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     (tmp_path / 'out/choosing/tiles/small_0.npz').unlink()
     assert subprocess.run(words, cwd=REPO).returncode == 0
     assert (run / 'run/latest.pth').stat().st_mtime_ns == before
+
+
+def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):
+    def study(*words):
+        monkeypatch.setattr('sys.argv', ['study', '--data', str(tmp_path), '--out',
+                                         str(tmp_path / 'out'), *words])
+        return parse()
+
+    settle(study('--budget', '1min'), {'a': 'a.py'})
+    settle(study('--budget', '1min', '--seeds', '5'), {'b': 'b.py'})  # more of the same
+    with pytest.raises(UserError, match='budget was 1min, is now 2min; the config of a was a.py'):
+        settle(study('--budget', '2min'), {'a': 'c.py'})
+    with pytest.raises(SystemExit):
+        study('--seeds', '0')
