@@ -40,8 +40,14 @@ def scaled_learning_rate(cfg: Config) -> float:
     return cfg.optimizer['lr'] * scale
 
 
-def check_geometry(algorithm: Method, dataset: TileDataset) -> None:
-    """Tell a method what its maps are like; refuse recipes without the maps that it needs."""
+def tell_data(algorithm: Method, dataset: TileDataset) -> None:
+    """Tell a method of its tiles and maps; refuse tiles or recipes without what it needs."""
+    source = dataset.source
+    if 'label' in algorithm.batch_keys and source.labels is None:
+        raise UserError(f'{type(algorithm).__name__} learns from labels, but these tiles have none',
+                        where='dataset.source', expected='a list with labels, or class folders '
+                        'and labels=True, or a method without labels')
+    algorithm.set_data(len(dataset), source.classes)
     if not algorithm.needs_geometry:
         return
     if dataset.geometry != 'none':

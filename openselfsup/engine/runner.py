@@ -17,7 +17,7 @@ from ..datasets import ViewLoader
 from ..datasets.identity import identity
 from ..errors import UserError
 from ..files import NotWritten, link
-from ..models.method import Method, check_method
+from ..models.method import Method, Progress, check_method
 from ..registry import ALGORITHMS, DATASETS, SCHEDULES
 from ..training.environment import describe_environment
 from ..training.finite import FiniteCheck
@@ -88,7 +88,7 @@ class Runner:
         self.algorithm: Method = built
         self.module: nn.Module = built
         self.backbone_record = checkpoints.describe_backbone(built, cfg.to_dict())
-        building.check_geometry(self.algorithm, self.dataset)
+        building.tell_data(self.algorithm, self.dataset)
         self.load_report: checkpoints.LoadReport | None = None
         if cfg.pretrained and pretrained:
             self.load_report = self.algorithm.load_backbone(cfg.pretrained)
@@ -183,7 +183,9 @@ class Runner:
         number = self.steps_done
         seed_step(self.cfg.seed, self.rank, number)
         left = len(self.loader) - self.position.step * self.cfg.accumulate
-        outputs = self.step(batches, min(self.cfg.accumulate, left), self.learning_rates[number])
+        outputs = self.step(batches, min(self.cfg.accumulate, left), self.learning_rates[number],
+                            Progress(self.position.epoch, number, self.steps_per_epoch,
+                                     self.max_steps))
         self.position = self.position.after_step()
         self.finite.watch({key: value for key, value in outputs.items() if key.startswith('loss')},
                           f'epoch {self.position.epoch + 1}, step {self.steps_done}',

@@ -3,7 +3,7 @@
 A method of your own needs a ``backbone`` and a ``forward``; see docs/new_method.md.
 """
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -12,24 +12,48 @@ from ..errors import UserError
 
 Geometry = Literal['axis_aligned', 'affine']
 
+#: What a method may ask of a batch beside its views.
+BATCH_KEYS = ('index', 'label')
+
+
+class Progress(NamedTuple):
+    """Where a run stands before a step.
+
+    Attributes:
+        epoch: the epoch that the step belongs to, from 0.
+        step: optimiser steps behind the run.
+        steps_per_epoch: optimiser steps of an epoch.
+        steps: optimiser steps of the whole run.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    steps_per_epoch: int = 1
+    steps: int = 1
+
 
 class Method(Protocol):
     """A pretraining method, an ``nn.Module`` of which training knows no more than this.
 
-    It is built from the config's ``model``. In a run, training calls :meth:`load_backbone` (if
-    the config has ``pretrained``) and :meth:`set_geometry` (if ``needs_geometry``) once, then for
-    each batch :meth:`begin_pass`, the method itself, and ``backward`` of the sum of its losses.
+    It is built from the config's ``model``. In a run, training calls :meth:`set_data`,
+    :meth:`set_geometry` (if ``needs_geometry``) and :meth:`load_backbone` (if the config has
+    ``pretrained``) once; then for each optimiser step :meth:`begin_step`, for each of its batches
+    :meth:`begin_pass`, the method itself and ``backward`` of the sum of its losses, and after the
+    optimiser's update :meth:`end_step`. What must outlast an interruption is a parameter or a
+    buffer.
 
     Attributes:
         backbone: what pretraining is for: maps images (B, 3, S, S) to a list of feature maps
             (B, C, h, w), with ``out_channels``, the C of each. One module of the method, whose
             place among the method's modules is written into every checkpoint.
         needs_geometry: whether ``view_to_tile`` is needed; recipes that lose it are then refused.
+        batch_keys: what else a call is given by keyword, of :data:`BATCH_KEYS`.
         features: what the last forward made of the views, detached, of shape (B, D), or None;
             their effective rank is logged.
     """
 
     needs_geometry: bool
+    batch_keys: tuple[str, ...]
     features: Tensor | None
 
     @property
@@ -37,8 +61,8 @@ class Method(Protocol):
         """An attribute of most methods, a property of those that have it in an encoder."""
         ...
 
-    def __call__(self, views: list[Tensor],
-                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
+    def __call__(self, views: list[Tensor], view_to_tile: Tensor | None = None,
+                 **asked: Tensor) -> dict[str, Tensor]:
         """Return losses and monitors of a batch.
 
         Args:
@@ -46,11 +70,22 @@ class Method(Protocol):
             view_to_tile: float32 tensor of shape (B, V, 2, 3): affine maps from view to tile
                 coordinates, both in [0, 1], x to the right and y down; None if the recipe does
                 not keep track of them.
+            asked: what ``batch_keys`` names: ``index``, the place of each tile in the data set,
+                int64 (B,), and ``label``, its class, int64 (B,).
 
         Returns:
             Scalar tensors. Those whose names start with ``loss`` are summed and trained, the
             others are logged. ``skip_step``, equal on all ranks, leaves the step out if it is 1.
         """
+
+    def set_data(self, length: int, classes: list[str] | None) -> None:
+        """Hear how many tiles the data set has, and its class names if it has labels."""
+
+    def begin_step(self, progress: Progress) -> None:
+        """Hear where the run stands, before each optimiser step."""
+
+    def end_step(self) -> None:
+        """Hear that the optimiser has moved the parameters; not after a step left out."""
 
     def begin_pass(self, first: bool = True, loss_scale: Tensor | float = 1.0) -> None:
         """Hear what the next forward pass belongs to.
@@ -77,16 +112,29 @@ class BaseMethod(nn.Module):
     """A :class:`Method` but for ``backbone`` and ``forward``, which remembers what it hears.
 
     Attributes:
+        progress: where the run stands.
         first_pass: whether the next forward is the first of its optimiser step.
         loss_scale: what the losses will be multiplied with before backward.
         geometry: of what kind the maps in ``view_to_tile`` are.
     """
 
     needs_geometry: bool = False
+    batch_keys: tuple[str, ...] = ()
     features: Tensor | None = None
+    progress: Progress = Progress()
     first_pass: bool = True
     loss_scale: Tensor | float = 1.0
     geometry: Geometry = 'axis_aligned'
+
+    def set_data(self, length: int, classes: list[str] | None) -> None:
+        """See :meth:`Method.set_data`; a method that keeps something of each tile overrides it."""
+
+    def begin_step(self, progress: Progress) -> None:
+        """See :meth:`Method.begin_step`."""
+        self.progress = progress
+
+    def end_step(self) -> None:
+        """See :meth:`Method.end_step`; a method with work after its steps overrides it."""
 
     def begin_pass(self, first: bool = True, loss_scale: Tensor | float = 1.0) -> None:
         """See :meth:`Method.begin_pass`."""
@@ -115,5 +163,10 @@ def check_method(algorithm: Any) -> None:
             f"{type(algorithm).__name__} lacks {', '.join(lacking)}", where='model.type',
             expected='a method that sets self.backbone and inherits from '
                      'openselfsup.models.method.BaseMethod')
+    for key in algorithm.batch_keys:
+        if key not in BATCH_KEYS:
+            raise UserError(f"{type(algorithm).__name__}.batch_keys asks for '{key}', which no "
+                            'batch has', where='model.type',
+                            expected='of ' + ', '.join(BATCH_KEYS))
     prefix_of_backbone(algorithm)
     channels_of(algorithm.backbone)

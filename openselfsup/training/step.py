@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..models.method import Method
+from ..models.method import Method, Progress
 from ..models.parts import total_loss
 from .finite import LateFlag
 from .optimizer_step import OptimizerStep, enough_for_batch_norm
@@ -41,13 +41,15 @@ class TrainStep:
         self.optimizer_step = OptimizerStep(optimizer, preprocessor.device, amp, clip)
         self.scaler = self.optimizer_step.scaler
 
-    def __call__(self, batches: Iterator[dict], count: int, lr: float) -> dict[str, Tensor]:
+    def __call__(self, batches: Iterator[dict], count: int, lr: float,
+                 progress: Progress = Progress()) -> dict[str, Tensor]:
         """Take a step.
 
         Args:
             batches: yields at least ``count`` batches of the loader.
             count: batches that make up this step.
             lr: learning rate of the step.
+            progress: where the run stands.
 
         Returns:
             The algorithm's losses and monitors, detached scalars averaged over the
@@ -56,11 +58,13 @@ class TrainStep:
         outputs: dict[str, Tensor] = {}
         skips: list[LateFlag] = []
         scale = self.optimizer_step.loss_scale()
+        self.algorithm.begin_step(progress)
         for i in range(count):
-            views, view_to_tile = self.preprocessor(next(batches))
+            batch = next(batches)
+            views, view_to_tile = self.preprocessor(batch)
             self.algorithm.begin_pass(first=i == 0, loss_scale=scale)
             with self._no_sync(last=i == count - 1):
-                out = self.forward(views, view_to_tile)
+                out = self.forward(views, view_to_tile, batch)
                 if 'skip_step' in out:  # read while a GPU is at the backward pass
                     skips.append(LateFlag())
                     skips[-1].put(out['skip_step'])
@@ -74,12 +78,17 @@ class TrainStep:
             self.optimizer_step.leave_out()
         else:
             self.optimizer_step.update(lr)
+            self.algorithm.end_step()
         return outputs
 
-    def forward(self, views: list[Tensor], view_to_tile: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, views: list[Tensor], view_to_tile: Tensor | None, batch: dict
+                ) -> dict[str, Tensor]:
         """Return the losses and monitors of one batch in the chosen precision."""
+        device = self.preprocessor.device
+        asked = {key: batch[key].to(device, non_blocking=True)
+                 for key in self.algorithm.batch_keys}
         with self.optimizer_step.autocast(), enough_for_batch_norm(views[0], 'global_batch_size'):
-            return self.model(views, view_to_tile)
+            return self.model(views, view_to_tile, **asked)
 
     def _no_sync(self, last: bool) -> contextlib.AbstractContextManager:
         """Let ranks exchange gradients in the last backward pass of a step only."""

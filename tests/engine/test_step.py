@@ -8,7 +8,7 @@ from torch import nn
 
 from openselfsup.engine.hooks.metrics import what_limits
 from openselfsup.errors import UserError
-from openselfsup.models.method import BaseMethod
+from openselfsup.models.method import BaseMethod, Progress
 from openselfsup.models.parts import total_loss
 from openselfsup.training.preprocessor import Preprocessor, choose_render
 from openselfsup.training.step import TrainStep
@@ -46,6 +46,41 @@ def make(amp='off', clip=None, lr=0.5):
     step = TrainStep(model, Preprocessor(MEAN, STD), torch.optim.SGD(model.parameters(), lr=lr),
                      amp, clip)
     return model, step
+
+
+class Listening(Regression):
+    """Writes down what it hears in which order."""
+
+    batch_keys = ('index', 'label')
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def begin_step(self, progress):
+        self.heard.append(progress)
+
+    def end_step(self):
+        self.heard.append(('moved', float(self.conv.weight.detach().sum())))
+
+    def forward(self, views, view_to_tile=None, index=None, label=None):
+        self.heard.append((index.tolist(), label.tolist()))
+        return super().forward(views, view_to_tile)
+
+
+def test_a_method_hears_of_its_steps_and_is_given_what_it_asks_for():
+    torch.manual_seed(0)
+    model = Listening()
+    step = TrainStep(model, Preprocessor(MEAN, STD), torch.optim.SGD(model.parameters(), lr=1.),
+                     'off')
+    before = float(model.conv.weight.detach().sum())
+    parts = [dict(batch(2), index=torch.tensor([4 + i, 1]), label=torch.tensor([i, 1]))
+             for i in range(2)]
+    progress = Progress(epoch=3, step=7, steps_per_epoch=2, steps=10)
+    step(iter(parts), 2, 0.5, progress)
+    *heard, (moved, after) = model.heard
+    assert heard == [progress, ([4, 1], [0, 1]), ([5, 1], [1, 1])] and moved == 'moved'
+    assert after != before and after == float(model.conv.weight.detach().sum())
 
 
 def test_preprocessor_normalises_as_written():

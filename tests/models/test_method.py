@@ -26,9 +26,17 @@ def test_a_base_method_with_a_backbone_is_a_method():
 def test_what_a_class_lacks_is_named():
     with pytest.raises(UserError, match='BaseMethod lacks backbone; expected .*self.backbone'):
         check_method(BaseMethod())
-    with pytest.raises(UserError, match='Linear lacks needs_geometry, features, backbone, '
-                                        'begin_pass, set_geometry, load_backbone'):
+    with pytest.raises(UserError, match='Linear lacks needs_geometry, batch_keys, features, '
+                                        'backbone, set_data, begin_step, end_step, begin_pass, '
+                                        'set_geometry, load_backbone'):
         check_method(nn.Linear(1, 1))
+
+
+def test_a_key_that_no_batch_has_is_refused():
+    method = Smallest()
+    method.batch_keys = ('index', 'mask')
+    with pytest.raises(UserError, match="asks for 'mask', which no batch has; .*index, label"):
+        check_method(method)
 
 
 def test_a_base_method_remembers_what_it_hears():
