@@ -20,6 +20,7 @@ from openselfsup.views import ViewRecipe, match_cells
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / 'tests/models'))
 from methods import CASES, build  # noqa: E402
+from toy_model import asked_for  # noqa: E402
 
 # What gives the host a number, or a tensor whose shape depends on numbers.
 READING = {'_local_scalar_dense', 'item', 'is_nonzero', 'equal', 'nonzero', 'nonzero_numpy',
@@ -134,7 +135,7 @@ def test_a_step_reads_nothing_but_whether_an_attack_was_finite(case):
     recipe = RECIPES['axis_aligned']
     step = TrainStep(model, Preprocessor(**NORMALIZE, recipes=[recipe] * 2),
                      torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
-    batch = raw_batch(recipe)
+    batch = raw_batch(recipe) | asked_for(model, 6)
     step(iter([batch]), 1, 0.1)  # optimisers set up their state once
     with Synchronisations() as count:
         outputs = step(iter([batch]), 1, 0.1)

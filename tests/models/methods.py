@@ -6,7 +6,7 @@ in test_two_ranks.py and in tests/test_no_synchronisation.py, for every row and 
 CASES that change what is computed.
 """
 
-from toy_model import ToyBackbone
+from toy_model import CLASSES, TILES, ToyBackbone
 
 from openselfsup.registry import ALGORITHMS, BACKBONES
 
@@ -26,6 +26,7 @@ METHODS = {
     'PLM': dict(type='PLM', neck=DENSE, loss_lambda=0.5, **QUEUE,
                 matching_neck=dict(type='MatchingNeck', channels=16)),
     'SimCLR': dict(type='SimCLR', neck=POOLED),
+    'NPID': dict(type='NPID', neck=POOLED, feat_dim=16, neg_num=12),
     'CA2CL': dict(type='CA2CL', neck=POOLED, **CLUSTERS, adversary=ATTACK),
 }
 
@@ -62,6 +63,7 @@ CASES = METHODS | {
         'CA2CL', cluster=dict(mutual_information=True, empty='resplit', init='kmeans++'),
         adversary=dict(norm='linf', epsilon=0.01, detach_anchor=True,
                        target='backbone.conv2.weight')),
+    'NPID, own vectors too': with_options('NPID', ensure_neg=False, neg_num=1),
     'MoCo, clusters': with_options('MoCo', **CLUSTERS),
     'MoCo, adversary': with_options('MoCo', adversary=ATTACK),
     'MoCo, both, shuffled': with_options('MoCo', **CLUSTERS, adversary=ATTACK, shuffle=True),
@@ -75,7 +77,9 @@ CASES = METHODS | {
 def build(row: dict, norm=None):
     """Build a method from its row, its backbone with a norm layer if one is given."""
     backbone = dict(type='ToyBackbone') if norm is None else dict(type='ToyBackbone', norm=norm)
-    return ALGORITHMS.build(dict(backbone=backbone, **row))
+    method = ALGORITHMS.build(dict(backbone=backbone, **row))
+    method.set_data(TILES, CLASSES)
+    return method
 
 
 def toy(name: str, norm=None, cluster=None, adversary=None, clusters=6, attention=False,

@@ -4,9 +4,10 @@ import torch
 import torch.distributed as dist
 from methods import CASES, build, toy
 from torch.nn.parallel import DistributedDataParallel
-from toy_model import random_batch
+from toy_model import asked_for, random_batch
 
 from openselfsup import distributed
+from openselfsup.models.method import Progress
 from openselfsup.models.norm import SplitBN
 from openselfsup.models.parts import total_loss
 
@@ -26,7 +27,10 @@ def two_steps(case, rank, world):
         views, maps = random_batch(2 * ROWS, seed=step, dtype=torch.float64)
         # Only rank 0's generator may matter.
         torch.manual_seed(50 + step + 100 * rank)
-        outputs = model([view[share] for view in views], maps[share])
+        asked = asked_for(algorithm, 2 * ROWS, step)
+        algorithm.begin_step(Progress(0, step, 2, 2))
+        outputs = model([view[share] for view in views], maps[share],
+                        **{key: value[share] for key, value in asked.items()})
         optimizer.zero_grad()
         total_loss(outputs).backward()
         found = {key: distributed.all_reduce_mean(value.detach())
@@ -35,6 +39,7 @@ def two_steps(case, rank, world):
         gradients = {key: value.grad.clone() for key, value in algorithm.named_parameters()
                      if value.grad is not None}
         optimizer.step()
+        algorithm.end_step()
         results.append((found, gradients))
     return results, {key: value.clone() for key, value in algorithm.state_dict().items()}
 

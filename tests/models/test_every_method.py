@@ -3,11 +3,11 @@
 import pytest
 import torch
 from methods import CASES, METHODS, build
-from toy_model import random_batch, train_step
+from toy_model import asked_for, random_batch, train_step
 
 from openselfsup.checkpoints import backbone_state_dict, describe_backbone, load, save
 from openselfsup.errors import UserError
-from openselfsup.models.method import check_method
+from openselfsup.models.method import Progress, check_method
 from openselfsup.models.norm import SplitBN
 from openselfsup.models.parts import total_loss
 from openselfsup.registry import ALGORITHMS
@@ -29,17 +29,18 @@ def test_it_has_what_training_asks_for(name):
     assert method.features is None and method.backbone.out_channels == [24]
     assert method.needs_geometry == (name == 'PLM')
     views, maps = random_batch(ROWS)
+    asked = asked_for(method, ROWS)
     if method.needs_geometry:
         with pytest.raises(UserError, match='view_to_tile'):
-            method(views, None)
+            method(views, None, **asked)
     else:
-        assert method(views, None).keys() == method(views, maps).keys()
+        assert method(views, None, **asked).keys() == method(views, maps, **asked).keys()
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_monitors_are_plain_numbers_and_losses_are_not(name):
     method, (views, maps) = build(METHODS[name]), random_batch(ROWS)
-    outputs = method(views, maps)
+    outputs = method(views, maps, **asked_for(method, ROWS))
     assert any(key.startswith('loss') for key in outputs)
     for key, value in outputs.items():
         assert value.shape == () and value.dtype == torch.float32 and value.isfinite(), key
@@ -65,7 +66,9 @@ def test_losses_stay_in_float32_under_autocast(name):
     views = [view + tiles for view in views]
     exact, half = build(METHODS[name]), build(METHODS[name])
     half.load_state_dict(exact.state_dict())
+    torch.manual_seed(3)  # what a method draws is the same in both
     expected, gradients = train_step(exact, views, maps)
+    torch.manual_seed(3)
     with torch.autocast('cpu', torch.bfloat16):
         outputs, half_gradients = train_step(half, views, maps)
     for key, value in outputs.items():
@@ -83,7 +86,8 @@ def test_evaluation_changes_nothing(name):
     method, (views, maps) = build(METHODS[name], SplitBN(16, 2)).eval(), random_batch(ROWS)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     with torch.no_grad():
-        assert all(value.isfinite() for value in method(views, maps).values())
+        outputs = method(views, maps, **asked_for(method, ROWS))
+    assert all(value.isfinite() for value in outputs.values())
     for key, value in method.state_dict().items():
         assert torch.equal(value, before[key]), key
 
@@ -94,9 +98,11 @@ def steps(method, optimizer, numbers):
         views, maps = random_batch(ROWS, seed=number)
         torch.manual_seed(100 + number)
         optimizer.zero_grad()
-        outputs = method(views, maps)
+        method.begin_step(Progress(0, number, 8, 8))
+        outputs = method(views, maps, **asked_for(method, ROWS, number))
         total_loss(outputs).backward()
         optimizer.step()
+        method.end_step()
     return outputs
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
+TILES, CLASSES = 20, ['gland', 'muscle', 'stroma']  # of the data set that methods are told of
+
 
 class ToyBackbone(nn.Module):
     """56 px to 7 x 7 cells of 24 channels, optionally with a norm layer."""
@@ -52,10 +54,19 @@ def random_batch(rows, size=56, seed=0, dtype=torch.float32):
     return views, maps.to(dtype)
 
 
+def asked_for(algorithm, rows, seed=0):
+    """Return what a method asks for beside views: of TILES tiles in CLASSES, one of them twice."""
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randperm(TILES, generator=generator)[:rows]
+    index[-1] = index[0]
+    found = dict(index=index, label=torch.randint(len(CLASSES), (rows,), generator=generator))
+    return {key: found[key] for key in algorithm.batch_keys}
+
+
 def train_step(algorithm, views, maps):
     """Run forward and backward; return the outputs and the gradients of the query encoder."""
     algorithm.zero_grad()
-    outputs = algorithm(views, maps)
+    outputs = algorithm(views, maps, **asked_for(algorithm, len(views[0])))
     sum(value for key, value in outputs.items() if key.startswith('loss')).backward()
     gradients = {name: parameter.grad.clone() for name, parameter in algorithm.named_parameters()
                  if parameter.grad is not None}

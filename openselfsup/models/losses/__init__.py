@@ -3,6 +3,7 @@
 from .cluster_contrast import cluster_contrast, joint_assignment, negative_mutual_information
 from .info_nce import info_nce
 from .nt_xent import nt_xent
+from .sampled_info_nce import sampled_info_nce
 
 __all__ = ['cluster_contrast', 'info_nce', 'joint_assignment', 'negative_mutual_information',
-           'nt_xent']
+           'nt_xent', 'sampled_info_nce']

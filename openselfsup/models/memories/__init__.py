@@ -2,5 +2,6 @@
 
 from .kmeans import Clusters, batch_kmeans
 from .queue import Queue
+from .simple import SimpleMemory
 
-__all__ = ['Clusters', 'Queue', 'batch_kmeans']
+__all__ = ['Clusters', 'Queue', 'SimpleMemory', 'batch_kmeans']
