@@ -6,14 +6,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..registry import RECIPES, STEPS
-from ..views import TorchvisionPipeline, ViewRecipe
+from ..views import TorchvisionPipeline, UnionView, ViewRecipe
 
 Recipe = ViewRecipe | TorchvisionPipeline
 
 RECIPES.register_module(module=ViewRecipe)
 RECIPES.register_module(module=TorchvisionPipeline)
+RECIPES.register_module(module=UnionView)
 
 
 def are_named_views(recipe: object) -> TypeGuard[Mapping[str, Any]]:
@@ -48,6 +49,30 @@ def view_recipes(recipe: Any, n_views: int | None = None) -> dict[str, tuple[str
         raise UserError(f'{len(views)} recipes are given for {n_views} views', where=where,
                         expected='one recipe, or one per view')
     return views
+
+
+def build_recipes(views: Mapping[str, tuple[str, Any]]) -> list[Recipe]:
+    """Build the recipe of each view: what stands at one place of the config, once.
+
+    Args:
+        views: what :func:`view_recipes` returned.
+
+    Raises:
+        UserError: a recipe cannot be built, or a :class:`UnionView` holds what is no view or one
+            whose place is not drawn.
+    """
+    at = {path: build_recipe(recipe, path) for path, recipe in views.values()}
+    recipes = {name: at[path] for name, (path, _) in views.items()}
+    drawn = [name for name, recipe in recipes.items()
+             if isinstance(recipe, ViewRecipe) and not isinstance(recipe, UnionView)]
+    for name, recipe in recipes.items():
+        for held in recipe.of if isinstance(recipe, UnionView) else ():
+            if held not in drawn:
+                raise UserError(
+                    f"'{held}' is no view whose place is drawn", where=f'{views[name][0]}.of',
+                    expected='of ' + (', '.join(drawn) or 'views with a ViewRecipe'),
+                    nearest=nearest(str(held), drawn))
+    return list(recipes.values())
 
 
 def build_recipe(cfg: dict | Recipe, where: str = 'recipe') -> Recipe:

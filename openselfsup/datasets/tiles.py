@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor
 from ..errors import UserError
 from ..registry import DATASETS
 from ..values import Count
-from ..views import Draws, Geometry, ViewRecipe, render_opencv, unbind
+from ..views import Draws, Geometry, UnionView, ViewRecipe, render_opencv, unbind
 from .headers import TileError
 from .memory import Allocate, recycled
 from .packed import PackedTiles
-from .recipes import Recipe, build_recipe, view_recipes
+from .recipes import Recipe, build_recipes, view_recipes
 from .sources import Source, build_source
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class TileDataset:
         views = view_recipes(recipe, n_views)
         self.view_names = list(views)
         self.recipe_paths = [path for path, _ in views.values()]
-        self.recipes = _build_recipes(views)
+        self.recipes = build_recipes(views)
         self.geometry = _weakest([recipe.geometry for recipe in self.recipes])
         self.source = build_source(source)
         self.on_corrupt = on_corrupt
@@ -155,7 +155,12 @@ class TileDataset:
         recipe, count = self.recipes[0], len(self.recipes)
         views = [generator.of_view(number) for number in range(count)]
         if any(other is not recipe for other in self.recipes):
-            return [recipe.draw(sizes, view) for recipe, view in zip(self.recipes, views)]
+            draws = {name: recipe.draw(sizes, view) for name, recipe, view
+                     in zip(self.view_names, self.recipes, views)
+                     if not isinstance(recipe, UnionView)}
+            return [recipe.around([draws[held] for held in recipe.of], sizes)
+                    if isinstance(recipe, UnionView) else draws[name]
+                    for name, recipe in zip(self.view_names, self.recipes)]
         # All views at once: the time goes into the number of operations, not into their size.
         drawn = recipe.draw(sizes.repeat(count, 1), Draws.joined(views))
         return [dict(zip(drawn, view)) for view in zip(*(d.chunk(count) for d in drawn.values()))]
@@ -173,12 +178,6 @@ class TileDataset:
         for slot, tile in zip(out.numpy(), tiles):
             slot[:] = tile
         return out.permute(0, 3, 1, 2)
-
-
-def _build_recipes(views: dict[str, tuple[str, Any]]) -> list[Recipe]:
-    """Build the recipe of each view: what stands at one place of the config, once."""
-    built = {path: build_recipe(recipe, path) for path, recipe in views.values()}
-    return [built[path] for path, _ in views.values()]
 
 
 def _weakest(geometries: list[Geometry]) -> Geometry:

@@ -23,10 +23,11 @@ from .recipe import ViewRecipe, unbind
 from .render import TorchRenderer, missing_steps, render_opencv, render_pil
 from .steps import *  # noqa: F403
 from .torchvision_pipeline import TorchvisionPipeline
+from .union import UnionView
 
 __all__ = [
-    'Draws', 'Matching', 'TorchRenderer', 'TorchvisionPipeline', 'ViewRecipe', 'cell_boxes',
-    'cell_polygons', 'compose', 'determinant', 'invert', 'is_axis_aligned', 'match_cells',
-    'missing_steps', 'render_opencv', 'render_pil', 'strong_view', 'transform', 'unbind',
-    'weak_view']
+    'Draws', 'Matching', 'TorchRenderer', 'TorchvisionPipeline', 'UnionView', 'ViewRecipe',
+    'cell_boxes', 'cell_polygons', 'compose', 'determinant', 'invert', 'is_axis_aligned',
+    'match_cells', 'missing_steps', 'render_opencv', 'render_pil', 'strong_view', 'transform',
+    'unbind', 'weak_view']
 __all__ += steps.__all__

@@ -11,6 +11,7 @@ from ..values import Side
 from .draws import Draws
 from .geometry import compose
 from .steps import GEOMETRIES, GeometricStep, Geometry, ImageStep, OneOf, Step, named_steps
+from .steps.pixels import INTERPOLATIONS, Interpolation
 
 
 class ViewRecipe:
@@ -26,6 +27,8 @@ class ViewRecipe:
         steps: the steps, built or as dicts with a 'type'. In a dict they have names, under
             which a config can change one setting (`steps.jitter.p`) or, by None, leave one
             out.
+        interpolation: of the resize to ``size``, 'bilinear' or 'bicubic', both PIL's and
+            antialiased where the frame shrinks. Affine steps sample the tile bilinearly.
 
     Attributes:
         size: (height, width) of the view.
@@ -34,16 +37,22 @@ class ViewRecipe:
             affine map.
 
     Raises:
-        ValueError: the size is not positive, or a step is unknown or wrongly set.
+        ValueError: the size is not positive, or a step or the interpolation is unknown or
+            wrongly set.
     """
 
-    def __init__(self, size: Side, steps: Sequence | Mapping):
+    def __init__(self, size: Side, steps: Sequence | Mapping,
+                 interpolation: Interpolation = 'bilinear'):
         if isinstance(size, int):
             size = size, size
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f'size must be a positive integer or (height, width), not {size!r}')
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError('interpolation must be one of ' + ', '.join(INTERPOLATIONS)
+                             + f', not {interpolation!r}')
         height, width = size
         self.size = height, width
+        self.interpolation = interpolation
         self.named_steps = named_steps(steps)
         self.geometry: Geometry = max((step.geometry for step in self.steps), key=GEOMETRIES.index,
                             default='axis_aligned')
@@ -106,7 +115,7 @@ class ViewRecipe:
             parameters[f'{name}.apply'] = apply
             for key, value in step.draw(batch, self.size, generator).items():
                 parameters[f'{name}.{key}'] = value
-        parameters['view_to_tile'] = _in_fractions(to_tile, size, tile_sizes)
+        parameters['view_to_tile'] = in_fractions(to_tile, size, tile_sizes)
         if self.is_warped:
             parameters.update(frame_to_tile=to_tile, frame_size=size)
         else:
@@ -117,6 +126,8 @@ class ViewRecipe:
         width = max(map(len, self.named_steps), default=0)
         lines = [f'  {name:<{width}}  {step!r}' for name, step in self.named_steps.items()]
         head = f'ViewRecipe {self.size[0]} x {self.size[1]}, geometry {self.geometry}'
+        if self.interpolation != 'bilinear':
+            head += f', {self.interpolation}'
         return '\n'.join([head, *lines])
 
 
@@ -157,7 +168,13 @@ def _crop_of(to_tile: Tensor, size: Tensor) -> Tensor:
     return torch.cat([corner.flip(-1), extent.abs().flip(-1)], dim=-1).round().long()
 
 
-def _in_fractions(to_tile: Tensor, size: Tensor, tile_sizes: Tensor) -> Tensor:
-    """Turn maps between pixels into maps between fractions, float32."""
+def in_fractions(to_tile: Tensor, size: Tensor, tile_sizes: Tensor) -> Tensor:
+    """Turn maps between pixels, float64 (B, 2, 3), into maps between fractions, float32.
+
+    Args:
+        to_tile: maps from a frame's pixels to the tile's.
+        size: (height, width) of the frames in pixels, (B, 2).
+        tile_sizes: (height, width) of the tiles in pixels, (B, 2).
+    """
     frame = torch.nn.functional.pad(size.flip(-1).double(), (0, 1), value=1.)
     return (to_tile * frame[:, None] / tile_sizes.flip(-1)[:, :, None].double()).float()

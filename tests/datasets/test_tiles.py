@@ -89,6 +89,36 @@ def test_recipes_that_make_no_views(recipe, n_views, words):
         TileDataset(CMU, recipe, n_views=n_views)
 
 
+HELD = dict(query=RECIPE, reference=dict(type='UnionView', of=['query', 'key'], size=48),
+            key=dict(RECIPE, size=32))
+
+
+def test_a_view_that_holds_others_draws_nothing():
+    dataset = TileDataset(CMU, HELD)
+    batch = dataset.batch([3, 60], generator())
+    plain = TileDataset(CMU, dict(HELD, reference=RECIPE)).batch([3, 60], generator())
+    for number in (0, 2):  # the others are as without it
+        assert torch.equal(batch['views'][number], plain['views'][number])
+        assert torch.equal(batch['view_to_tile'][:, number], plain['view_to_tile'][:, number])
+    query, union, key = batch['view_to_tile'].unbind(1)
+    ends = torch.stack([torch.stack([maps[:, :, 2], maps.sum(2)]) for maps in (query, key)])
+    torch.testing.assert_close(union[:, :, 2], ends.amin((0, 1)))
+    torch.testing.assert_close(union.sum(2), ends.amax((0, 1)))
+    raw = dataset.batch([3, 60], generator(), render='device')
+    assert torch.equal(raw['draw'][1]['view_to_tile'], union)
+    assert batch['views'][1].shape == (2, 3, 48, 48)
+
+
+@pytest.mark.parametrize('change, words', [
+    (dict(key=None), r"reference\.of: 'key' is no view whose place is drawn; expected of query"),
+    (dict(reference=dict(HELD['reference'], of=['qery'])), "did you mean 'query'"),
+    (dict(reference=dict(HELD['reference'], of=['reference'])), 'is no view whose place'),
+    (dict(reference=dict(HELD['reference'], size=0)), r'dataset\.recipe\.reference: .*size')])
+def test_a_view_that_holds_none_is_refused(change, words):
+    with pytest.raises(UserError, match=words):
+        TileDataset(CMU, HELD | change)
+
+
 def test_a_view_that_cannot_be_rendered_is_named():
     turned = dict(PIPELINE, geometry='axis_aligned', transforms=[
         *PIPELINE['transforms'], dict(type='RandomRotation', degrees=(20, 30))])
@@ -147,6 +177,8 @@ def test_torchvision_pipelines_that_are_wrong():
     turned = dict(PIPELINE, transforms=[*PIPELINE['transforms'],
                                         dict(type='RandomRotation', degrees=(20, 30))])
     assert TileDataset(CMU, turned).batch([0], generator())['view_to_tile'].shape == (1, 2, 2, 3)
+    with pytest.raises(UserError, match="'key' is no view whose place is drawn"):
+        TileDataset(CMU, HELD | dict(key=PIPELINE))
     with pytest.raises(UserError, match=r'dataset\.recipe: this view is turned'):
         TileDataset(CMU, dict(turned, geometry='axis_aligned')).batch([0], generator())
     unmapped = TileDataset(CMU, dict(turned, geometry='none'))

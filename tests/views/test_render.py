@@ -45,6 +45,16 @@ def test_both_renderers_agree_on_moco_v2(tiles, size, steps):
     assert mean <= 1.5 and percentile <= 6
 
 
+@pytest.mark.parametrize('size', [224, 96, (300, 260)])
+def test_both_renderers_agree_on_bicubic_crops(tiles, size):
+    mean, percentile = difference(ViewRecipe(size, MOCO, 'bicubic'), tiles[::2])
+    assert mean <= 1.5 and percentile <= 6
+    assert difference(ViewRecipe(size, [CROP], 'bicubic'), tiles[::4])[0] < 0.1  # another filter
+    reference = render_all(render_pil, ViewRecipe(size, [CROP], 'bicubic'), tiles[::4])
+    other = render_all(render_opencv, ViewRecipe(size, [CROP], 'bilinear'), tiles[::4])
+    assert np.abs(other.astype(int) - reference).mean() > 0.2  # is seen
+
+
 @pytest.mark.parametrize('size', [224, 96])
 def test_both_renderers_agree_when_tiles_shrink(tiles, size):
     mean, percentile = difference(ViewRecipe(size, MOCO), four_of(tiles))

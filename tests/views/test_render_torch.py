@@ -55,6 +55,15 @@ def test_views_are_those_of_pil(some, steps, size):
     assert error.mean() <= 1.0 and np.percentile(error, 99) <= 4
 
 
+@pytest.mark.parametrize('size', [224, 96, (300, 260)])
+def test_bicubic_views_are_those_of_pil(some, size):
+    error = differences(ViewRecipe(size, [CROP, AFFINE, *FLIPS, *TURNS], 'bicubic'), some)
+    assert error.mean() <= 1.0 and np.percentile(error, 99) <= 4
+    noise = np.random.default_rng(0).integers(0, 256, (4, 448, 448, 3), np.uint8)
+    error = differences(ViewRecipe(size, [CROP, *FLIPS], 'bicubic'), noise)
+    assert error.mean() <= 0.5 and np.percentile(error, 99) <= 4
+
+
 def test_shrinking_is_antialiased(some):
     large = np.stack([np.asarray(Image.fromarray(tile).resize((448, 448))) for tile in some[:4]])
     noise = np.random.default_rng(0).integers(0, 256, (2, 448, 448, 3), np.uint8)

@@ -37,11 +37,12 @@ def render(tile: np.ndarray, recipe: ViewRecipe, parameters: Mapping[str, Any],
     height, width = recipe.size
     image = _warp(tile, parameters) if recipe.is_warped else _cut(tile, parameters)
     if image.shape[0] * image.shape[1] > height * width:
-        image = resize(image, recipe.size)
+        image = resize(image, recipe.size, interpolation=recipe.interpolation)
     image = _apply(image, recipe.before_resize, parameters, recipe.size)
     if recipe.after_resize:
-        image = _apply(resize(image, recipe.size), recipe.after_resize, parameters, recipe.size)
-    resize(image, recipe.size, out)
+        image = resize(image, recipe.size, interpolation=recipe.interpolation)
+        image = _apply(image, recipe.after_resize, parameters, recipe.size)
+    resize(image, recipe.size, out, recipe.interpolation)
 
 
 def check_images(tile: np.ndarray, recipe: ViewRecipe, out: np.ndarray) -> None:

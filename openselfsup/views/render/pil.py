@@ -15,6 +15,7 @@ from ..steps import Scope
 from .opencv import check_images
 
 _TRANSPOSE = Image.Transpose.TRANSPOSE
+_FILTERS = dict(bilinear=Image.Resampling.BILINEAR, bicubic=Image.Resampling.BICUBIC)
 _FLIPS = ((1, Image.Transpose.FLIP_LEFT_RIGHT), (2, Image.Transpose.FLIP_TOP_BOTTOM))
 
 
@@ -23,7 +24,7 @@ def render(tile: np.ndarray, recipe: ViewRecipe, parameters: Mapping[str, Any],
     """Render one view of a tile into ``out``; see :func:`.opencv.render`."""
     check_images(tile, recipe, out)
     view = _warp(tile, parameters) if recipe.is_warped else _cut(tile, parameters)
-    view = view.resize(recipe.size[::-1], Image.Resampling.BILINEAR)
+    view = view.resize(recipe.size[::-1], _FILTERS[recipe.interpolation])
     for name, step in [*recipe.before_resize, *recipe.after_resize]:
         if parameters[f'{name}.apply']:
             view = step.render_pil(view, Scope(parameters, f'{name}.'))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..recipe import ViewRecipe
 from ..steps import GeometricStep, ImageStep, OneOf, Scope
-from ..steps.pixels import matrix_dtype
+from ..steps.pixels import Interpolation, matrix_dtype
 
 
 def missing_steps(recipe: object) -> list[str]:
@@ -112,7 +112,7 @@ class TorchRenderer:
         return view
 
     def _place(self, tiles: Tensor, geometry: Tensor) -> Tensor:
-        """Cut, orient and resize: PIL's bilinear filter, antialiased where it shrinks."""
+        """Cut, orient and resize: PIL's filters, antialiased where it shrinks."""
         pixels = tiles.permute(0, 2, 3, 1).to(matrix_dtype(tiles.device))  # B H W 3
         rows, columns = self.recipe.size
         if self.recipe.is_warped:
@@ -128,15 +128,19 @@ class TorchRenderer:
         lengths = (length, length) if self._turns else (rows, columns)
         by_row, by_column = (
             self._resize_matrix(corner[:, axis], extent[:, axis], mirrored[:, axis], along[axis],
-                                lengths[axis], pixels.shape[1 + axis]).to(pixels.dtype)
+                                lengths[axis], pixels.shape[1 + axis],
+                                self.recipe.interpolation).to(pixels.dtype)
             for axis in (0, 1))
         batch, _, width, _ = pixels.shape
         view = (by_row @ pixels.flatten(2)).view(batch, lengths[0], width, 3)
+        if self.recipe.interpolation == 'bicubic':
+            view = view.clamp(0, 255)  # PIL has bytes between the two
         view = view.permute(0, 3, 1, 2).reshape(batch, -1, width) @ by_column.mT
         view = view.view(batch, 3, *lengths)
         if self._turns and not self.recipe.is_warped:
             view = torch.where(transposed[:, None, None, None], view.mT, view)
-        return view[..., :rows, :columns].float().round()
+        view = view[..., :rows, :columns].float().round()
+        return view.clamp(0, 255) if self.recipe.interpolation == 'bicubic' else view
 
 
 class _Stage:
@@ -177,7 +181,7 @@ def _to_device(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
 
 
 def resize_matrix(start: Tensor, extent: Tensor, mirrored: Tensor, along: Tensor, length: int,
-                  pixels: int) -> Tensor:
+                  pixels: int, interpolation: Interpolation = 'bilinear') -> Tensor:
     """Return what turns a line of a tile into a line of the view.
 
     Args:
@@ -187,10 +191,11 @@ def resize_matrix(start: Tensor, extent: Tensor, mirrored: Tensor, along: Tensor
         along: pixels of the view along this line, (B,).
         length: rows of the matrix; those beyond ``along`` mean nothing.
         pixels: pixels of the tile along this line.
+        interpolation: 'bilinear' for a triangle, 'bicubic' for Keys' cubic of a = -1/2.
 
     Returns:
-        float32 (B, length, pixels), rows of sum 1: PIL's triangle filter over the crop's own
-        pixels, as wide as a pixel of the view where this is the wider.
+        float32 (B, length, pixels), rows of sum 1: PIL's filter over the crop's own pixels, as
+        wide as a pixel of the view where this is the wider.
     """
     scale = extent / along
     place = torch.arange(length, device=start.device)
@@ -198,7 +203,13 @@ def resize_matrix(start: Tensor, extent: Tensor, mirrored: Tensor, along: Tensor
     middle = start[:, None] + place * scale[:, None]
     pixel = torch.arange(pixels, device=start.device) + 0.5
     distance = (pixel - middle[..., None]).abs()  # B L pixels
-    weight = (1 - distance / scale.clamp(min=1)[:, None, None]).clamp(min=0)
+    distance = distance / scale.clamp(min=1)[:, None, None]
+    if interpolation == 'bilinear':
+        weight = (1 - distance).clamp(min=0)
+    else:  # Keys 1981, eq. 4
+        near = (1.5 * distance - 2.5) * distance ** 2 + 1
+        far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+        weight = torch.where(distance < 1, near, far * (distance < 2))
     inside = (pixel > start[:, None]) & (pixel < (start + extent)[:, None])
     weight = weight * inside[:, None]
     return weight / weight.sum(-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)

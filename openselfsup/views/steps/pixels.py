@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -14,17 +14,21 @@ from torch import Tensor
 from .base import Scope
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2
+Interpolation = Literal['bilinear', 'bicubic']
+INTERPOLATIONS = get_args(Interpolation)
 TRUNCATE = -0.5  # PIL cuts to whole numbers where OpenCV rounds
 
 
 # OpenCV
 
-def resize(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None
-           ) -> np.ndarray:
-    """Resize bilinearly to RGB, with antialiasing where the image shrinks, as PIL does."""
+def resize(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None,
+           interpolation: Interpolation = 'bilinear') -> np.ndarray:
+    """Resize to RGB, with antialiasing where the image shrinks, as PIL does."""
     if out is None:
         out = np.empty((*size, 3), np.uint8)
-    grows = image.shape[0] <= size[0] and image.shape[1] <= size[1]
+    # OpenCV's bicubic filter is another one (a = -0.75 in place of PIL's -0.5).
+    grows = (interpolation == 'bilinear' and image.shape[0] <= size[0]
+             and image.shape[1] <= size[1])
     if image.ndim == 2:
         image = cv2.resize(image, size[::-1]) if grows else image
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
@@ -37,7 +41,7 @@ def resize(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None = No
         if not image.flags.writeable:
             image = image.copy()
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
-        small = F.interpolate(pixels, size=size, mode='bilinear', antialias=True)
+        small = F.interpolate(pixels, size=size, mode=interpolation, antialias=True)
         np.copyto(out, small[0].permute(1, 2, 0).numpy())
     return out
 
