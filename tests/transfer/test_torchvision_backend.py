@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(datasets, tmp_path):
 
 
 def test_amp_computes_layers_in_bfloat16_and_losses_in_float32(datasets, tmp_path):
-    run = backend(datasets, tmp_path, 'SOLVER.AMP.ENABLED', 'True')
+    run = backend(datasets, tmp_path, amp='bf16')
     seen: dict = {}
     for name in ('backbone.body.layer1', 'rpn.head', 'roi_heads.box_predictor'):
         run.model.get_submodule(name).register_forward_hook(
@@ -188,6 +188,14 @@ def test_amp_computes_layers_in_bfloat16_and_losses_in_float32(datasets, tmp_pat
     assert seen['rpn.head'][0][0].dtype is torch.float32
     assert seen['roi_heads.box_predictor'][0].dtype is torch.float32
     assert len(losses) == 5 and all(v.dtype is torch.float32 for v in losses.values())
+
+
+@pytest.mark.parametrize('fast', [True, False])
+def test_the_switch_computes_in_bf16_where_the_device_does(datasets, tmp_path, monkeypatch, fast):
+    monkeypatch.setattr('openselfsup.training.precision.computes_in_bf16', lambda device: fast)
+    run = backend(datasets, tmp_path, 'SOLVER.AMP.ENABLED', 'True')
+    assert run.amp == ('bf16' if fast else 'off')
+    assert not any('imitates' in note for note in run.notes)
 
 
 def test_the_command_lines_precision_counts_before_the_switch(datasets, tmp_path):

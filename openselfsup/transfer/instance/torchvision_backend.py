@@ -53,7 +53,7 @@ class TorchvisionBackend:
     def __init__(self, job: Job):
         self.job, self.device = job, job.device
         self.config = config = DetectionConfig(job.config_file, job.overrides)
-        switched = 'bf16' if config['SOLVER.AMP.ENABLED'] else 'off'
+        switched = 'auto' if config['SOLVER.AMP.ENABLED'] else 'off'
         self.notes: list[str] = []
         self.amp = resolve(job.amp or switched, self.device, '--amp', self.notes.append)
         self.output_dir = Path(config['OUTPUT_DIR'])
