@@ -47,10 +47,16 @@ def shown(text: object) -> str:
     return text.encode('utf-8', 'backslashreplace').decode('utf-8')
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that looks most like ``word``, or None if none comes close."""
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.55) -> str | None:
+    """Return the choice that looks most like ``word``, or None if none comes close.
+
+    Args:
+        word: what was written.
+        choices: what may stand there.
+        cutoff: how much alike they must be, from 0 (not at all) to 1 (the same).
+    """
     by_lower = {str(choice).lower(): str(choice) for choice in choices}
-    found = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.55)
+    found = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[found[0]] if found else None
 
 

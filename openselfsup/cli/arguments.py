@@ -60,7 +60,7 @@ def folder_or_config(target: str, labels: bool) -> 'ImageFolder | dict[str, Any]
         UserError: it is neither, or one that cannot be used.
     """
     from ..datasets import ImageFolder
-    from ..engine.config import load_config
+    from ..lineage.configs import load_config
     if is_config(target):
         return load_config(target).to_dict()
     try:

@@ -32,8 +32,8 @@ def main(args: argparse.Namespace) -> None:
     """Draw the sheets and print their paths."""
     from ..claims import claimed
     from ..datasets.loader import ViewLoader
-    from ..engine.config import load_config
     from ..files import check_folder
+    from ..lineage.configs import load_config
     from ..registry import DATASETS
     check_folder(args.out)
     cfg = load_config(args.config, args.cfg_options)

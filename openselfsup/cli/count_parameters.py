@@ -36,7 +36,7 @@ def entries_of(model: str, options: list[str]) -> list['Entry']:
         family, depth = BACKBONES[model]
         return tensors_of(registry.BACKBONES.build(dict(type=family, depth=depth)))
     if is_config(model):
-        from ..engine.config import load_config
+        from ..lineage.configs import load_config
         from ..registry import ALGORITHMS
         return tensors_of(ALGORITHMS.build(load_config(model, options).model))
     if not Path(model).exists() and '.' not in Path(model).name:

@@ -42,13 +42,13 @@ def main(args: argparse.Namespace) -> None:
     from ..checkpoints import load_backbone_weights
     from ..claims import claimed
     from ..datasets.recipes import view_recipes
-    from ..engine.config import load_config
     from ..evaluation.extract import (
         extract_source,
         inputs_of,
         refuse_other_features,
         write_features,
     )
+    from ..lineage.configs import load_config
     from ..registry import BACKBONES, SOURCES
     from ..training.precision import resolve
     cfg = load_config(args.config, args.cfg_options)

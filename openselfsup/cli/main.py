@@ -18,6 +18,7 @@ COMMANDS = {
     'pack': 'pack tiles into one memory-mapped file, for fast reading',
     'browse': 'draw what a config shows the model',
     'print-config': 'print a config as it will run',
+    'translate': 'turn a published config into one of ours',
     'count-parameters': 'count the parameters of a model, part by part',
     'train': 'pretrain a backbone',
     'analyze': 'plot the curves of one run or several',

@@ -16,6 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Read the config, check it, print it."""
-    from ..engine.config import load_config
     from ..engine.config_text import config_text
+    from ..lineage.configs import load_config
     print(config_text(load_config(args.config, args.cfg_options)), end='')

@@ -36,20 +36,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Train, or try one batch; return the exit status."""
-    from ..engine.config import load_config
-    cfg = load_config(args.config, args.cfg_options)
+    from ..lineage.configs import load, remarks
+    from ..training import launch
+    found = load(args.config, args.cfg_options, launch.processes(args.launcher))
+    cfg = found.cfg
     for name in ('pretrained', 'amp', 'seed', 'deterministic', 'work_dir'):
         if getattr(args, name) is not None:
             cfg[name] = getattr(args, name)
     cfg.work_dir = cfg.work_dir or str(Path('work_dirs') / Path(cfg.filename).stem)
     from ..engine.train import dry_run, train
-    from ..training import launch
     try:
         where = launch.start(args.launcher)
         if args.dry_run:
             with tempfile.TemporaryDirectory() as scratch:
-                dry_run(cfg, where, scratch)
+                dry_run(cfg, where, scratch, remarks(found))
             return 0
-        return train(cfg, where, args.resume)
+        return train(cfg, where, args.resume or found.resume, remarks(found))
     finally:
         launch.stop()

@@ -6,23 +6,21 @@ arguments. There are no second copies of anything, so overriding a field in a ch
 or with ``--cfg-options`` changes what runs.
 """
 
-import ast
 import contextlib
 import dataclasses
 import importlib
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from ..datasets.recipes import are_named_views
 from ..errors import UserError
 from ..shipped import find_config
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from ..values import Amp, Count, Positive, Range, Seed, Whole, accepts
 from .config_check import Problem, base_path, config_files, find_problems, locate, own_names
+from .overrides import by_view_name, override
 
 _Mean = Annotated[float, Range(0, 1)]
 _Std = Annotated[float, Range(0, 1, above=True)]
@@ -148,9 +146,30 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
             of them are listed with file, line, key path and the nearest valid name.
     """
     path = find_config(path)
-    cfg = _read(path)
-    for name in own_names(cfg, config_files(path)) - set(PretrainConfig.__annotations__):
+    cfg, files = _read(path), config_files(path)
+    for name in own_names(cfg, files) - set(PretrainConfig.__annotations__):
         cfg._cfg_dict.pop(name)
+    return _checked(cfg, path, files, options)
+
+
+def check_fields(fields: dict[str, Any], path: Path, files: list[Path],
+                 options: list[str] | None = None) -> Config:
+    """Make a config of fields that were made from files in another dialect.
+
+    Args:
+        fields: the top-level fields.
+        path: the file that the config is called after.
+        files: where mistakes are looked for: the file and its bases.
+        options: overrides, see :func:`load_config`.
+
+    Raises:
+        UserError: see :func:`load_config`.
+    """
+    return _checked(Config(fields, filename=str(path)), path, files, options)
+
+
+def _checked(cfg: Config, path: Path, files: list[Path], options: list[str] | None) -> Config:
+    """Fill in the defaults, apply the overrides, import the user's modules, check every field."""
     for field in dataclasses.fields(PretrainConfig):
         if field.name not in cfg and field.default is not dataclasses.MISSING:
             cfg[field.name] = field.default
@@ -159,13 +178,13 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
     translated: list[str] = []
     problems: list[Problem] = []
     for option in options or []:  # each on what the ones before it left
-        translated.append(_by_view_name(cfg, option))
-        if problem := _override(cfg, translated[-1]):
+        translated.append(by_view_name(cfg, option))
+        if problem := override(cfg, translated[-1]):
             problems.append(problem)
     _import_modules(cfg)
     problems += find_problems(cfg, PretrainConfig)
     if problems:
-        raise _report(problems, path, translated)
+        raise report(problems, path, files, translated)
     return cfg
 
 
@@ -231,9 +250,16 @@ def import_modules(names: Iterable[str], where: str) -> None:
                                      'PYTHONPATH=.') from None
 
 
-def _report(problems: list[Problem], path: Path, options: list[str]) -> UserError:
-    """Make one error of all problems, each with the place where it was written."""
-    files = config_files(path)
+def report(problems: list[Problem], path: Path, files: list[Path], options: Iterable[str] = ()
+           ) -> UserError:
+    """Make one error of all problems, each with the place where it was written.
+
+    Args:
+        problems: what is wrong.
+        path: the config.
+        files: the config and its bases.
+        options: overrides that may be the place.
+    """
     lines = []
     for problem in problems:
         key = '.'.join(problem.path)
@@ -246,74 +272,3 @@ def _report(problems: list[Problem], path: Path, options: list[str]) -> UserErro
         return UserError(lines[0])
     return UserError(f'{len(lines)} mistakes in this config:\n  ' + '\n  '.join(lines),
                      where=str(path))
-
-
-def split_option(option: str) -> tuple[list[str], Any]:
-    """Split ``'a.b=value'`` into its key path and its parsed value."""
-    key, equals, text = option.partition('=')
-    if not equals or not key:
-        raise UserError(f"'{option}' is not of the form KEY=VALUE", where='--cfg-options')
-    words = {'true': True, 'false': False, 'none': None, 'null': None}
-    if text.lower() in words:
-        return key.split('.'), words[text.lower()]
-    try:
-        return key.split('.'), ast.literal_eval(_DictCalls().visit(ast.parse(text, mode='eval')))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return key.split('.'), text
-
-
-class _DictCalls(ast.NodeTransformer):
-    """Read ``dict(key=value)``, which is how configs are written, as a literal."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        if (isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args
-                and all(keyword.arg for keyword in node.keywords)):
-            return ast.Dict([ast.Constant(keyword.arg) for keyword in node.keywords],
-                            [keyword.value for keyword in node.keywords])
-        return node
-
-
-def _without_delete(value: Any) -> Any:
-    """Return a value as a config stores it: an option's dict starts anew in any case."""
-    if isinstance(value, dict):
-        return ConfigDict({key: _without_delete(item) for key, item in value.items()
-                           if (key, item) != ('_delete_', True)})
-    return [_without_delete(item) for item in value] if isinstance(value, list) else value
-
-
-def _by_view_name(cfg: Config, option: str) -> str:
-    """Let a position stand for the name of a view: a list has no names."""
-    found = re.match(r'dataset\.recipe\.(\d+)(?=[.=])', option)
-    dataset = cfg.get('dataset')
-    views = dataset.get('recipe') if isinstance(dataset, dict) else None
-    if not found or not are_named_views(views) or int(found[1]) >= len(views):
-        return option
-    return f'dataset.recipe.{list(views)[int(found[1])]}{option[found.end():]}'
-
-
-def _override(cfg: Config, option: str) -> Problem | None:
-    """Set one field; a path that the config lacks is left to the check of its class."""
-    keys, value = split_option(option)
-    if keys[-1] == '_delete_' and (len(keys) == 1 or value is not True):
-        return Problem(tuple(keys), 'empties a dict, as in dataset.source._delete_=True')
-    place: Any = cfg._cfg_dict
-    for depth, name in enumerate(keys):
-        last = depth == len(keys) - 1
-        key: str | int = name
-        if isinstance(place, list):
-            if not name.isdigit() or int(name) >= len(place):
-                return Problem(tuple(keys[:depth + 1]),
-                               f"'{name}' is no position in a list of {len(place)}")
-            key = int(name)
-        elif not isinstance(place, dict):
-            return Problem(tuple(keys[:depth + 1]), f'leads into {place!r}, which has no fields')
-        if last and key == '_delete_':
-            place.clear()
-        elif last:
-            place[key] = _without_delete(value)
-        else:
-            if isinstance(place, dict) and place.get(key) is None:
-                place[key] = ConfigDict()
-            place = place[key]
-    return None

@@ -192,7 +192,7 @@ def locate(path: tuple[str, ...], files: Iterable[Path]) -> str | None:
         for node in ast.parse(file.read_text(encoding='utf-8')).body:
             if (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
                     and node.targets[0].id == path[0]):
-                depth, line = _descend(node.value, path[1:], node.lineno)
+                depth, line = descend(node.value, path[1:], node.lineno)
                 if best is None or depth > best[0]:
                     best = (depth, f'{_short(file)}:{line}')
     return best[1] if best else None
@@ -204,7 +204,7 @@ def _short(file: Path) -> str:
     return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
 
 
-def _descend(node: ast.expr, keys: tuple[str, ...], line: int) -> tuple[int, int]:
+def descend(node: ast.expr, keys: tuple[str, ...], line: int) -> tuple[int, int]:
     """Follow keys through dict(...) calls, dict literals and lists; return depth and line."""
     if not keys:
         return 0, line
@@ -218,6 +218,6 @@ def _descend(node: ast.expr, keys: tuple[str, ...], line: int) -> tuple[int, int
         children = [(str(i), item, item.lineno) for i, item in enumerate(node.elts)]
     for key, child, child_line in children:
         if key == keys[0]:
-            depth, found = _descend(child, keys[1:], child_line)
+            depth, found = descend(child, keys[1:], child_line)
             return depth + 1, found
     return 0, line

@@ -15,8 +15,13 @@ WIDTH = 100
 
 def config_text(cfg: Config) -> str:
     """Return the text of a config file with every field of ``cfg``."""
+    return fields_text(cfg.to_dict())
+
+
+def fields_text(fields: dict[str, Any]) -> str:
+    """Return the text of a config file with these fields."""
     return ''.join(f'{key} = {_format(value, 0, len(key) + 3)}\n'
-                   for key, value in cfg.to_dict().items())
+                   for key, value in fields.items())
 
 
 def _format(value: Any, indent: int, used: int) -> str:

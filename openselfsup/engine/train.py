@@ -1,5 +1,6 @@
 """What ``openselfsup train`` does with a checked config."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -17,13 +18,15 @@ from .runner import Runner
 from .work_dir import find_checkpoint, held, on_main, set_aside
 
 
-def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
+def train(cfg: Config, launch: Launch, resume: str | None = None, remarks: Sequence[str] = ()
+          ) -> int:
     """Pretrain, writing everything into ``cfg.work_dir``.
 
     Args:
         cfg: a config of :func:`~openselfsup.engine.config.load_config` with ``work_dir``.
         launch: ranks and device.
         resume: None, 'auto' or a checkpoint path.
+        remarks: lines to begin the log with.
 
     Returns:
         Exit status: 0, or 128 + the number of the signal that stopped the run.
@@ -34,16 +37,18 @@ def train(cfg: Config, launch: Launch, resume: str | None = None) -> int:
         share_cores()
     work_dir = Path(cfg.work_dir)
     with held(work_dir) as claim:
-        return _train(cfg, launch, work_dir, resume, claim)
+        return _train(cfg, launch, work_dir, resume, claim, remarks)
 
 
 def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
-           claim: Claim | None) -> int:
+           claim: Claim | None, remarks: Sequence[str]) -> int:
     busy = overload()  # asked before we are busy ourselves
     checkpoint = on_main(lambda: find_checkpoint(work_dir, resume))
     earlier = on_main(lambda: None if checkpoint else set_aside(work_dir))
     runner = Runner(cfg, launch, work_dir, pretrained=checkpoint is None)
     runner.claim = claim
+    for line in remarks:
+        runner.logger.info(line)
     if earlier:
         runner.logger.warning('what an earlier start without a checkpoint left is in %s', earlier)
     if checkpoint is not None:
@@ -61,13 +66,13 @@ def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
     return 128 + runner.stop_signal if runner.interrupted and runner.stop_signal else 0
 
 
-def dry_run(cfg: Config, launch: Launch, scratch: str) -> None:
+def dry_run(cfg: Config, launch: Launch, scratch: str, remarks: Sequence[str] = ()) -> None:
     """Build everything, print what would run, take one step, and leave no trace."""
     check_precision(cfg.amp, launch.device)  # refused before the tiles are looked at
     runner = Runner(cfg, launch, scratch)
     if distributed.is_main():
         CONSOLE.print(config_text(cfg), markup=False, highlight=False, soft_wrap=True)
-    for line in describe_run(runner):
+    for line in [*remarks, *describe_run(runner)]:
         runner.logger.info(line)
     runner.loader.set_position(0, 0)
     batches = iter(runner.loader)

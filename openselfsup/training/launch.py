@@ -39,8 +39,7 @@ def start(launcher: str | None = None) -> Launch:
         UserError: the launcher's environment variables are missing, the port is in use, or
             processes would share a GPU.
     """
-    if launcher is None:
-        launcher = 'pytorch' if 'LOCAL_RANK' in os.environ else 'none'
+    launcher = launcher or _found_launcher()
     if launcher == 'none' and int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise UserError(f"{os.environ['WORLD_SIZE']} processes were started, each would train "
                         'alone and overwrite the others', where='--launcher none',
@@ -56,6 +55,19 @@ def start(launcher: str | None = None) -> Launch:
                                 rank=rank, world_size=world_size,
                                 device_id=device if device.type == 'cuda' else None)
     return Launch(rank, world_size, device)
+
+
+def processes(launcher: str | None = None) -> int:
+    """Return how many processes :func:`start` will find.
+
+    Raises:
+        UserError: the launcher's environment variables are missing.
+    """
+    return _READ[launcher or _found_launcher()]()[2]
+
+
+def _found_launcher() -> str:
+    return 'pytorch' if 'LOCAL_RANK' in os.environ else 'none'
 
 
 def _meet(rank: int, world_size: int) -> dist.Store:

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from openselfsup.datasets.recipes import view_recipes
-from openselfsup.engine.config import load_config, split_option
+from openselfsup.engine.config import load_config
 from openselfsup.engine.config_text import config_text
+from openselfsup.engine.overrides import split_option
 from openselfsup.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]

@@ -1,0 +1,82 @@
+"""Overrides of single fields of a config, ``KEY=VALUE`` on the command line."""
+
+import ast
+import re
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from ..datasets.recipes import are_named_views
+from ..errors import UserError
+from .config_check import Problem
+
+
+def split_option(option: str) -> tuple[list[str], Any]:
+    """Split ``'a.b=value'`` into its key path and its parsed value."""
+    key, equals, text = option.partition('=')
+    if not equals or not key:
+        raise UserError(f"'{option}' is not of the form KEY=VALUE", where='--cfg-options')
+    words = {'true': True, 'false': False, 'none': None, 'null': None}
+    if text.lower() in words:
+        return key.split('.'), words[text.lower()]
+    try:
+        return key.split('.'), ast.literal_eval(_DictCalls().visit(ast.parse(text, mode='eval')))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return key.split('.'), text
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Read ``dict(key=value)``, which is how configs are written, as a literal."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if (isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args
+                and all(keyword.arg for keyword in node.keywords)):
+            return ast.Dict([ast.Constant(keyword.arg) for keyword in node.keywords],
+                            [keyword.value for keyword in node.keywords])
+        return node
+
+
+def _without_delete(value: Any) -> Any:
+    """Return a value as a config stores it: an option's dict starts anew in any case."""
+    if isinstance(value, dict):
+        return ConfigDict({key: _without_delete(item) for key, item in value.items()
+                           if (key, item) != ('_delete_', True)})
+    return [_without_delete(item) for item in value] if isinstance(value, list) else value
+
+
+def by_view_name(cfg: Config, option: str) -> str:
+    """Let a position stand for the name of a view: a list has no names."""
+    found = re.match(r'dataset\.recipe\.(\d+)(?=[.=])', option)
+    dataset = cfg.get('dataset')
+    views = dataset.get('recipe') if isinstance(dataset, dict) else None
+    if not found or not are_named_views(views) or int(found[1]) >= len(views):
+        return option
+    return f'dataset.recipe.{list(views)[int(found[1])]}{option[found.end():]}'
+
+
+def override(cfg: Config, option: str) -> Problem | None:
+    """Set one field; a path that the config lacks is left to the check of its class."""
+    keys, value = split_option(option)
+    if keys[-1] == '_delete_' and (len(keys) == 1 or value is not True):
+        return Problem(tuple(keys), 'empties a dict, as in dataset.source._delete_=True')
+    place: Any = cfg._cfg_dict
+    for depth, name in enumerate(keys):
+        last = depth == len(keys) - 1
+        key: str | int = name
+        if isinstance(place, list):
+            if not name.isdigit() or int(name) >= len(place):
+                return Problem(tuple(keys[:depth + 1]),
+                               f"'{name}' is no position in a list of {len(place)}")
+            key = int(name)
+        elif not isinstance(place, dict):
+            return Problem(tuple(keys[:depth + 1]), f'leads into {place!r}, which has no fields')
+        if last and key == '_delete_':
+            place.clear()
+        elif last:
+            place[key] = _without_delete(value)
+        else:
+            if isinstance(place, dict) and place.get(key) is None:
+                place[key] = ConfigDict()
+            place = place[key]
+    return None

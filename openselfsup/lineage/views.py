@@ -1,0 +1,149 @@
+"""Published pipelines → recipes of ours."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import nearest
+from .fields import Fields, Log, Path
+
+INTERPOLATIONS = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic'}  # PIL's numbers
+
+
+@dataclasses.dataclass
+class Pipeline:
+    """A pipeline as it is translated, step by step.
+
+    Attributes:
+        size: side of the view in pixels.
+        steps: the recipe's steps by name.
+        normalize: mean and std, None without ``Normalize``.
+        shorter: the shorter side of the image so far, in pixels; None where it is the tile's.
+        ours: key path of the recipe in our config.
+    """
+
+    ours: str
+    size: Any = None
+    steps: dict[str, dict] = dataclasses.field(default_factory=dict)
+    normalize: dict | None = None
+    shorter: int | None = None
+
+    def add(self, name: str, step: dict) -> str:
+        """Add a step under its name, with a number where that is taken; return its key path."""
+        free = name if name not in self.steps else next(
+            f'{name}{i}' for i in range(2, 100) if f'{name}{i}' not in self.steps)
+        self.steps[free] = step
+        return f'{self.ours}.steps.{free}'
+
+
+def translate_pipeline(items: Any, path: Path, log: Log, ours: str, side: int | None = None
+                       ) -> Pipeline:
+    """Translate a list of transforms.
+
+    Args:
+        items: the list.
+        path: where it stands.
+        log: takes notes and mistakes.
+        ours: key path of the recipe in our config.
+        side: side of the tiles in pixels, where the source knows it.
+    """
+    pipeline = Pipeline(ours, shorter=side)
+    for number, item in enumerate(items):
+        _add(pipeline, Fields(item, (*path, str(number)), log))
+    pipeline.size = pipeline.size or side
+    if pipeline.size is None:
+        raise Fields({}, path, log).wrong('no transform says how large a view is; expected '
+                                          'RandomResizedCrop, RandomCrop, CenterCrop or Resize')
+    return pipeline
+
+
+def _add(pipeline: Pipeline, item: Fields, p: float | None = None) -> None:
+    """Translate one transform; ``p`` is the probability of the RandomAppliedTrans around it."""
+    kind = item.take('type')
+    if kind not in TRANSFORMS:
+        raise item.wrong(f"no transform is called '{kind}' that is known here",
+                         nearest(str(kind), TRANSFORMS))
+    TRANSFORMS[kind](pipeline, item, p)
+    item.close()
+
+
+def _always(p: float | None, item: Fields) -> None:
+    """Refuse a probability around a transform that happens to every view."""
+    if p not in (None, 1):
+        item.mistake('p', f'{item.name} happens to every view here, not with p={p}')
+
+
+def _random_resized_crop(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    _always(p, item)
+    pipeline.size = pipeline.shorter = item.take('size')
+    step = dict(type='RandomResizedCrop', scale=item.take('scale', (0.08, 1.0)),
+                **item.given('ratio'))
+    how = item.take('interpolation', 2)
+    if INTERPOLATIONS.get(how, how) != 'bilinear':
+        item.mistake('interpolation', f'{INTERPOLATIONS.get(how, how)} interpolation is not here')
+    pipeline.add('crop', step)
+
+
+def _applied(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    transforms = item.take('transforms')
+    if p is not None or len(transforms) != 1:
+        raise item.wrong(f'{len(transforms)} transforms happen together or not at all; here each '
+                         'step has its own p, so that one may stand there')
+    inner = Fields(transforms[0], (*item.path, 'transforms', '0'), item.log)
+    _add(pipeline, inner, item.take('p', 0.5))
+
+
+def _simple(kind: str, name: str, p_of_its_own: float | None = None, *keys: str
+            ) -> Callable[[Pipeline, Fields, float | None], None]:
+    """Return what translates a transform with arguments of the same names.
+
+    Args:
+        kind: our step.
+        name: under which it stands in a recipe.
+        p_of_its_own: the published default of its argument p, None for one without.
+        keys: its other arguments.
+    """
+    def translate(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+        chance = 1.0 if p is None else p
+        if p_of_its_own is not None:
+            chance *= item.take('p', p_of_its_own)
+        pipeline.add(name, dict(type=kind, **item.given(*keys), p=chance))
+    return translate
+
+
+def _blur(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    sigma = item.take('sigma_min'), item.take('sigma_max')
+    pipeline.add('blur', dict(type='GaussianBlur', sigma=sigma, p=1.0 if p is None else p))
+
+
+def _rotation(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    degrees = item.take('degrees')
+    if not isinstance(degrees, (int, float)):
+        raise item.wrong(f'degrees is {degrees!r}; expected one number, turned by either way')
+    place = pipeline.add('rotation', dict(type='ShiftScaleRotate', shift=0.0, scale=0.0,
+                                          degrees=degrees, p=1.0 if p is None else p))
+    item.note('differs', 'what a turn brings in from beyond the edges is mirrored tissue instead '
+              'of black, and interpolated instead of taken from the nearest pixel', place)
+
+
+def _normalize(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    pipeline.normalize = dict(mean=list(item.take('mean')), std=list(item.take('std')))
+
+
+def _to_tensor(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    """Views are tensors here."""
+
+
+TRANSFORMS: dict[str, Callable[[Pipeline, Fields, float | None], None]] = {
+    'RandomResizedCrop': _random_resized_crop,
+    'RandomAppliedTrans': _applied,
+    'ColorJitter': _simple('ColorJitter', 'jitter', None,
+                           'brightness', 'contrast', 'saturation', 'hue'),
+    'RandomGrayscale': _simple('Grayscale', 'gray', 0.1),
+    'GaussianBlur': _blur,
+    'Solarization': _simple('Solarize', 'solarize', None, 'threshold'),
+    'RandomHorizontalFlip': _simple('HorizontalFlip', 'flip', 0.5),
+    'RandomVerticalFlip': _simple('VerticalFlip', 'vflip', 0.5),
+    'RandomRotation': _rotation,
+    'ToTensor': _to_tensor,
+    'Normalize': _normalize}

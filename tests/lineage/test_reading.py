@@ -1,0 +1,121 @@
+"""Which configs are published ones, how their bases are found, and what is wrong in them."""
+
+from pathlib import Path
+
+import pytest
+
+from openselfsup.errors import UserError
+from openselfsup.lineage.configs import load, translate
+from openselfsup.lineage.reading import is_published, merge, read
+from openselfsup.shipped import config_names, find_config
+
+PLM = 'PLM_SSL/configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py'
+MOCO = 'ConCL/configs/NCT_pretraining/moco_v2/'
+
+
+def child(folder: Path, text: str, of: str = f'{MOCO}r18_bs256_ep200.py') -> Path:
+    path = folder / Path(of).parent / 'mine.py'
+    path.write_text(f"_base_ = {Path(of).name!r}\n{text}\n")
+    return path
+
+
+def test_configs_of_ours_are_not_taken_for_published_ones():
+    assert not any(is_published(find_config(name)) for name in config_names())
+
+
+def test_a_missing_base_is_found_in_a_folder_above(there):
+    found = read(there / PLM)
+    file, written, base = found.repaired[0]
+    assert (file.name, written) == (Path(PLM).name, '../../base.py')
+    assert base == (there / 'PLM_SSL/configs/base.py').resolve()
+    assert found.values['log_config']['interval'] == 50
+    assert found.values['data']['imgs_per_gpu'] == 64  # batch_size//num_gpu
+
+
+def test_a_base_that_lies_where_it_should_is_not_repaired(there):
+    found = read(there / f'{MOCO}r18_bs256_ep400.py')
+    assert not found.repaired and len(found.files) == 3 and found.values['total_epochs'] == 400
+
+
+def test_a_file_called_base_does_not_become_its_own_base(there):
+    folder = there / 'alone'
+    folder.mkdir(exist_ok=True)
+    (folder / 'base.py').write_text("_base_ = '../../nowhere/base.py'\ntotal_epochs = 3\n")
+    with pytest.raises(UserError, match="base.py: the _base_ '../../nowhere/base.py' is not there, "
+                                        'nor is a base.py in a folder above'):
+        read(folder / 'base.py')
+
+
+def test_dicts_are_merged_and_lists_replaced():
+    below = dict(a=dict(x=1, y=[1, 2]), b=dict(x=1), c=3)
+    assert merge(dict(a=dict(y=[3]), b=dict(_delete_=True, z=1), c=dict(x=1)), below) == dict(
+        a=dict(x=1, y=[3]), b=dict(z=1), c=dict(x=1))
+
+
+def test_deep_copies_and_their_changes_are_executed(there):
+    train = read(there / 'ConCL/configs/NCT_pretraining/byol/r18_bs1024_ep200.py'
+                 ).values['data']['train']
+    assert [train[f'pipeline{i}'][4]['p'] for i in (1, 2)] == [1.0, 0.1]
+    assert [train[f'pipeline{i}'][5]['p'] for i in (1, 2)] == [0.0, 0.2]
+
+
+@pytest.mark.parametrize('text, words', [
+    ("model = dict(neck=dict(hid_chanels=3))",
+     "mine.py:2: model.neck.hid_chanels: NonLinearNeckV1 takes no 'hid_chanels'; did you mean "
+     "'hid_channels'"),
+    ("model = dict(tempreature=3)", "model.tempreature: MOCO takes no 'tempreature'"),
+    ("model = dict(type='MOCOO')", "no published method is called 'MOCOO'.*did you mean 'MOCO'"),
+    ("optimzer_config = dict()", "the published trainer reads no 'optimzer_config'; did you mean "
+                                 "'optimizer_config'"),
+    ("data = dict(img_per_gpu=3)", "data.img_per_gpu: data takes no 'img_per_gpu'; did you mean "
+                                   "'imgs_per_gpu'"),
+    ("lr_config = dict(policy='cosine')", "lr_config: no policy here is called 'cosine'"),
+    ("lr_config = dict(warmup='linear', warmup_iters=500)", 'expected warmup_by_epoch=True'),
+    ("custom_hooks = [dict(type='ValidateHok')]", "did you mean 'ValidateHook'"),
+    ("model = dict(backbone=dict(depth=19))", 'model.backbone.depth: depth must be 18, 34, 50 or '
+                                              '101, not 19'),
+    ("model = dict(backbone=dict(in_channels=2))", 'gives its backbone 3 channels, not 2'),
+    ("model = dict(neck=dict(with_avg_pool=False))", 'with_avg_pool is False; this method pools'),
+    ("load_from = 'x.pth'", "all of another run's weights"),
+    ("data = dict(train=dict(data_source=dict(type='ImageLst')))", "did you mean 'ImageList'"),
+    ("model = dict(neck=3)", "model.neck: 'neck' must be a dict, not 3"),
+    ("1 / 0", 'mine.py:2: ZeroDivisionError'),
+    ("total_epochs = (", 'mine.py:2: not valid Python'),
+])
+def test_mistakes_are_told_in_the_words_of_the_file(text, words, there):
+    with pytest.raises(UserError, match=words):
+        load(child(there, text), processes=8)
+
+
+def test_all_mistakes_are_told_at_once(there):
+    path = child(there, "model = dict(queue=3)\noptimizer = dict(lrr=1)\nlr_config = dict(gama=2)")
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert len(str(caught.value).splitlines()) == 4  # 3 mistakes in this config:
+
+
+def test_names_of_the_file_are_its_own(there):
+    notes = translate(child(there, 'HELPER = 3\nhelper = 3\ndata_root_of_mine = "x"')).notes
+    assert {note.theirs for note in notes if 'name of the file' in note.text} == {
+        'HELPER', 'helper', 'data_root_of_mine'}
+
+
+@pytest.mark.parametrize('processes, batch, words', [
+    (1, 32, 'meant for 256 in 8 processes: start so many, or set global_batch_size=256 and '
+            'accumulate=8'),
+    (8, 256, None), (None, 256, None)])
+def test_the_batch_is_that_of_all_processes(processes, batch, words, there):
+    found = load(f'{MOCO}r18_bs256_ep200.py', processes=processes)
+    assert found.cfg.global_batch_size == batch and found.cfg.optimizer.lr == 0.03
+    told = [str(note) for note in found.notes if note.kind == 'differs']
+    assert [words in note for note in told] == ([True] if words else [])
+
+
+def test_resume_from_is_gone_on_from(there):
+    assert load(child(there, "resume_from = 'epoch_3.pth'")).resume == 'epoch_3.pth'
+
+
+def test_overrides_are_of_our_fields(there):
+    assert load(there / PLM, ['epochs=3', 'model.loss_lambda=0.2']).cfg.epochs == 3
+    with pytest.raises(UserError, match='--cfg-options total_epochs=3: total_epochs: unknown'):
+        load(there / PLM, ['total_epochs=3'])
