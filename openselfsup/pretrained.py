@@ -43,19 +43,41 @@ def load_backbone(path: str | Path, depth: int | None = None,
     state, _ = backbone_state_dict(checkpoint, str(path))
     stages = {} if out_indices is None else dict(out_indices=tuple(out_indices))
     if record is None or record.config is None:
-        config = _resnet_config(state, depth, str(path), arguments) | stages
+        plain = {name.removeprefix('backbone.'): value for name, value in state.items()}
+        config = with_sobel(_resnet_config(plain, depth, str(path), arguments) | stages, state)
     else:
         config = known_config(record, str(path))
         _refuse_other_depth(record, state, depth, str(path))
-        indices = config.get('out_indices')
-        if record.is_resnet and isinstance(indices, (list, tuple)):
-            config['out_indices'] = tuple(indices[-1:])
-        config |= stages | arguments
+        config = _changed(config, stages, arguments)
     backbone = BACKBONES.build(config)
-    report = load_backbone_weights(backbone, checkpoint)
+    # What the published tool extracts lacks the Sobel layer, which is the same in all networks.
+    lacks_sobel = 'conv1.weight' in state and config['type'] == 'SobelBackbone'
+    report = load_backbone_weights(backbone.backbone if lacks_sobel else backbone, checkpoint)
     logging.getLogger(__name__).info('%s: %s: %s', path, architecture_of(state) or config['type'],
                                      report)
     return backbone.eval()
+
+
+def with_sobel(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the config of a ResNet, behind a Sobel layer if weights take two channels."""
+    first = state.get('backbone.conv1.weight', state.get('conv1.weight'))
+    if first is None or first.dim() != 4 or first.shape[1] != 2:
+        return config
+    return dict(type='SobelBackbone', backbone=config | dict(in_channels=2))
+
+
+def _changed(config: dict[str, Any], stages: dict[str, Any],
+             arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a recorded backbone with other stages and arguments.
+
+    A ResNet, also one behind a Sobel layer, returns its last map unless it is asked for others.
+    """
+    if config['type'] == 'SobelBackbone':
+        return {**config, 'backbone': _changed(config['backbone'], stages, arguments)}
+    indices = config.get('out_indices')
+    if config['type'] in ('ResNet', 'ResNeXt') and isinstance(indices, (list, tuple)):
+        config = {**config, 'out_indices': tuple(indices[-1:])}
+    return config | stages | arguments
 
 
 def _resnet_config(state: dict[str, Tensor], depth: int | None, where: str,

@@ -58,14 +58,18 @@ class BackboneRecord:
         It is to be filled from the checkpoint, so ``init_cfg`` is left out; batch norm over ranks
         or over parts of a batch becomes plain batch norm, which is the same in evaluation.
         """
-        if self.config is None:
-            return None
-        config = {key: value for key, value in self.config.items() if key != 'init_cfg'}
-        norm = config.get('norm_cfg')
-        if isinstance(norm, Mapping) and norm.get('type') in _ONLY_IN_TRAINING:
-            config['norm_cfg'] = {**{key: norm[key] for key in norm if key != 'num_splits'},
-                                  'type': 'BN'}
-        return config
+        return None if self.config is None else _for_use(self.config)
+
+
+def _for_use(config: Mapping[str, Any]) -> dict[str, Any]:
+    config = {key: value for key, value in config.items() if key != 'init_cfg'}
+    norm, inner = config.get('norm_cfg'), config.get('backbone')
+    if isinstance(norm, Mapping) and norm.get('type') in _ONLY_IN_TRAINING:
+        config['norm_cfg'] = {**{key: norm[key] for key in norm if key != 'num_splits'},
+                              'type': 'BN'}
+    if isinstance(inner, Mapping):  # behind a Sobel layer
+        config['backbone'] = _for_use(inner)
+    return config
 
 
 def describe_backbone(algorithm: nn.Module, cfg: Mapping[str, Any]) -> dict[str, Any]:

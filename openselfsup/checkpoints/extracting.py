@@ -15,6 +15,7 @@ from .names import (
     Architecture,
     architecture_of,
     backbone_state_dict,
+    has_sobel,
     shorten,
     summary,
 )
@@ -59,7 +60,7 @@ def extract_backbone(source: Path, out: Path) -> str:
 
     network = architecture_of(state)
     what = network or (record and record.config and record.config['type']) or 'no ResNet'
-    names = _torchvision_names(network)
+    names = set[str]() if has_sobel(state) else _torchvision_names(network)
     lines = [f'{source}: {"our" if kind == OURS else kind} checkpoint, {what}']
     if network and names:
         lines.append(f'{len(names & state.keys())}/{len(names)} tensors of torchvision\'s '

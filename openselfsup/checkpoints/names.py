@@ -10,7 +10,8 @@ kind                 names of the backbone
 ours                 ``encoder_q.backbone.*``
 published PLM        ``encoder_q.0.*`` with a matching neck ``encoder_q.2.*``, and a
                      second copy ``backbone.*``
-OpenSelfSup          ``encoder_q.0.*`` (MoCo, DenseCL), or ``backbone.*`` alone
+OpenSelfSup          ``encoder_q.0.*`` (MoCo, DenseCL), or ``backbone.*`` alone, which keeps
+                     its prefix where there is a ``sobel_layer.*`` beside it
 CA2CL                ``module.resnet.*`` under ``net``
 MoCo                 ``module.encoder_q.*`` (the official MoCo code)
 detectron2           ``stem.conv1.*``, ``res2.0.*``, also below ``backbone.bottom_up.``
@@ -40,6 +41,7 @@ _WRAPPERS = ('module.', '_orig_mod.')
 _PREFIXES = (('encoder_q.0.', OPENSELFSUP), ('resnet.', CA2CL), ('encoder_q.', MOCO),
              ('backbone.', OPENSELFSUP), ('', TORCHVISION))
 OUR_PREFIX = 'encoder_q.backbone.'
+SOBEL = 'sobel_layer.'  # in front of 'backbone.'
 
 
 # ------------------------------------------------------------------ what is in the file
@@ -117,10 +119,20 @@ def backbone_state_dict(checkpoint: Mapping[str, Any],
         raise UserError(error.what, where=where, expected=error.expected) from None
     recorded = recorded_prefix(checkpoint) is not None
     found = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+    if has_sobel(state) and not recorded:  # of use together only
+        found = {k: v for k, v in state.items() if k.startswith((SOBEL, 'backbone.'))}
     if kind == DETECTRON2:
         found = from_detectron2({k: v for k, v in found.items()
                                  if k.startswith(('stem.', 'res'))})
     return {k: v for k, v in found.items() if recorded or not k.startswith('fc.')}, kind
+
+
+def has_sobel(state: Mapping[str, Any]) -> bool:
+    """Return whether weights are those of a Sobel layer and the backbone behind it.
+
+    Their names are then those of :class:`openselfsup.models.backbones.sobel.SobelBackbone`.
+    """
+    return f'{SOBEL}sobel.0.weight' in state
 
 
 def recorded_prefix(checkpoint: Mapping[str, Any]) -> str | None:
@@ -203,6 +215,8 @@ _DEPTHS = {(False, (2, 2, 2, 2)): 18, (False, (3, 4, 6, 3)): 34, (True, (3, 4, 6
 
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture | None:
     """Tell the network from torchvision-style names and shapes, None if it is no known one."""
+    if has_sobel(state):
+        state = {name.removeprefix('backbone.'): value for name, value in state.items()}
     blocks = {tuple(map(int, found.groups())) for name in state
               if (found := re.fullmatch(r'layer([1-4])\.(\d+)\.conv1\.weight', name))}
     first, second, third, fourth = (sum(layer == i for layer, _ in blocks) for i in (1, 2, 3, 4))

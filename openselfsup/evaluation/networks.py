@@ -12,12 +12,13 @@ from torch import nn
 from ..checkpoints import (
     BackboneRecord,
     backbone_record,
+    backbone_state_dict,
     load,
     load_backbone_weights,
     weights_of,
 )
 from ..errors import UserError, nearest
-from ..pretrained import known_config
+from ..pretrained import known_config, with_sobel
 from ..registry import BACKBONES
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
@@ -86,6 +87,9 @@ def from_checkpoint(model_name: str, path: str | Path) -> Network:
     if record is not None and record.unreadable:
         raise UserError(record.unreadable, where=str(path))
     config = _config(model_name, record, str(path))
+    state, _ = backbone_state_dict(checkpoint, str(path))
+    if record is None and 'backbone.conv1.weight' in state:  # there is a Sobel layer beside it
+        config = with_sobel(config, state)
     backbone = build(config)
     report = load_backbone_weights(backbone, checkpoint)
     network = Network(backbone, config, f'{path}: {report}',

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import resnet
 
 from ...checkpoints import LoadReport, load_backbone_weights
@@ -34,6 +34,7 @@ class ResNet(resnet.ResNet):
         zero_init_residual: start every residual branch at zero (last norm weight 0).
         groups: groups of the 3x3 convolutions (bottleneck depths only).
         width_per_group: their width per group at 64 base channels.
+        in_channels: channels of the images, 2 behind a Sobel layer.
         init_cfg: weights to start from, ``dict(type='Pretrained', checkpoint=PATH)``, of any kind
             that :mod:`openselfsup.checkpoints` reads; with ``allow_partial=True`` also if some
             tensors are missing.
@@ -49,7 +50,7 @@ class ResNet(resnet.ResNet):
     def __init__(self, depth: Depth = 18, norm_cfg: dict | None = None,
                  out_indices: Stages = (4,), zero_init_residual: bool = False,
                  groups: Count = 1, width_per_group: Count = 64,
-                 init_cfg: dict | None = None):
+                 init_cfg: dict | None = None, in_channels: Count = 3):
         if depth not in LAYERS:
             raise UserError(f'no ResNet has depth {depth}', where='backbone.depth',
                             expected='one of ' + ', '.join(map(str, LAYERS)))
@@ -62,6 +63,9 @@ class ResNet(resnet.ResNet):
                          width_per_group=width_per_group,
                          norm_layer=norm_layer(norm_cfg or {'type': 'BN'}))
         del self.avgpool, self.fc
+        if in_channels != 3:
+            self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
+            nn.init.kaiming_normal_(self.conv1.weight, mode='fan_out', nonlinearity='relu')
         for index in range(indices[-1] + 1, 5):
             delattr(self, f'layer{index}')
         self.out_indices = indices
@@ -69,7 +73,7 @@ class ResNet(resnet.ResNet):
         self.load_report = load_initial_weights(self, init_cfg) if init_cfg is not None else None
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map images of shape (B, 3, H, W) to feature maps of shape (B, C, h, w), finest first."""
+        """Map images of shape (B, in_channels, H, W) to feature maps (B, C, h, w), finest first."""
         # Pooled first: the same values and gradients, and a quarter of the pixels to rectify.
         x = self.relu(self.maxpool(self.bn1(self.conv1(x))))
         maps = []
@@ -88,19 +92,20 @@ class ResNeXt(ResNet):
         depth: 50 or 101.
         groups: groups of the 3x3 convolutions.
         width_per_group: width of each group, 4 at depth 50 and 8 at depth 101 if None.
-        norm_cfg, out_indices, zero_init_residual, init_cfg: as for :class:`ResNet`.
+        norm_cfg, out_indices, zero_init_residual, init_cfg, in_channels: as for :class:`ResNet`.
     """
 
     def __init__(self, depth: Literal[50, 101] = 50, groups: Count = 32,
                  width_per_group: Count | None = None,
                  norm_cfg: dict | None = None, out_indices: Stages = (4,),
-                 zero_init_residual: bool = False, init_cfg: dict | None = None):
+                 zero_init_residual: bool = False, init_cfg: dict | None = None,
+                 in_channels: Count = 3):
         widths = {50: 4, 101: 8}
         if depth not in widths:
             raise UserError(f'no ResNeXt has depth {depth}', where='backbone.depth',
                             expected='one of 50, 101')
         super().__init__(depth, norm_cfg, out_indices, zero_init_residual, groups,
-                         width_per_group or widths[depth], init_cfg)
+                         width_per_group or widths[depth], init_cfg, in_channels)
 
 
 def load_initial_weights(backbone: ResNet, init_cfg: dict) -> LoadReport:
