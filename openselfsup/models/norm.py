@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from .. import distributed
 from ..errors import UserError, nearest
 
 NORMS = ('BN', 'SyncBN', 'GN', 'SplitBN')
@@ -53,6 +54,36 @@ class SplitBN(nn.BatchNorm2d):
         self.running_var.copy_(variances.mean(0))
         self.num_batches_tracked.add_(1)
         return torch.cat(parts)
+
+
+class BatchNormOverRanks(nn.BatchNorm1d):
+    """Batch norm of vectors over all rows of all ranks, which have equally many.
+
+    Several ranks compute what one process computes with all their rows, on any device:
+    torch's SyncBatchNorm, which knows GPUs only, is for the large maps of backbones.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` of shape (B, C)."""
+        if not (self.training and distributed.is_distributed()):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            mean = distributed.all_gather_with_grad(x.mean(0, keepdim=True)).mean(0)
+            centred = x - mean
+            variance = distributed.all_gather_with_grad(
+                centred.square().mean(0, keepdim=True)).mean(0)
+            rows = len(x) * distributed.world_size()
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * (rows / (rows - 1)), self.momentum)
+                self.num_batches_tracked.add_(1)
+            return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
 
 
 @functools.lru_cache

@@ -10,6 +10,7 @@ from . import steps
 from .draws import Draws
 from .geometry import (
     cell_boxes,
+    cell_centres,
     cell_polygons,
     compose,
     determinant,
@@ -18,7 +19,7 @@ from .geometry import (
     transform,
 )
 from .overlap import Matching, match_cells
-from .published import strong_view, weak_view
+from .published import strong_view, vicregl_views, weak_view
 from .recipe import ViewRecipe, unbind
 from .render import TorchRenderer, missing_steps, render_opencv, render_pil
 from .steps import *  # noqa: F403
@@ -27,7 +28,7 @@ from .union import UnionView
 
 __all__ = [
     'Draws', 'Matching', 'TorchRenderer', 'TorchvisionPipeline', 'UnionView', 'ViewRecipe',
-    'cell_boxes', 'cell_polygons', 'compose', 'determinant', 'invert', 'is_axis_aligned',
-    'match_cells', 'missing_steps', 'render_opencv', 'render_pil', 'strong_view', 'transform',
-    'unbind', 'weak_view']
+    'cell_boxes', 'cell_centres', 'cell_polygons', 'compose', 'determinant', 'invert',
+    'is_axis_aligned', 'match_cells', 'missing_steps', 'render_opencv', 'render_pil',
+    'strong_view', 'transform', 'unbind', 'vicregl_views', 'weak_view']
 __all__ += steps.__all__

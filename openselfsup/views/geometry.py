@@ -96,6 +96,20 @@ def cell_corners(view_to_tile: Tensor, grid: Grid) -> Tensor:
     return along_x * x + along_y * y + origin
 
 
+def cell_centres(view_to_tile: Tensor, grid: Grid) -> Tensor:
+    """Return where the middles of a view's cells lie on the tile.
+
+    Args:
+        view_to_tile: maps of shape (..., 2, 3).
+        grid: cells along each side of the view, or (rows, columns).
+
+    Returns:
+        Tensor of shape (..., rows, columns, 2) as (x, y) in tile fractions.
+    """
+    corners = cell_corners(view_to_tile, grid)
+    return (corners[..., :-1, :-1, :] + corners[..., 1:, 1:, :]) / 2
+
+
 def cell_boxes(view_to_tile: Tensor, grid: Grid) -> Tensor:
     """Return the cells of axis-aligned views as boxes of the tile.
 

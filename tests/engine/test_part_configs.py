@@ -50,7 +50,9 @@ def small(name):
     recipe = cfg.dataset.recipe
     keys = [''] if 'size' in recipe else [f'.{key}' for key in recipe]
     has_queue = 'queue_len' in inspect.signature(ALGORITHMS.get(cfg.model.type)).parameters
-    return [f'dataset.recipe{key}.size=32' for key in keys] + (MODEL if has_queue else [])
+    narrow = [f'model.{part}.channels=(32, 32, 16)' for part in ('projector', 'maps_projector')
+              if part in cfg.model]
+    return [f'dataset.recipe{key}.size=32' for key in keys] + narrow + (MODEL if has_queue else [])
 
 
 def runner_of(name, work_dir, *options):

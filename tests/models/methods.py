@@ -19,6 +19,8 @@ GROUP = dict(type='GroupNeck', in_channels=24, out_channels=16)
 # More clusters than a rank of two has tiles.
 CLUSTER, ATTACK = dict(type='ClusterHead', clusters=6), dict(type='WeightAdversary')
 CLUSTERS = dict(group_neck=GROUP, cluster=CLUSTER)
+EXPANDER = dict(type='Expander', in_channels=24, channels=(24, 24, 16))
+EXPANDERS = dict(projector=EXPANDER, maps_projector=EXPANDER)
 
 METHODS = {
     'MoCo': dict(type='MoCo', neck=POOLED, **QUEUE),
@@ -28,6 +30,7 @@ METHODS = {
     'SimCLR': dict(type='SimCLR', neck=POOLED),
     'NPID': dict(type='NPID', neck=POOLED, feat_dim=16, neg_num=12),
     'CA2CL': dict(type='CA2CL', neck=POOLED, **CLUSTERS, adversary=ATTACK),
+    'VICRegL': dict(type='VICRegL', **EXPANDERS),
 }
 
 
@@ -71,6 +74,10 @@ CASES = METHODS | {
     'PLM, adversary': with_options('PLM', adversary=ATTACK),
     'PLM, both': with_options('PLM', group_neck=GROUP, adversary=ATTACK,
                               cluster=dict(CLUSTER, mutual_information=True)),
+    'VICRegL, limited matches': with_options(
+        'VICRegL', l2_all_matches=False, num_matches=(9, 3), match_radius=0.7,
+        projector=dict(norm='LN'), maps_projector=dict(norm='LN')),
+    'VICRegL, whole views only': with_options('VICRegL', alpha=1.),
 }
 
 

@@ -1,11 +1,11 @@
-"""CA2CL's two views stand once, with the settings that were published."""
+"""Published views stand once, with the settings that were published."""
 
 import runpy
 from pathlib import Path
 
 import pytest
 
-from openselfsup.views import ViewRecipe, strong_view, weak_view
+from openselfsup.views import ViewRecipe, strong_view, vicregl_views, weak_view
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 BOTH = """\
@@ -57,3 +57,21 @@ def test_configs_have_the_two_views(name, size):
     recipe = runpy.run_path(str(CONFIGS / name))['dataset']['recipe']
     assert recipe == dict(strong=strong_view(size), weak=weak_view(size))
     assert list(recipe) == ['strong', 'weak']  # the first is the query
+
+
+def test_vicregl_has_large_and_small_views():
+    views = vicregl_views(224, (0.4, 1.0), small_views=3)
+    assert list(views) == ['large1', 'large2', 'small1', 'small2', 'small3']
+    assert [view['size'] for view in views.values()] == [224, 224, 96, 96, 96]
+    for name, view in views.items():
+        large, even = name.startswith('large'), name[-1] in '13'
+        assert described(view) == f"""\
+RandomResizedCrop(p=1.0, scale={(0.4, 1.0) if large else (0.08, 0.4)}, \
+ratio=(0.75, 1.3333333333333333))
+HorizontalFlip(p=0.5)
+ColorJitter(p=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+Grayscale(p=0.2)
+GaussianBlur(p={1.0 if even else 0.1}, sigma=(0.1, 2.0))
+Solarize(p={0.0 if even else 0.2}, threshold=128)
+"""
+        assert view['interpolation'] == 'bicubic'

@@ -1,0 +1,248 @@
+"""VICRegL against the published numbers, and what is our own in it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_zoo import assert_golden
+from methods import METHODS, build
+from torch import nn
+from toy_model import ToyBackbone, random_batch, train_step
+
+from openselfsup.errors import UserError
+from openselfsup.models.losses import covariance_term, nearest_cells, vicreg
+from openselfsup.registry import ALGORITHMS
+from openselfsup.views import cell_centres
+
+GOLDEN = Path(__file__).parents[1] / 'data/golden'
+STEPS = ['vicregl_two_views_lars', 'vicregl_multicrop_adamw',
+         'vicregl_two_views_l2_matches_limited']
+TERMS = {'global_inv': 'inv_l', 'global_var': 'var_l', 'global_cov': 'cov_l',
+         'local_inv': 'minv_l', 'local_var': 'mvar_l', 'local_cov': 'mcov_l',
+         'loss_classifier': 'cls_l'}
+# Biases before a batch norm have a gradient of 0 but for rounding.
+WITHOUT_EFFECT = {f'{part}.{layer}.bias' for part in ('projector', 'maps_projector')
+                  for layer in (0, 3)}
+
+
+class GoldenBackbone(nn.Module):
+    out_channels = [16]
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 12, 7, 4, 3)
+        self.conv2 = nn.Conv2d(12, 16, 3, 2, 1)
+
+    def forward(self, x):
+        return [torch.relu(self.conv2(torch.relu(self.conv1(x))))]
+
+
+def golden_method(golden):
+    meta = {key[5:]: golden[key] for key in golden.files if key.startswith('meta/')}
+    expanders = {name: dict(type='Expander', in_channels=16,
+                            channels=tuple(map(int, str(meta[key]).split('-'))))
+                 for name, key in (('projector', 'mlp'), ('maps_projector', 'maps_mlp'))}
+    coefficients = {f'{key}_coeff': float(meta[f'{key}_coeff']) for key in ('inv', 'var', 'cov')}
+    return ALGORITHMS.build(dict(
+        type='VICRegL', backbone=GoldenBackbone(), alpha=float(meta['alpha']), num_classes=7,
+        num_matches=tuple(map(int, meta['num_matches'])),
+        l2_all_matches=bool(meta['l2_all_matches']), **expanders, **coefficients))
+
+
+def maps_of_crops(crops, side=224):
+    """Turn (top, left, height, width, flip) in pixels, (V, B, 5), into maps (B, V, 2, 3)."""
+    top, left, height, width, flip = np.moveaxis(crops.astype(float), -1, 0)
+    maps = np.zeros((*crops.shape[:-1], 2, 3))
+    maps[..., 0, 0], maps[..., 0, 2] = np.where(flip, -width, width), left + flip * width
+    maps[..., 1, 1], maps[..., 1, 2] = height, top
+    return torch.tensor(maps / side, dtype=torch.float32).transpose(0, 1)
+
+
+def tensor(golden, key):
+    return torch.from_numpy(golden[key])
+
+
+def lars_step(parameters, gradients, velocities, lr):
+    """VICRegL's LARS: the rate outside the momentum, decay 1e-6 whatever the flag says."""
+    with torch.no_grad():
+        for name, w in parameters.items():
+            g = gradients[name]
+            if w.ndim > 1:
+                g = g + 1e-6 * w
+                ratio = 0.001 * w.norm() / g.norm()
+                g = g * torch.where((w.norm() > 0) & (g.norm() > 0), ratio, 1.)
+            velocities[name] = 0.9 * velocities.get(name, 0) + g
+            w -= lr * velocities[name]
+
+
+@pytest.mark.parametrize('name', STEPS)
+def test_losses_gradients_and_final_state_are_the_published_ones(name):
+    golden = np.load(GOLDEN / f'{name}.npz')
+    method = golden_method(golden)
+    method.load_state_dict({key[6:]: tensor(golden, key) for key in golden.files
+                            if key.startswith('state/')})
+    parameters, velocities = dict(method.named_parameters()), {}
+    adamw = torch.optim.AdamW([
+        dict(params=[p for p in parameters.values() if p.ndim > 1], weight_decay=0.05),
+        dict(params=[p for p in parameters.values() if p.ndim == 1], weight_decay=0.)])
+    for step in range(2):
+        at = f'step{step}/'
+        views = [tensor(golden, key) for key in sorted(golden.files) if key.startswith(f'{at}view')]
+        maps = maps_of_crops(golden[f'{at}crop_top_left_height_width_flip'])
+        for v in range(len(views)):
+            published = tensor(golden, f'{at}locations{v}')
+            ours = 224 * cell_centres(maps[:, v], published.shape[1]).flip(-1)
+            torch.testing.assert_close(ours, published, rtol=0, atol=1e-4)
+        method.zero_grad()
+        outputs = method(views, maps, label=tensor(golden, f'{at}labels'))
+        for ours, theirs in TERMS.items():
+            assert_golden(outputs[ours], golden[at + theirs], f'step {step}, {ours}')
+        loss = sum(outputs[key] for key in ('loss_global', 'loss_local', 'loss_classifier'))
+        assert_golden(loss, golden[f'{at}loss'], 'loss')
+        loss.backward()
+        gradients = {key: tensor(golden, f'{at}grad/{key}') for key in parameters}
+        for key, p in parameters.items():
+            atol = 2e-4 if key in WITHOUT_EFFECT else 1e-4 * gradients[key].abs().max()
+            assert_golden(p.grad, gradients[key], f'step {step}, gradient of {key}', 0, atol)
+        lr = float(golden[f'{at}lr'])
+        if golden['meta/optimizer'] == 'lars':
+            lars_step(parameters, gradients, velocities, lr)
+            continue
+        for key, p in parameters.items():
+            p.grad = gradients[key]
+        for group in adamw.param_groups:
+            group['lr'] = lr
+        adamw.step()
+    for key, value in method.state_dict().items():
+        assert_golden(value, golden[f'final/{key}'], f'final {key}')
+
+
+def test_the_published_terms_and_neighbours():
+    golden = np.load(GOLDEN / 'vicregl_parts.npz')
+    x, y = (tensor(golden, f'vicreg_{key}').requires_grad_() for key in 'xy')
+    terms = [c * term for c, term in zip((25, 25, 1), vicreg(x, y))]
+    sum(terms).backward()
+    for term, key in zip(terms, ('inv', 'std', 'cov')):
+        torch.testing.assert_close(term.detach(), tensor(golden, f'vicreg_{key}'))
+    for z, key in (x, 'x'), (y, 'y'):
+        torch.testing.assert_close(z.grad, tensor(golden, f'vicreg_grad_{key}'))
+    maps = tensor(golden, 'maps_1'), tensor(golden, 'maps_2')
+    places = tensor(golden, 'location_1'), tensor(golden, 'location_2')
+    for case, pair, count in (('l2_all', maps, None), ('l2_limited', maps, 20),
+                              ('location', places, 20)):
+        found = nearest_cells(torch.cdist(*pair), count)
+        for cells, numbers, key in zip(maps, found, ('inputs', 'neighbours')):
+            rows = torch.arange(len(cells))[:, None]
+            assert cells[rows, numbers].equal(tensor(golden, f'{case}/{key}')), case
+    for key in (key for key in golden.files if key.startswith('grid/')):
+        *crop, height, width, cells, flip = (int(part.strip('Nflip')) for part in
+                                             key.removeprefix('grid/').split('_'))
+        maps_ = maps_of_crops(np.array([[[*crop, flip]]]), height)
+        torch.testing.assert_close(height * cell_centres(maps_[0, 0], cells).flip(-1),
+                                   tensor(golden, key), rtol=0, atol=1e-4)
+
+
+def test_the_two_ways_to_the_covariance_are_one():
+    for shape in (3, 40), (30, 4), (5, 6, 20), (9, 3, 4):
+        x = torch.randn(shape, dtype=torch.float64)
+        slots = x.view(shape[0], -1, shape[-1]).unbind(1)
+        plain = [(torch.cov(z.T).fill_diagonal_(0) ** 2).sum() / shape[-1] for z in slots]
+        torch.testing.assert_close(covariance_term(x), sum(plain) / len(plain))
+
+
+def test_equal_distances_but_for_rounding_go_to_the_lowest_numbers():
+    distances = torch.tensor([[[0.5, 0.5 - 1e-8, 0.4], [0.3, 0.3 - 1e-8, 0.9],
+                               [0.3 - 2e-8, 0.7, 0.8]]], dtype=torch.float64)
+    assert [x.tolist() for x in nearest_cells(distances, 1)] == [[[2]], [[0]]]
+    assert [x.tolist() for x in nearest_cells(distances, 1, 1e-7)] == [[[1]], [[0]]]
+    assert [x.tolist() for x in nearest_cells(distances, 9)] == [[[0, 1, 2]], [[2, 1, 0]]]
+
+
+def location_match(method, maps, grid):
+    """Return which cells of view 1 those of view 0 meet by location."""
+    met = []
+    method.paired = lambda x, y, own, other, weights=None: met.append((own, other, weights)) or (
+        vicreg(x, y))
+    x = torch.randn(len(maps), grid[0] * grid[1], 4)
+    method.location_terms(x, x, maps[:, 0], maps[:, 1], grid, grid, None)
+    return met[0]
+
+
+@pytest.mark.parametrize('grid', [(7, 7), (2, 5), (1, 1)])
+def test_a_flipped_view_meets_its_own_tissue(grid):
+    upright, mirrored = [[[0.5, 0, 0.2], [0, 0.6, 0.1]], [[-0.5, 0, 0.7], [0, 0.6, 0.1]]]
+    maps = torch.tensor([[upright, mirrored], [upright, upright]])
+    own, other, _ = location_match(build(METHODS['VICRegL']), maps, grid)
+    numbers = torch.arange(grid[0] * grid[1]).view(grid)
+    assert own.tolist() == [numbers.flatten().tolist()] * 2
+    assert other.tolist() == [numbers.flip(1).flatten().tolist(), numbers.flatten().tolist()]
+
+
+def test_pairs_beyond_the_radius_do_not_count_as_the_same_place():
+    left, right = [[[0.5, 0, 0.], [0, 1, 0]], [[0.5, 0, 0.5], [0, 1, 0]]]
+    maps = torch.tensor([[left, right]] * 3)
+    method = build(METHODS['VICRegL'] | dict(match_radius=1.))
+    _, _, weights = location_match(method, maps, (4, 4))
+    # Only the column beside the other view is a cell away from it, and no further.
+    assert weights.tolist() == [[0., 0, 0, 1] * 4] * 3
+    views, _ = random_batch(3)
+    far = torch.tensor([[left, [[0.1, 0, 0.9], [0, 0.1, 0.9]]]] * 3)
+    method = build(METHODS['VICRegL'] | dict(match_radius=0.1))
+    assert method(views, far)['matched_fraction'] == 0
+    plain = build(METHODS['VICRegL'])
+    plain.load_state_dict(method.state_dict())
+    assert method(views, far)['local_inv'] < plain(views, far)['local_inv']
+
+
+def test_small_views_come_after_two_large_ones():
+    method = build(METHODS['VICRegL'])
+    large, maps = random_batch(4)
+    small = [torch.randn(4, 3, 24, 40) for _ in range(2)]
+    outputs, gradients = train_step(method, [*large, *small], maps.repeat(1, 2, 1, 1))
+    assert all(value.isfinite() for value in outputs.values())
+    with pytest.raises(UserError, match='56 x 56, 24 x 40, 56 x 56, 24 x 40 pixels.*two large'):
+        method([large[0], small[0], large[1], small[1]], maps.repeat(1, 2, 1, 1))
+    with pytest.raises(UserError, match='two large views'):
+        method(large[:1], maps[:, :1])
+
+
+def test_an_expander_exists_where_its_loss_has_weight():
+    expanders = {key: METHODS['VICRegL'][key] for key in ('projector', 'maps_projector')}
+    views, maps = random_batch(4)
+    for alpha, absent in (1., 'maps_projector'), (0., 'projector'):
+        row = dict(type='VICRegL', alpha=alpha, **expanders)
+        method = build(row)
+        assert getattr(method, absent) is None and method.needs_geometry == (alpha < 1)
+        outputs, gradients = train_step(method, views, maps if alpha < 1 else None)
+        assert [key for key in outputs if key.startswith('loss')] == [
+            'loss_global' if alpha else 'loss_local']
+        needed = ({*expanders} - {absent}).pop()
+        with pytest.raises(UserError, match=f'without its {needed}'):
+            build({**row, needed: None})
+
+
+def test_impossible_settings_say_what_is_possible():
+    row = METHODS['VICRegL']
+    with pytest.raises(UserError, match='projector takes 8 channels, the backbone gives 24'):
+        build({**row, 'projector': dict(row['projector'], in_channels=8)})
+    with pytest.raises(UserError, match='alpha must be'):
+        build({**row, 'alpha': 1.5})
+    views, maps = random_batch(1)
+    with pytest.raises(UserError, match='one tile has no variance.*at least 2 tiles'):
+        build(row)(views, maps)
+
+
+def test_the_classifier_learns_labels_and_teaches_the_backbone_nothing():
+    method = build(METHODS['VICRegL'] | dict(num_classes=3))
+    assert method.batch_keys == ('label',) and build(METHODS['VICRegL']).batch_keys == ()
+    method.set_data(10, ['a', 'b', 'c'])
+    with pytest.raises(UserError, match='2 classes, the classifier 3'):
+        method.set_data(10, ['a', 'b'])
+    views, maps = random_batch(4)
+    outputs = method(views, maps, label=torch.tensor([0, 1, 2, 0]))
+    outputs['loss_classifier'].backward()
+    assert all((p.grad is None) == (not name.startswith('classifier'))
+               for name, p in method.named_parameters())
+    assert outputs['acc_classifier'] in (0, 0.25, 0.5, 0.75, 1)
+    assert isinstance(method.backbone, ToyBackbone)
