@@ -13,6 +13,7 @@ import errno
 import json
 import logging
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -127,6 +128,35 @@ def claimed(folder: str | Path, what: str, name: str = IN_USE) -> Iterator[Claim
             del _held[path]
             claim.release()
             _remove_empty(made)
+
+
+def stop_holder(folder: str | Path, name: str = IN_USE) -> str:
+    """Ask the process that writes into a folder to save and end (SIGTERM).
+
+    Args:
+        folder: the folder.
+        name: file of the claim.
+
+    Returns:
+        Who was asked, in words.
+
+    Raises:
+        UserError: nobody writes into it, or a process that cannot be reached from here.
+    """
+    try:
+        file = os.open(Path(folder) / name, os.O_RDONLY)
+    except OSError:
+        raise UserError('no process writes into this folder', where=str(folder)) from None
+    holder, us = _read(file), about_us('')
+    os.close(file)
+    same = holder.get('namespace') == us['namespace'] and holder.get('machine') == us['machine']
+    if not holder or (same and start_of(holder['pid']) != holder['start']):
+        raise UserError('the process that wrote into this folder has ended', where=str(folder))
+    if not same:
+        raise UserError(f'{describe(holder)} writes into this folder', where=str(folder),
+                        expected=f"the command on {holder['host']}")
+    os.kill(holder['pid'], signal.SIGTERM)
+    return describe(holder)
 
 
 def _make(folder: Path) -> list[Path]:

@@ -39,6 +39,11 @@ def tell(message: str) -> None:
               file=sys.stderr, flush=True)
 
 
+def is_first() -> bool:
+    """Return whether this process is rank 0, or alone."""
+    return _who()[0] == 0
+
+
 def _who() -> tuple[int, str | None]:
     """Return the rank and what all ranks of this start have in common, None for one process."""
     for rank, world, names in _LAUNCHERS:

@@ -7,11 +7,15 @@ Example:
 """
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
-from ..values import LAUNCHERS, Seed
+from ..errors import UserError
+from ..values import LAUNCHERS, Count, Seed
 from .arguments import add_amp, add_config_arguments, checked
+
+DEV_BATCH = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument('--work-dir', '--work_dir', metavar='DIR',
                         help='where everything is written (default work_dirs/<config name>)')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CKPT',
-                        help='go on from CKPT, or from latest.pth of the work directory')
+    going_on = parser.add_mutually_exclusive_group()
+    going_on.add_argument('--resume', nargs='?', const='auto', metavar='CKPT',
+                          help='go on from CKPT, or from latest.pth of the work directory')
     parser.add_argument('--pretrained', metavar='CKPT',
                         help='weights for the backbone: torchvision, timm, ours or published')
     add_amp(parser, 'precision')
@@ -29,9 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='deterministic kernels only')
     parser.add_argument('--launcher', choices=LAUNCHERS,
                         help='how processes were started (default: found out)')
-    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
     parser.add_argument('--dry-run', action='store_true',
                         help='build everything, run one batch, print what would run, and stop')
+    add = parser.add_argument_group('published flags').add_argument
+    going_on.add_argument('--resume_from', dest='resume', metavar='CKPT', help='--resume CKPT')
+    going_on.add_argument('-c', '--continue_training', dest='resume', action='store_const',
+                          const='auto', help='--resume')
+    add('-d', '--dev', action='store_true', help=f'{DEV_BATCH} tiles a process')
+    add('--gpus', type=checked(Count), default=1, metavar='N',
+        help='1, or the number of processes that the launcher has started')
+    add('--port', type=checked(Count), help='where the processes of --launcher slurm meet')
+    add('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -45,8 +58,16 @@ def main(args: argparse.Namespace) -> int:
             cfg[name] = getattr(args, name)
     cfg.work_dir = cfg.work_dir or str(Path('work_dirs') / Path(cfg.filename).stem)
     from ..engine.train import dry_run, train
+    if args.port and args.launcher == 'slurm':
+        os.environ['MASTER_PORT'] = str(args.port)
     try:
         where = launch.start(args.launcher)
+        if args.gpus not in (1, where.world_size):
+            raise UserError(f'{args.gpus} GPUs are asked for, {where.world_size} process(es) were '
+                            'started, and each trains on one', where='--gpus',
+                            expected=f'torchrun --nproc_per_node={args.gpus} tools/train.py ...')
+        if args.dev:
+            cfg.global_batch_size = DEV_BATCH * where.world_size * cfg.accumulate
         if args.dry_run:
             with tempfile.TemporaryDirectory() as scratch:
                 dry_run(cfg, where, scratch, remarks(found))
