@@ -52,6 +52,8 @@ def small(name):
     has_queue = 'queue_len' in inspect.signature(ALGORITHMS.get(cfg.model.type)).parameters
     narrow = [f'model.{part}.channels=(32, 32, 16)' for part in ('projector', 'maps_projector')
               if part in cfg.model]
+    if narrow and 'matching_neck' in cfg.model:
+        narrow.append('model.matching_neck.channels=16')
     return [f'dataset.recipe{key}.size=32' for key in keys] + narrow + (MODEL if has_queue else [])
 
 

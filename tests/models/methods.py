@@ -31,6 +31,8 @@ METHODS = {
     'NPID': dict(type='NPID', neck=POOLED, feat_dim=16, neg_num=12),
     'CA2CL': dict(type='CA2CL', neck=POOLED, **CLUSTERS, adversary=ATTACK),
     'VICRegL': dict(type='VICRegL', **EXPANDERS),
+    'PLMVICRegL': dict(type='PLMVICRegL', **EXPANDERS,
+                       matching_neck=dict(type='MatchingNeck', channels=16)),
 }
 
 
@@ -77,6 +79,9 @@ CASES = METHODS | {
     'VICRegL, limited matches': with_options(
         'VICRegL', l2_all_matches=False, num_matches=(9, 3), match_radius=0.7,
         projector=dict(norm='LN'), maps_projector=dict(norm='LN')),
+    'PLMVICRegL, attention': with_options(
+        'PLMVICRegL', matching_neck=dict(type='AttentionMatchingNeck', channels=16,
+                                         mid_channels=8)),
     'VICRegL, whole views only': with_options('VICRegL', alpha=1.),
 }
 

@@ -27,7 +27,7 @@ def test_it_has_what_training_asks_for(name):
     method = build(METHODS[name])
     check_method(method)
     assert method.features is None and method.backbone.out_channels == [24]
-    assert method.needs_geometry == (name in ('PLM', 'VICRegL'))
+    assert method.needs_geometry == (name in ('PLM', 'VICRegL', 'PLMVICRegL'))
     views, maps = random_batch(ROWS)
     asked = asked_for(method, ROWS)
     if method.needs_geometry:
