@@ -39,8 +39,9 @@ class Survey:
 def pair_masks(images: str | Path, masks: str | Path, report: Report) -> list[Pair]:
     """Return images and the masks of the same stem, in natural order of the images.
 
-    An image without a mask is a problem, and so are two of one stem; a mask without an image
-    is noted.
+    Where a folder holds none of them itself, those of the folders below it are paired by their
+    paths from there. An image without a mask is a problem, and so are two of one stem; a mask
+    without an image is noted.
 
     Raises:
         UserError: a folder is missing, or there is no image or no mask in it.
@@ -51,8 +52,9 @@ def pair_masks(images: str | Path, masks: str | Path, report: Report) -> list[Pa
     found = {}
     for folder, suffixes in ((Path(images), SUFFIXES), (Path(masks), (*MASKS, *LOSSY))):
         by_stem: dict[str, list[Path]] = {}
-        for path in files_in(folder, suffixes):
-            by_stem.setdefault(path.stem, []).append(path)
+        for path in files_in(folder, suffixes) or files_in(folder, suffixes, deep=True):
+            stem = path.relative_to(folder).with_suffix('').as_posix()
+            by_stem.setdefault(stem, []).append(path)
         if not by_stem:
             raise UserError('there is not one file to read', where=str(folder),
                             expected=', '.join(suffixes))
@@ -64,7 +66,7 @@ def pair_masks(images: str | Path, masks: str | Path, report: Report) -> list[Pa
     own, theirs = found.values()
     alone = [path.name for stem, path in own.items() if stem not in theirs]
     if alone:
-        stem = Path(alone[0]).stem
+        stem = next(stem for stem in own if stem not in theirs)
         close = nearest(stem, theirs) or next((t for t in theirs if t.startswith(stem)), None)
         report.problem(images, f'{len(alone)} of {len(own)} images have no mask of the same name '
                        f'in {masks}: {", ".join(alone[:_NAMED])}'
