@@ -47,12 +47,18 @@ def test_collapse_raises_one_visible_warning(caplog):
 @pytest.mark.parametrize(('records', 'said'), [
     (3 * [dict(dead_dimensions=0.8)], 'dead_dimensions is 0.8'),
     (3 * [dict(dead_dimensions=0.8), dict()], 'dead_dimensions is 0.8'),  # not in every record
-    ([dict(effective_rank=30), *3 * [dict(effective_rank=11)]], 'fallen from 30 to 11'),
-    ([dict(effective_rank=30), *9 * [dict(effective_rank=13)]], None),
-    (2 * [dict(effective_rank=30), *2 * [dict(effective_rank=11)]], None)])
+    ([dict(effective_rank=30), *3 * [dict(effective_rank=4)]], 'effective_rank is 4 (healthy'),
+    ([dict(effective_rank=33), *9 * [dict(effective_rank=12)]], None),  # noise that gets order
+    (2 * [dict(effective_rank=30), *2 * [dict(effective_rank=4)]], None)])
 def test_other_signs_of_collapse(records, said, caplog):
     messages = health(records, caplog)
     assert [said in message for message in messages] == [True] if said else messages == []
+
+
+def test_a_small_batch_cannot_have_a_high_rank(caplog):
+    cfg = Config(dict(model={}, optimizer=dict(lr=1e-3), global_batch_size=8, schedule={}))
+    assert health(9 * [dict(effective_rank=2.5)], caplog, cfg) == []
+    assert 'effective_rank is 1.5' in health(3 * [dict(effective_rank=1.5)], caplog, cfg)[0]
 
 
 def test_drift_of_a_queue_is_told_in_the_terms_of_the_config(caplog):

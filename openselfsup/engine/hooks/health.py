@@ -17,23 +17,22 @@ class HealthHook(Hook):
     Args:
         min_feature_std: warn below this ``feature_std`` (1 = spread over the sphere,
             0 = all features equal).
-        min_effective_rank: warn below this ``effective_rank`` (dimensions in use).
+        min_effective_rank: warn below this ``effective_rank`` (dimensions in use), or below a
+            quarter of the tiles that it is computed over, where those are few.
         max_dead_dimensions: warn above this ``dead_dimensions`` (share that is constant).
-        rank_kept: warn below this share of the highest ``effective_rank`` of this process.
         max_drift: warn above this drift of a queue (0 = old keys repel as new ones do, 1 = not
             at all).
         patience: records in a row that must be bad, since a run may start narrow.
     """
 
-    def __init__(self, min_feature_std: Positive = 0.1, min_effective_rank: Positive = 2.0,
-                 max_dead_dimensions: Fraction = 0.5, rank_kept: Fraction = 0.4,
-                 max_drift: Fraction = 0.3, patience: Count = 3):
+    def __init__(self, min_feature_std: Positive = 0.1, min_effective_rank: Positive = 5.0,
+                 max_dead_dimensions: Fraction = 0.5, max_drift: Fraction = 0.3,
+                 patience: Count = 3):
         self.lowest = dict(feature_std=min_feature_std, effective_rank=min_effective_rank)
-        self.max_dead, self.rank_kept, self.max_drift = max_dead_dimensions, rank_kept, max_drift
+        self.max_dead, self.max_drift = max_dead_dimensions, max_drift
         self.patience = patience
         self.bad: dict[tuple[str, str], int] = {}  # records in a row, by cause and monitor
         self.told: set[str] = set()
-        self.highest_rank = 0.0
         self.seen = -1
 
     def after_step(self, runner, outputs) -> None:
@@ -42,7 +41,7 @@ class HealthHook(Hook):
         if not record or record['step'] == self.seen:
             return
         self.seen = record['step']
-        found = {(cause, key): said for cause, key, said in self._wrong(record)}
+        found = {(cause, key): said for cause, key, said in self._wrong(record, runner)}
         absent = {sign: count for sign, count in self.bad.items() if sign[1] not in record}
         self.bad = absent | {sign: self.bad.get(sign, 0) + 1 for sign in found}
         for (cause, key), said in found.items():
@@ -52,20 +51,17 @@ class HealthHook(Hook):
                                       said, self.patience, record['step'], _MEANS[cause],
                                       ', '.join(_remedies(cause, runner)))
 
-    def _wrong(self, record: dict) -> Iterator[tuple[str, str, str]]:
+    def _wrong(self, record: dict, runner: Any) -> Iterator[tuple[str, str, str]]:
         """Yield what is bad in a record: its cause, the monitor, what to say of it."""
+        tiles = runner.cfg.global_batch_size / runner.world_size
         for key, limit in self.lowest.items():
+            limit = min(limit, tiles / 4) if key == 'effective_rank' else limit
             if record.get(key, limit) < limit:
                 yield 'COLLAPSE', key, (f'{key} is {record[key]:.3g} (healthy: well above '
                                         f'{limit:.3g})')
         if record.get('dead_dimensions', 0) > self.max_dead:
             yield 'COLLAPSE', 'dead_dimensions', (
                 f"dead_dimensions is {record['dead_dimensions']:.2g} (healthy: near 0)")
-        rank = record.get('effective_rank', self.highest_rank)
-        self.highest_rank = max(self.highest_rank, rank)
-        if rank < self.rank_kept * self.highest_rank:
-            yield 'COLLAPSE', 'effective_rank', (
-                f'effective_rank has fallen from {self.highest_rank:.3g} to {rank:.3g}')
         for key, value in record.items():
             if key.endswith('_drift') and value > self.max_drift:
                 yield 'DRIFT', key, f'{key} is {value:.2f} (healthy: near 0)'
