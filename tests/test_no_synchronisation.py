@@ -15,7 +15,7 @@ from openselfsup.models.losses import info_nce, nt_xent
 from openselfsup.training.launch import Launch
 from openselfsup.training.preprocessor import Preprocessor
 from openselfsup.training.step import TrainStep
-from openselfsup.views import ViewRecipe, match_cells
+from openselfsup.views import UnionView, ViewRecipe, match_cells
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / 'tests/models'))
@@ -133,9 +133,12 @@ def test_a_step_reads_nothing_but_whether_an_attack_was_finite(case):
     torch.manual_seed(0)
     model = build(CASES[case], torch.nn.BatchNorm2d(16)).train()
     recipe = RECIPES['axis_aligned']
-    step = TrainStep(model, Preprocessor(**NORMALIZE, recipes=[recipe] * 2),
+    recipes, batch = [recipe] * 2, raw_batch(recipe) | asked_for(model, 6)
+    if hasattr(model, 'concepts'):
+        recipes.append(UnionView(['query', 'key'], 64))
+        batch['draw'].append(recipes[2].around(batch['draw'], torch.tensor([[80, 80]] * 6)))
+    step = TrainStep(model, Preprocessor(**NORMALIZE, recipes=recipes),
                      torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
-    batch = raw_batch(recipe) | asked_for(model, 6)
     step(iter([batch]), 1, 0.1)  # optimisers set up their state once
     with Synchronisations() as count:
         outputs = step(iter([batch]), 1, 0.1)

@@ -6,11 +6,12 @@ in test_two_ranks.py and in tests/test_no_synchronisation.py, for every row and 
 CASES that change what is computed.
 """
 
-from toy_model import CLASSES, TILES, ToyBackbone
+from toy_model import CLASSES, TILES, StagedBackbone, ToyBackbone
 
 from openselfsup.registry import ALGORITHMS, BACKBONES
 
-BACKBONES.register_module(module=ToyBackbone, force=True)
+for toy_backbone in ToyBackbone, StagedBackbone:
+    BACKBONES.register_module(module=toy_backbone, force=True)
 
 POOLED = dict(type='NonLinearNeck', in_channels=24, hid_channels=24, out_channels=16)
 DENSE = dict(type='DenseCLNeck', in_channels=24, hid_channels=24, out_channels=16)
@@ -21,12 +22,14 @@ CLUSTER, ATTACK = dict(type='ClusterHead', clusters=6), dict(type='WeightAdversa
 CLUSTERS = dict(group_neck=GROUP, cluster=CLUSTER)
 EXPANDER = dict(type='Expander', in_channels=24, channels=(24, 24, 16))
 EXPANDERS = dict(projector=EXPANDER, maps_projector=EXPANDER)
+CONCEPTS = dict(backbone=dict(type='StagedBackbone'), warmup_epochs=0, num_concepts=4)
 
 METHODS = {
     'MoCo': dict(type='MoCo', neck=POOLED, **QUEUE),
     'DenseCL': dict(type='DenseCL', neck=DENSE, loss_lambda=0.5, **QUEUE),
     'PLM': dict(type='PLM', neck=DENSE, loss_lambda=0.5, **QUEUE,
                 matching_neck=dict(type='MatchingNeck', channels=16)),
+    'ConCL': dict(type='ConCL', neck=POOLED, **QUEUE, **CONCEPTS, concept_weight=0.7),
     'SimCLR': dict(type='SimCLR', neck=POOLED),
     'NPID': dict(type='NPID', neck=POOLED, feat_dim=16, neg_num=12),
     'CA2CL': dict(type='CA2CL', neck=POOLED, **CLUSTERS, adversary=ATTACK),
@@ -60,6 +63,10 @@ CASES = METHODS | {
     'PLM, lambda 1': with_options('PLM', loss_lambda=1.),
     'PLM, not linear': with_options('PLM', **NOT_LINEAR),
     'PLM, not linear, lambda 0': with_options('PLM', **NOT_LINEAR, loss_lambda=0.),
+    'ConCL, warming up': with_options('ConCL', warmup_epochs=1),
+    'ConCL, concepts alone': with_options('ConCL', concept_weight=1., num_concepts=9),
+    'ConCL, reference': with_options('ConCL', keys_in_order=False),
+    'ConCL, robust': with_options('ConCL', label_maps='exact', pad_queue=False, shuffle=True),
     'SimCLR, adversary': with_options('SimCLR', adversary=ATTACK),
     'CA2CL, robust': with_options(
         'CA2CL', cluster=dict(detach_centroids=True, empty='mask'),
@@ -88,8 +95,9 @@ CASES = METHODS | {
 
 def build(row: dict, norm=None):
     """Build a method from its row, its backbone with a norm layer if one is given."""
-    backbone = dict(type='ToyBackbone') if norm is None else dict(type='ToyBackbone', norm=norm)
-    method = ALGORITHMS.build(dict(backbone=backbone, **row))
+    backbone = row.get('backbone', dict(type='ToyBackbone'))
+    method = ALGORITHMS.build(row | dict(backbone=backbone if norm is None
+                                         else dict(backbone, norm=norm)))
     method.set_data(TILES, CLASSES)
     return method
 

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from methods import CASES, build, toy
 from torch.nn.parallel import DistributedDataParallel
-from toy_model import asked_for, random_batch
+from toy_model import asked_for, batch_for, random_batch
 
 from openselfsup import distributed
 from openselfsup.models.method import Progress
@@ -24,7 +24,7 @@ def two_steps(case, rank, world):
     share = slice(rank * 2 * ROWS // world, (rank + 1) * 2 * ROWS // world)
     results = []
     for step in range(2):  # DDP complains of unused parameters at the second one
-        views, maps = random_batch(2 * ROWS, seed=step, dtype=torch.float64)
+        views, maps = batch_for(algorithm, 2 * ROWS, step, torch.float64)
         # Only rank 0's generator may matter.
         torch.manual_seed(50 + step + 100 * rank)
         asked = asked_for(algorithm, 2 * ROWS, step)

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from methods import METHODS, toy
-from toy_model import random_batch, train_step
+from toy_model import batch_for, random_batch, train_step
 
 from openselfsup.errors import UserError
 from openselfsup.models.algorithms.densecl import DenseCL, closest
@@ -39,7 +39,8 @@ def test_builds_from_a_config():
 
 @pytest.mark.parametrize('name', WITH_QUEUE)
 def test_queues_fill_and_tell_queries_apart(name):
-    algorithm, (views, maps) = toy(name), random_batch(4)
+    algorithm = toy(name)
+    views, maps = batch_for(algorithm, 4)
     algorithm(views, maps)
     outputs = algorithm(views, maps)
     assert outputs['queue_filled'] == 4 / 64 and 0 <= outputs['acc_contrast'] <= 1
@@ -49,7 +50,7 @@ def test_queues_fill_and_tell_queries_apart(name):
 def test_any_batch_size_and_a_queue_shorter_than_the_batch(name):
     algorithm = toy(name, queue_len=5)
     for rows in (3, 7, 1, 11):
-        views, maps = random_batch(rows, seed=rows)
+        views, maps = batch_for(algorithm, rows, seed=rows)
         outputs, _ = train_step(algorithm, views, maps)
         assert all(value.isfinite() for value in outputs.values())
     assert algorithm.queue.pointer == (3 + 7 + 1 + 11) % 5

@@ -30,6 +30,20 @@ def test_holds_the_last_keys_whatever_the_batch_sizes(length, batches):
         assert queue.batch == batch
 
 
+@settings(max_examples=40)
+@given(st.integers(1, 9), st.lists(st.tuples(st.integers(0, 25), st.integers(0, 3)), max_size=8))
+def test_of_some_keys_the_first_are_taken(length, batches):
+    queue, expected = Queue(length, 1), Queue(length, 1)
+    expected.load_state_dict(queue.state_dict())
+    for batch, more in batches:
+        keys = torch.randn(batch + more, 1)
+        queue.enqueue_first(keys if batch + more else torch.zeros(1, 1), torch.tensor(batch))
+        expected.enqueue(keys[:batch])
+        for name, value in queue.state_dict().items():
+            assert value.equal(expected.state_dict()[name]), name
+        assert queue.batch == 0  # the host does not know
+
+
 def test_keys_are_taken_without_gradient():
     queue = Queue(4, 2)
     queue.enqueue(torch.ones(3, 2, requires_grad=True) * 2)

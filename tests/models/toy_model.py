@@ -22,6 +22,35 @@ class ToyBackbone(nn.Module):
         return [torch.relu(self.conv2(torch.relu(self.norm(self.conv1(x)))))]
 
 
+class StagedBackbone(nn.Module):
+    """56 px to stages 2, 3 and 4 of 14, 14 and 7 cells along a side, as ConCL's golden files."""
+
+    out_channels, out_indices = [16, 16, 24], (2, 3, 4)
+
+    def __init__(self, norm: nn.Module | None = None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 7, 4, 3)
+        self.conv3 = nn.Conv2d(16, 16, 3, 1, 1)
+        self.conv2 = nn.Conv2d(16, 24, 3, 2, 1)
+        self.norm = norm or nn.Identity()
+
+    def forward(self, x):
+        second = torch.relu(self.norm(self.conv1(x)))
+        third = torch.relu(self.conv3(second))
+        return [second, third, torch.relu(self.conv2(third))]
+
+
+def maps_of_crops(crops, union, tile=224):
+    """Turn crops (B, 2, 5) and boxes (B, 4) of a tile, in pixels, into maps (B, 3, 2, 3)."""
+    boxes = np.concatenate([crops, np.pad(union, ((0, 0), (0, 1)))[:, None]], 1).astype(float)
+    top, left, height, width, flip = np.moveaxis(boxes, -1, 0) / tile
+    maps = np.zeros((*boxes.shape[:2], 2, 3))
+    maps[..., 0, 0] = np.where(flip, -width, width)
+    maps[..., 0, 2] = np.where(flip, left + width, left)
+    maps[..., 1, 1], maps[..., 1, 2] = height, top
+    return torch.tensor(maps, dtype=torch.float32)
+
+
 def maps_of_boxes(boxes):
     """Turn grids of cell boxes (..., 7, 7, 4) into view-to-tile maps (..., 2, 3).
 
@@ -52,6 +81,19 @@ def random_batch(rows, size=56, seed=0, dtype=torch.float32):
     maps[..., 0, 2] = torch.where(flip, corner[..., 0] + extent[..., 0], corner[..., 0])
     maps[..., 1, 1], maps[..., 1, 2] = extent[..., 1], corner[..., 1]
     return views, maps.to(dtype)
+
+
+def batch_for(algorithm, rows, seed=0, dtype=torch.float32):
+    """Return a random batch, with a reference view for a method that finds concepts in it."""
+    views, maps = random_batch(rows, seed=seed, dtype=dtype)
+    if not hasattr(algorithm, 'concepts'):
+        return views, maps
+    generator = torch.Generator().manual_seed(seed + 1000)
+    ends = torch.cat([maps[..., 2], maps.sum(3)], 1)  # corners of both views, rows 4 2
+    union = torch.diag_embed(ends.amax(1) - ends.amin(1))
+    union = torch.cat([union, ends.amin(1)[..., None]], 2)
+    return ([*views, torch.randn(views[0].shape, generator=generator, dtype=dtype)],
+            torch.cat([maps, union[:, None]], 1))
 
 
 def asked_for(algorithm, rows, seed=0):

@@ -38,9 +38,13 @@ class MomentumContrast(BaseMethod):
 
     Attributes:
         momentum: may be changed between steps.
+        key_order: which images of the global batch this rank encoded as its last keys, int64
+            (B,), or None where they were not shuffled.
         features: what the last training forward made of its queries, shape (B, D), detached;
             :func:`openselfsup.models.health.effective_rank` wants it.
     """
+
+    key_order: Tensor | None = None
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, momentum: float,
                  shuffle: bool | None, cluster: dict | nn.Module | None = None,
@@ -117,15 +121,20 @@ class MomentumContrast(BaseMethod):
         if shuffle is None:
             shuffle = has_partial_statistics(self.encoder_k, world)
         if not (shuffle and self.training):
+            self.key_order = None
             return self.encode(self.encoder_k, images)
 
-        order = torch.randperm(world * len(images)).to(images.device, non_blocking=True)
-        order = distributed.broadcast(order).view(world, -1)
-        restored = order.flatten().argsort().view(world, -1)
-        shuffled = self.encode(self.encoder_k, distributed.all_gather(images)[order[rank]])
+        order = draw_order(world * len(images), images.device).view(world, -1)
+        restored, self.key_order = order.flatten().argsort().view(world, -1), order[rank]
+        shuffled = self.encode(self.encoder_k, distributed.all_gather(images)[self.key_order])
         return tuple(distributed.all_gather(output)[restored[rank]] for output in shuffled)
 
     def _update_key_encoder(self) -> None:
         """θ_k ← m θ_k + (1 - m) θ_q (eq. 2); buffers stay the key encoder's own."""
         torch._foreach_lerp_(list(self.encoder_k.parameters()), list(self.encoder_q.parameters()),
                              1 - self.momentum)
+
+
+def draw_order(count: int, device: torch.device) -> Tensor:
+    """Draw the order of ``count`` images, the same on all ranks, int64 (count,)."""
+    return distributed.broadcast(torch.randperm(count).to(device, non_blocking=True))

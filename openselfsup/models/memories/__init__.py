@@ -1,7 +1,8 @@
 """Memories: what a method remembers between steps or finds in a batch."""
 
+from .cell_kmeans import CellClusters, cell_kmeans
 from .kmeans import Clusters, batch_kmeans
 from .queue import Queue
 from .simple import SimpleMemory
 
-__all__ = ['Clusters', 'Queue', 'SimpleMemory', 'batch_kmeans']
+__all__ = ['CellClusters', 'Clusters', 'Queue', 'SimpleMemory', 'batch_kmeans', 'cell_kmeans']

@@ -19,7 +19,7 @@ class Queue(nn.Module):
         vectors: buffer of shape (K, D).
         pointer: int64 buffer of shape (1,), the slot that the next key takes.
         filled: int64 buffer of shape (1,), the number of slots that hold real keys.
-        batch: rows of the last keys; 0 before there are any.
+        batch: rows of the last keys; 0 before there are any, or where only the device knows.
     """
 
     vectors: Tensor
@@ -43,6 +43,18 @@ class Queue(nn.Module):
         self.vectors.index_copy_(0, slots, keys[skipped:].to(self.vectors.dtype))
         self.pointer.add_(len(keys)).remainder_(length)
         self.filled.add_(len(keys)).clamp_(max=length)
+
+    @torch.no_grad()
+    def enqueue_first(self, keys: Tensor, count: Tensor) -> None:
+        """Enqueue as many of ``keys`` (N, D) as ``count`` says, an int64 scalar on their device."""
+        length, self.batch = len(self.vectors), 0
+        slots = torch.arange(length, device=self.pointer.device)
+        offset = (slots - self.pointer) % length  # keys i, i + K, i + 2K, ... meet in one slot
+        last = offset + (count - 1 - offset).div(length, rounding_mode='floor') * length
+        rows = keys.to(self.vectors.dtype).index_select(0, last.clamp_min(0))
+        self.vectors.copy_(torch.where((last >= 0)[:, None], rows, self.vectors))
+        self.pointer.add_(count).remainder_(length)
+        self.filled.add_(count).clamp_(max=length)
 
     def filled_fraction(self) -> Tensor:
         """Return the fraction of slots that hold real keys, a scalar tensor."""

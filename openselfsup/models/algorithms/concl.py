@@ -1,0 +1,166 @@
+"""ConCL: concept contrastive learning (arXiv 2207.06733, ECCV 2022)."""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from ... import distributed
+from ...errors import UserError
+from ...registry import ALGORITHMS
+from ...values import Count, Fraction, Positive, Range, Whole
+from .. import health
+from ..concepts import Concepts, LabelMaps
+from ..losses import info_nce
+from ..memories import Queue
+from ..method import Geometry
+from ..parts import check_projection, normalize
+from .momentum import MomentumContrast
+
+
+@ALGORITHMS.register_module()
+class ConCL(MomentumContrast):
+    """MoCo v2 whose units are concepts: cells of a tile that look alike, pooled in both views.
+
+    The key encoder's map of a reference view, which holds both others, is clustered tile by tile.
+    With P the mean of a view's cells of one concept, z = L2norm(neck(P)), and u a queue of its own:
+
+        L = w · InfoNCE(z_q, z_k, u) + (1 - w) · InfoNCE(q, k, queue),    w the concept weight,
+
+    the first over all concepts that both views show (eq. 2). In the first epochs L is MoCo's.
+
+    Published code pools keys that batch-shuffling moved to other tiles; here they are in order,
+    and ranks share one queue. The other defaults are published; ``label_maps='exact',
+    pad_queue=False`` mends them, ``keys_in_order=False`` is the published run.
+
+    Args:
+        backbone: config of a backbone, or a module; it returns stage ``cluster_indice`` too.
+        neck: config of a neck that pools and returns (B, D), or a module.
+        queue_len: number of keys in each of the two queues.
+        feat_dim: size D of the projection.
+        momentum: m of the key encoder.
+        temperature: T of both losses.
+        concept_weight: w in [0, 1].
+        warmup_epochs: how many epochs begin with the instance loss alone.
+        num_concepts, kmeans_iters, label_maps, pad_queue: see :class:`Concepts`.
+        cluster_indice: the stage whose cells are clustered, 1 to 4, stride 4 to 32.
+        keys_in_order: whether a view's keys are pooled by its own concepts (False: those of the
+            tile that shuffling put in its place, as published; it turns shuffling on).
+        geometry: see :class:`Concepts`; a run sets it to what its recipes are.
+        shuffle: see :class:`MomentumContrast`.
+
+    Raises:
+        UserError: a setting is impossible, or the backbone does not return that stage.
+    """
+
+    needs_geometry = True
+
+    def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, queue_len: Count = 16384,
+                 feat_dim: Count = 128, momentum: Fraction = 0.999, temperature: Positive = 0.2,
+                 concept_weight: Fraction = 1.0, warmup_epochs: Whole = 20,
+                 num_concepts: Count = 8, kmeans_iters: Count = 10,
+                 cluster_indice: Annotated[int, Range(1, 4)] = 3,
+                 label_maps: LabelMaps = 'rounded', pad_queue: bool = True,
+                 keys_in_order: bool = True, geometry: Geometry = 'axis_aligned',
+                 shuffle: bool | None = None):
+        super().__init__(backbone, neck, momentum, shuffled(shuffle, keys_in_order))
+        check_projection(self.encoder_q['neck'], feat_dim)
+        if not 0 <= concept_weight <= 1:
+            raise UserError(f'concept_weight is {concept_weight}', where='model.concept_weight',
+                            expected='a number from 0 to 1')
+        self.queue = Queue(queue_len, feat_dim)
+        self.concepts = Concepts(num_concepts, queue_len, feat_dim, temperature, kmeans_iters,
+                                 label_maps, pad_queue)
+        self.stage = place_of_stage(self.backbone, cluster_indice)
+        self.temperature, self.concept_weight = temperature, concept_weight
+        self.warmup_epochs, self.keys_in_order = warmup_epochs, keys_in_order
+        self.set_geometry(geometry)
+
+    def set_geometry(self, geometry: Geometry) -> None:
+        """Remember of what kind the maps are; rounded label maps know no oblique views."""
+        self.concepts.check_geometry(geometry)
+        super().set_geometry(geometry)
+
+    def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the normalised projection (B, D) and the last map (B, C, h, w) of images."""
+        maps = encoder['backbone'](images)
+        return normalize(encoder['neck'](maps)), maps[-1]
+
+    def forward(self, views: list[Tensor],
+                view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
+        """Return losses and monitors.
+
+        Args:
+            views: three tensors of shape (B, 3, S, S): queries, keys, and the reference, which
+                holds both (:class:`openselfsup.views.UnionView`).
+            view_to_tile: float32 tensor of shape (B, 3, 2, 3), maps from view to tile fractions.
+        """
+        maps = check_views('ConCL', views, view_to_tile)
+        k, k_map = self.encode_keys(views[1])  # first, while nothing is kept for backward
+        q, q_map = self.encode(self.encoder_q, views[0])
+        loss_instance = info_nce(q, k, self.queue.vectors, self.temperature)
+        outputs = {'acc_contrast': health.contrastive_accuracy(q, k, self.queue.vectors)}
+
+        weight = self.concept_weight if self.progress.epoch >= self.warmup_epochs else 0.
+        outputs['loss_instance'] = (1 - weight) * loss_instance
+        if weight:
+            if not self.keys_in_order and self.key_order is not None:  # in train mode
+                k_map = distributed.all_gather(k_map)[self.key_order]
+            with torch.no_grad():
+                reference = self.encoder_k['backbone'](views[2])[self.stage]
+            loss, monitors = self.concepts(q_map, k_map, reference, maps, self.geometry,
+                                           lambda pooled: self.encoder_q['neck']([pooled]),
+                                           lambda pooled: self.encoder_k['neck']([pooled]))
+            outputs.update(monitors, loss_concept=weight * loss)
+
+        self.features = q.detach()
+        outputs.update(feature_std=health.feature_std(self.features),
+                       queue_filled=self.queue.filled_fraction(),
+                       concept_queue_filled=self.concepts.queue.filled_fraction())
+        if self.training:
+            self.queue.enqueue(distributed.all_gather(k))
+        return outputs
+
+
+def shuffled(shuffle: bool | None, keys_in_order: bool) -> bool | None:
+    """Return whether to shuffle keys; without their order they always are.
+
+    Raises:
+        UserError: the two contradict each other.
+    """
+    if shuffle is False and not keys_in_order:
+        raise UserError('keys that are not shuffled are in order', where='model.keys_in_order',
+                        expected='keys_in_order=True, or shuffle=True')
+    return shuffle if keys_in_order else True
+
+
+def check_views(method: str, views: list[Tensor], view_to_tile: Tensor | None) -> Tensor:
+    """Return ``view_to_tile``; raise a UserError if it or the reference view is missing."""
+    if view_to_tile is None:
+        raise UserError(f'{method} needs to know where each view lies on its tile, but the batch '
+                        'has no view_to_tile', expected='a recipe of tracked geometry')
+    if len(views) < 3:
+        raise UserError(f'{method} needs queries, keys and a reference that holds both, not '
+                        f'{len(views)} views', where='dataset.recipe',
+                        expected="dict(query=..., key=..., reference=dict(type='UnionView', "
+                                 "of=['query', 'key']))")
+    return view_to_tile
+
+
+def place_of_stage(backbone: nn.Module, stage: int) -> int:
+    """Return which of a backbone's feature maps is that of a stage, 1 to 4.
+
+    A backbone without ``out_indices`` returns its last stages, up to the 4th.
+
+    Raises:
+        UserError: it does not return the stage.
+    """
+    stages = tuple(getattr(backbone, 'out_indices', ()))
+    if not stages:
+        stages = tuple(range(5 - len(backbone.out_channels), 5))
+    if stage not in stages:
+        raise UserError(f'concepts are to be found in stage {stage}, but the backbone returns '
+                        f"{', '.join(map(str, stages))} only", where='model.cluster_indice',
+                        expected=f"one of {', '.join(map(str, stages))}, or a backbone with "
+                                 f'out_indices={tuple(sorted({*stages, stage}))}')
+    return stages.index(stage)
