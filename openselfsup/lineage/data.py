@@ -78,10 +78,39 @@ def _joined(trains: Any, fields: Fields) -> Dataset:
 def _same_views(n_views: int) -> Callable[[Fields, dict], tuple[dict[str, Any], list[Pipeline]]]:
     """Return what translates a dataset of views by one pipeline."""
     def translate(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
+        side = 32 if source['type'].startswith('Cifar') else None
         found = translate_pipeline(train.take('pipeline'), (*train.path, 'pipeline'), train.log,
-                                   'dataset.recipe')
-        return dict(recipe=_recipe(found), n_views=n_views), [found]
+                                   'dataset.recipe', side)
+        return dict(recipe=found.recipe, n_views=n_views), [found]
     return translate
+
+
+def _two_pipelines(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
+    found = {f'view{i}': translate_pipeline(
+        train.take(f'pipeline{i}'), (*train.path, f'pipeline{i}'), train.log,
+        f'dataset.recipe.view{i}') for i in (1, 2)}
+    return dict(recipe={name: one.recipe for name, one in found.items()}), [*found.values()]
+
+
+def _with_reference(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
+    """Two views, and as a third the box around both, resized bicubically."""
+    found = translate_pipeline(train.take('pipeline'), (*train.path, 'pipeline'), train.log,
+                               'dataset.recipe.query')
+    reference = dict(type='UnionView', of=['query', 'key'], size=found.size)
+    return dict(recipe=dict(query=found.recipe, key=found.recipe, reference=reference)), [found]
+
+
+def _formatted(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
+    """Views that are cut into patches by the method, and formatted then."""
+    views, pipelines = _same_views(1)(train, source)
+    last = Fields(dict(type='format_pipeline'), train.path, train.log)
+    for item in train.take('format_pipeline'):
+        if item['type'] == 'Normalize':
+            pipelines[0].normalize = dict(mean=list(item['mean']), std=list(item['std']))
+        elif item['type'] != 'ToTensor':
+            raise last.wrong(f"{item['type']} of patches is not here; expected ToTensor and "
+                             'Normalize')
+    return views, pipelines
 
 
 def _boxes(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
@@ -92,21 +121,27 @@ def _boxes(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]
     return views, pipelines
 
 
-def _recipe(pipeline: Pipeline) -> dict[str, Any]:
-    return dict(type='ViewRecipe', size=pipeline.size, steps=pipeline.steps)
-
-
 DATASETS: dict[str, Callable[[Fields, dict], tuple[dict[str, Any], list[Pipeline]]]] = {
-    'ContrastiveDataset': _same_views(2), 'ContrastiveDatasetBoxes': _boxes}
+    'ContrastiveDataset': _same_views(2), 'ContrastiveDatasetBoxes': _boxes,
+    'ContrastiveDatasetTrans': _with_reference, 'BYOLDataset': _two_pipelines,
+    'ClassificationDataset': _same_views(1), 'NPIDDataset': _same_views(1),
+    'RotationPredDataset': _same_views(1), 'DeepClusterDataset': _same_views(1),
+    'RelativeLocDataset': _formatted}
+SOURCES = ('ImageList', 'ImageNet', 'Places205', 'Cifar10', 'Cifar100')
 
 
 # Tiles
 
 def _source(source: Fields) -> dict[str, Any]:
     kind = source.take('type')
-    if kind not in ('ImageList', 'ImageNet', 'Places205'):
+    if kind not in SOURCES:
         raise source.wrong(f"no source of tiles here is called '{kind}'",
-                           nearest(str(kind), ('ImageList', 'ImageNet', 'Places205')))
+                           nearest(str(kind), SOURCES))
+    if kind.startswith('Cifar'):
+        ours = dict(type=kind, root=source.take('root'), split=source.take('split'))
+        source.take('return_label', True)
+        source.close()
+        return ours
     ours = dict(type='ImageList', root=source.take('root'), list_file=source.take('list_file'))
     source.ignore('tiles are read from the disk, or packed into one file by `openselfsup pack`',
                   'memcached', 'mclient_path')

@@ -50,8 +50,7 @@ def _paramwise(fields: Fields, ours: dict[str, Any], options: Any) -> None:
         fields.note('kept', 'without effect: no parameter is called so, and norm layers decay',
                     'optimizer', key='paramwise_options')
     else:
-        fields.mistake('paramwise_options', f'{options!r}: settings by the names of parameters '
-                       'are not here')
+        ours['paramwise_options'] = options
 
 
 def translate_optimizer_config(fields: Fields) -> dict[str, Any]:
@@ -130,6 +129,10 @@ def translate_hooks(hooks: Any, model: dict[str, Any], log: Log) -> list[dict[st
                                nearest(str(kind), HOOKS))
         ours += HOOKS[kind](fields, model)
         fields.close()
+    if 'warmup_epochs' in model and model['warmup_epochs'] is None:
+        raise Fields({}, ('model',), log).wrong(
+            'warmup=True without a ConCLHook: the concept loss would never begin; expected '
+            "custom_hooks=[dict(type='ConCLHook', warm_up_epoch=20)]")
     return ours
 
 
@@ -141,8 +144,21 @@ def _validate(fields: Fields, model: dict[str, Any]) -> list[dict[str, Any]]:
     return []
 
 
+def _byol(fields: Fields, model: dict[str, Any]) -> list[dict[str, Any]]:
+    fields.only('end_momentum', 1.0, 'the momentum of BYOL rises to 1 here')
+    fields.take('update_interval', 1)  # the target follows each step of the optimiser
+    return []
+
+
+def _concl(fields: Fields, model: dict[str, Any]) -> list[dict[str, Any]]:
+    epochs = fields.take('warm_up_epoch', 10)
+    if model.get('warmup_epochs') != 0:  # model.warmup=False needs no start
+        model['warmup_epochs'] = epochs
+    return []
+
+
 HOOKS: dict[str, Callable[[Fields, dict[str, Any]], list[dict[str, Any]]]] = {
-    'ValidateHook': _validate}
+    'ValidateHook': _validate, 'BYOLHook': _byol, 'ConCLHook': _concl}
 
 
 # The rest

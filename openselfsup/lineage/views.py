@@ -17,6 +17,7 @@ class Pipeline:
     Attributes:
         size: side of the view in pixels.
         steps: the recipe's steps by name.
+        interpolation: of the resize to ``size``.
         normalize: mean and std, None without ``Normalize``.
         shorter: the shorter side of the image so far, in pixels; None where it is the tile's.
         ours: key path of the recipe in our config.
@@ -25,8 +26,15 @@ class Pipeline:
     ours: str
     size: Any = None
     steps: dict[str, dict] = dataclasses.field(default_factory=dict)
+    interpolation: str = 'bilinear'
     normalize: dict | None = None
     shorter: int | None = None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe as a config has it."""
+        how = {} if self.interpolation == 'bilinear' else dict(interpolation=self.interpolation)
+        return dict(type='ViewRecipe', size=self.size, steps=self.steps, **how)
 
     def add(self, name: str, step: dict) -> str:
         """Add a step under its name, with a number where that is taken; return its key path."""
@@ -78,10 +86,50 @@ def _random_resized_crop(pipeline: Pipeline, item: Fields, p: float | None) -> N
     pipeline.size = pipeline.shorter = item.take('size')
     step = dict(type='RandomResizedCrop', scale=item.take('scale', (0.08, 1.0)),
                 **item.given('ratio'))
-    how = item.take('interpolation', 2)
-    if INTERPOLATIONS.get(how, how) != 'bilinear':
-        item.mistake('interpolation', f'{INTERPOLATIONS.get(how, how)} interpolation is not here')
+    _interpolate(pipeline, item)
     pipeline.add('crop', step)
+
+
+def _interpolate(pipeline: Pipeline, item: Fields) -> None:
+    how = item.take('interpolation', 2)
+    pipeline.interpolation = INTERPOLATIONS.get(how, how)
+    if pipeline.interpolation not in ('bilinear', 'bicubic'):
+        item.mistake('interpolation', f'{how!r} is {pipeline.interpolation}; expected 2, bilinear,'
+                     ' or 3, bicubic')
+
+
+def _resize(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    """Remember how large the image now is: views are resized once, at the end."""
+    _always(p, item)
+    size = item.take('size')
+    _interpolate(pipeline, item)
+    pipeline.size, pipeline.shorter = size, size if isinstance(size, int) else min(size)
+
+
+def _center_crop(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    _always(p, item)
+    pipeline.add('center', dict(type='CenterCrop', share=_share(pipeline, item)))
+
+
+def _random_crop(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    _always(p, item)
+    before, step = pipeline.shorter, dict(type='RandomCrop', share=_share(pipeline, item))
+    if (padding := item.take('padding', None)) and before:
+        step['padding'] = padding / before
+    place = pipeline.add('crop', step)
+    if padding:
+        item.note('differs', 'what a crop shows beyond the edges is mirrored instead of black',
+                  place)
+
+
+def _share(pipeline: Pipeline, item: Fields) -> float:
+    """Return the side of a square crop as a share of the image's shorter side."""
+    side, shorter = item.take('size'), pipeline.shorter
+    if shorter is None or not isinstance(side, int) or side > shorter:
+        raise item.wrong(f"{side} pixels of an image of {shorter or 'any size'}; expected a "
+                         'square, and Resize with one number before it')
+    pipeline.size = pipeline.shorter = side
+    return side / shorter
 
 
 def _applied(pipeline: Pipeline, item: Fields, p: float | None) -> None:
@@ -130,12 +178,18 @@ def _normalize(pipeline: Pipeline, item: Fields, p: float | None) -> None:
     pipeline.normalize = dict(mean=list(item.take('mean')), std=list(item.take('std')))
 
 
+def _lighting(pipeline: Pipeline, item: Fields, p: float | None) -> None:
+    place = pipeline.add('lighting', dict(type='Lighting', p=1.0 if p is None else p))
+    item.note('differs', 'values stay whole numbers from 0 to 255', place)
+
+
 def _to_tensor(pipeline: Pipeline, item: Fields, p: float | None) -> None:
     """Views are tensors here."""
 
 
 TRANSFORMS: dict[str, Callable[[Pipeline, Fields, float | None], None]] = {
-    'RandomResizedCrop': _random_resized_crop,
+    'Resize': _resize, 'CenterCrop': _center_crop, 'RandomCrop': _random_crop,
+    'RandomResizedCrop': _random_resized_crop, 'Lighting': _lighting,
     'RandomAppliedTrans': _applied,
     'ColorJitter': _simple('ColorJitter', 'jitter', None,
                            'brightness', 'contrast', 'saturation', 'hue'),

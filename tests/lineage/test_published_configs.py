@@ -24,8 +24,18 @@ def options(name: str) -> list[str]:
     return ['dataset.source.root=data/NCT/data'] if name.startswith('PLM_SSL') else []
 
 
-READY = [name for name in NAMES if re.search(
-    r'PLM_SSL/r18|densecl/|moco_v\d/|selfsup/moco/r50_v\d(_fp16)?.py|mocov2_neck', name)]
+NOT_HERE = re.compile('no published method is called|no (neck|backbone|head|hook) (here )?is called'
+                      "|takes no argument 'frozen_stages'|nothing is registered as")
+
+
+def loaded(name: str, more: list[str] | None = None):
+    """Load a config, or skip the test with the sentence that a user gets."""
+    try:
+        return load(name, [*options(name), *(more or [])], processes=1)
+    except UserError as error:
+        if NOT_HERE.search(str(error)):
+            pytest.skip(str(error))
+        raise
 
 
 def broken(name: str) -> str | None:
@@ -37,20 +47,13 @@ def test_all_of_them_are_there():
         'PLM_SSL': 6, 'ConCL': 41, 'OpenSelfSup': 48}
 
 
-@pytest.mark.parametrize('name', sorted(set(NAMES) - set(READY)))
-def test_what_is_not_here_is_told(name, there):
-    with pytest.raises(UserError, match='no published method is called .* that is here|no neck '
-                                        'here is called'):
-        load(name)
-
-
-@pytest.mark.parametrize('name', READY)
+@pytest.mark.parametrize('name', NAMES)
 def test_a_published_config_builds(name, there):
     if words := broken(name):
         with pytest.raises(UserError, match=words):
-            load(name)
+            loaded(name)
         return
-    cfg = load(name, options(name), processes=1).cfg
+    cfg = loaded(name).cfg
     with torch.device('meta'):  # banks of a million rows, heads of ten thousand classes
         algorithm = ALGORITHMS.build(cfg.model)
     optimizer = build_optimizer(algorithm, cfg.optimizer, scaled_learning_rate(cfg))
@@ -66,8 +69,7 @@ def test_a_published_config_builds(name, there):
 
 
 def runner_of(name: str, work_dir, *more: str) -> Runner:
-    batch = 'global_batch_size=4'
-    cfg = load(name, [*options(name), batch, 'accumulate=1', 'amp=off', 'workers=0', *more]).cfg
+    cfg = loaded(name, ['global_batch_size=4', 'accumulate=1', 'amp=off', 'workers=0', *more]).cfg
     return Runner(cfg, Launch(0, 1, torch.device('cpu')), work_dir)
 
 
@@ -88,6 +90,8 @@ STEPS = {
     'PLM_SSL/configs/PLM_SSL/r18_bs256_ep200_lambda_0.75.py': SMALL,
     'ConCL/configs/NCT_pretraining/densecl/r18_bs256_ep200.py': SMALL,
     'ConCL/configs/NCT_pretraining/moco_v1/r18_bs256_ep400.py': SMALL,
+    'OpenSelfSup/configs/selfsup/npid/r50.py': ['dataset.recipe.size=64', 'model.backbone.depth=18',
+                                                'model.neck.in_channels=512'],
 }
 
 
@@ -97,6 +101,6 @@ def test_a_step_of_one_config_a_method(name, there, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', [name for name in READY if broken(name) is None])
+@pytest.mark.parametrize('name', [name for name in NAMES if broken(name) is None])
 def test_a_step_of_every_config(name, there, tmp_path):
     take_a_step(runner_of(name, tmp_path))

@@ -75,7 +75,7 @@ def test_deep_copies_and_their_changes_are_executed(there):
     ("model = dict(backbone=dict(depth=19))", 'model.backbone.depth: depth must be 18, 34, 50 or '
                                               '101, not 19'),
     ("model = dict(backbone=dict(in_channels=2))", 'gives its backbone 3 channels, not 2'),
-    ("model = dict(neck=dict(with_avg_pool=False))", 'with_avg_pool is False; this method pools'),
+    ("model = dict(neck=dict(with_avg_pool=False))", 'with_avg_pool is False; here maps are pooled once'),
     ("load_from = 'x.pth'", "all of another run's weights"),
     ("data = dict(train=dict(data_source=dict(type='ImageLst')))", "did you mean 'ImageList'"),
     ("model = dict(neck=3)", "model.neck: 'neck' must be a dict, not 3"),
@@ -119,3 +119,51 @@ def test_overrides_are_of_our_fields(there):
     assert load(there / PLM, ['epochs=3', 'model.loss_lambda=0.2']).cfg.epochs == 3
     with pytest.raises(UserError, match='--cfg-options total_epochs=3: total_epochs: unknown'):
         load(there / PLM, ['total_epochs=3'])
+
+
+def test_joined_and_repeated_tiles_are_one_source(there):
+    path = child(there, "import copy\nother = copy.deepcopy({'_': 0})\ndata = dict(train=dict("
+                 "type='RepeatDataset', times=3, dataset=dict(type='ContrastiveDataset', "
+                 "data_source=dict(type='ImageList', root='data/NCT/data', "
+                 "list_file='data/NCT/meta/train.txt'), pipeline=[dict(type='RandomResizedCrop', "
+                 "size=64)], prefetch=True), _delete_=True))")
+    dataset = load(path).cfg.dataset
+    assert dataset.source.type == 'Mixed' and dataset.source.repeat == [3] and dataset.n_views == 2
+    text = path.read_text() + ("one = data['train']['dataset']\ntwo = copy.deepcopy(one)\n"
+                               "data = dict(train=[one, two], imgs_per_gpu=4, workers_per_gpu=0)\n")
+    path.write_text(text)
+    source = load(path).cfg.dataset.source
+    assert [one.type for one in source.sources] == ['ImageList', 'ImageList']
+    path.write_text(text + "two['pipeline'][0]['size'] = 32\n")
+    with pytest.raises(UserError, match='differ in more than their tiles'):
+        load(path)
+
+
+@pytest.mark.parametrize('pipeline, size, steps', [
+    ("dict(type='Resize', size=256), dict(type='CenterCrop', size=224)", 224,
+     dict(center=dict(type='CenterCrop', share=0.875))),
+    ("dict(type='Resize', size=256), dict(type='CenterCrop', size=256), dict(type='RandomCrop', "
+     "size=224)", 224, dict(center=dict(type='CenterCrop', share=1.0),
+                            crop=dict(type='RandomCrop', share=0.875))),
+    ("dict(type='Resize', size=(48, 64), interpolation=3)", (48, 64), {}),
+    ("dict(type='RandomResizedCrop', size=64), dict(type='RandomCrop', size=32, padding=8)", 32,
+     dict(crop=dict(type='RandomResizedCrop', scale=(0.08, 1.0)),
+          crop2=dict(type='RandomCrop', share=0.5, padding=0.125)))])
+def test_crops_of_pixels_become_shares(pipeline, size, steps, there):
+    recipe = load(child(there, f"data = dict(train=dict(pipeline=[{pipeline}]))")
+                  ).cfg.dataset.recipe.to_dict()
+    assert recipe['size'] == size and recipe['steps'] == steps
+    assert recipe.get('interpolation') == ('bicubic' if 'interpolation=3' in pipeline else None)
+
+
+@pytest.mark.parametrize('pipeline, words', [
+    ("dict(type='RandomCrop', size=32)", '32 pixels of an image of any size'),
+    ("dict(type='Resize', size=16), dict(type='RandomCrop', size=32)", '32 pixels of an image of 16'),
+    ("dict(type='RandomHorizontalFlip')", 'no transform says how large a view is'),
+    ("dict(type='RandomResizedCrop', size=32, interpolation=0)", '0 is nearest; expected 2'),
+    ("dict(type='RandomAppliedTrans', p=0.3, transforms=[dict(type='RandomResizedCrop', size=8)])",
+     'RandomResizedCrop happens to every view here, not with p=0.3'),
+    ("dict(type='RandomResizdCrop', size=8)", "did you mean 'RandomResizedCrop'")])
+def test_pipelines_that_mean_nothing_here_are_refused(pipeline, words, there):
+    with pytest.raises(UserError, match=words):
+        load(child(there, f"data = dict(train=dict(pipeline=[{pipeline}]))"))

@@ -11,7 +11,8 @@ from openselfsup.views.geometry import transform
 
 RENDERERS = pytest.mark.parametrize('renderer', [render_opencv, render_pil],
                                     ids=['render_opencv', 'render_pil'])
-PLACING = ['RandomResizedCrop', 'HorizontalFlip', 'VerticalFlip', 'QuarterTurn', 'Transpose']
+PLACING = ['RandomResizedCrop', 'RandomCrop', 'CenterCrop', 'HorizontalFlip', 'VerticalFlip',
+           'QuarterTurn', 'Transpose']
 BY_HAND = {'HorizontalFlip': lambda image: image[:, ::-1],
            'VerticalFlip': lambda image: image[::-1],
            'Transpose': lambda image: image.swapaxes(0, 1)}
@@ -68,6 +69,35 @@ def test_steps_happen_in_their_order(renderer, steps):
     assert np.array_equal(view_of(renderer, tile, recipe)[0], expected)
 
 
+@pytest.mark.parametrize('share, side', [(0.875, 7), (1., 8), (0.01, 1)])
+def test_squares_are_cut_where_they_should_be(share, side):
+    sizes = torch.tensor([[8, 12]] * 200)
+    middle = ViewRecipe(4, [dict(type='CenterCrop', share=share)])
+    box = middle.draw(sizes[:1], torch.Generator())['crop'][0].tolist()
+    assert box == [(8 - side) // 2, (12 - side) // 2, side, side]
+    anywhere = ViewRecipe(4, [dict(type='RandomCrop', share=share)])
+    top, left, height, width = anywhere.draw(sizes, torch.Generator())['crop'].unbind(1)
+    assert set(height.tolist()) == set(width.tolist()) == {side}
+    assert (set(top.tolist()), set(left.tolist())) == ({*range(9 - side)}, {*range(13 - side)})
+
+
+def test_a_padded_crop_reaches_beyond_the_edges_and_keeps_its_size():
+    recipe = ViewRecipe(32, [dict(type='RandomCrop', share=1., padding=4 / 32)])
+    drawn = recipe.draw(torch.tensor([[32, 32]] * 400), torch.Generator().manual_seed(0))
+    assert recipe.geometry == 'affine'
+    assert set(drawn['frame_to_tile'][:, :, 2].flatten().tolist()) == {*range(-4, 5)}
+    assert (drawn['frame_size'] == 32).all()
+
+
+@pytest.mark.parametrize('step, words', [
+    (dict(type='CenterCrop', share=0), 'share must be above 0'),
+    (dict(type='RandomCrop', share=1.5), 'share must be above 0 and at most 1'),
+    (dict(type='RandomCrop', padding=-1), 'padding must be in')])
+def test_impossible_squares_are_refused(step, words):
+    with pytest.raises(ValueError, match=words):
+        ViewRecipe(4, [step])
+
+
 @RENDERERS
 def test_quarter_turns_are_those_of_numpy(renderer):
     tile, seen = noise(16, 16), set()
@@ -83,8 +113,8 @@ def test_quarter_turns_are_those_of_numpy(renderer):
        size=st.tuples(st.integers(40, 120), st.integers(40, 120)), seed=st.integers(0, 1000))
 def test_positions_survive_the_resize_and_any_affine_step(renderer, steps, size, seed):
     tile = ramp(90, 70)
-    recipe = ViewRecipe(size, [dict(type=step, **({'scale': (0.3, 1.)} if 'Crop' in step else {}))
-                               for step in steps])
+    some = {'RandomResizedCrop': dict(scale=(0.3, 1.))}
+    recipe = ViewRecipe(size, [dict(type=step, **some.get(step, {})) for step in steps])
     view, to_tile = view_of(renderer, tile, recipe, seed)
     at = sampled_at(size, to_tile, tile)
     # Away from the edges of tile and crop, where interpolation has no neighbours.

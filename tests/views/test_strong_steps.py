@@ -1,4 +1,4 @@
-"""The steps of CA2CL's views: both renderers agree, ranges are as set, order is kept."""
+"""The steps of CA2CL's views, and Lighting: renderers agree, ranges are as set, order is kept."""
 
 from pathlib import Path
 
@@ -16,7 +16,8 @@ STRONG = [
     dict(type='HueSaturationValue', hue=10, saturation=20, value=10),
     dict(type='MotionBlur', limit=5), dict(type='MedianBlur', limit=5),
     dict(type='GaussianBlur', sigma=(0.8, 1.1)), dict(type='GaussianNoise', variance=(5, 30)),
-    dict(type='CLAHE', clip=4), dict(type='Cutout', size=0.375),
+    dict(type='Lighting', deviation=0.5), dict(type='CLAHE', clip=4),
+    dict(type='Cutout', size=0.375),
     dict(type='OpticalDistortion', limit=1.0), dict(type='GridDistortion', steps=5, limit=1.0),
     dict(type='ElasticDistortion', alpha=3.0, sigma=4.0),
     dict(type='OneOf', steps=[dict(type='MotionBlur'), dict(type='GaussianNoise')])]
@@ -73,6 +74,18 @@ def test_published_ranges_are_the_defaults(name, key, low, high):
     drawn = STEPS[name]().draw(2000, (224, 224), draws)[key].double()
     assert low <= drawn.min() < low + 0.02 * (high - low) + 1e-6
     assert high >= drawn.max() > high - 0.02 * (high - low) - 1e-6
+
+
+def test_lighting_is_alexnets():
+    drawn = STEPS['Lighting']().draw(4000, (9, 9), Draws.at(0, positions=np.arange(4000)))
+    # Deviation 0.1 along each component: the covariance of the colour is 0.01 Σ λ² e eᵀ.
+    covariance = np.cov((drawn['colour'] / 255).numpy().T)
+    vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140],
+                        [-0.5836, -0.6948, 0.4203]])
+    expected = 0.01 * vectors @ np.diag([0.2175, 0.0188, 0.0045]) ** 2 @ vectors.T
+    assert np.abs(covariance / expected - 1).max() < 0.1
+    view, drawn = view_of(GREY, type='Lighting')
+    assert (view == (128 + drawn['step.colour']).round()).all()
 
 
 def test_hue_saturation_and_value_shift_as_set():

@@ -21,7 +21,8 @@ WEAK = [dict(type='Transpose', p=0.5), dict(type='VerticalFlip'), dict(type='Hor
         dict(type='ShiftScaleRotate', shift=0.1, scale=0.1, degrees=15, p=0.5)]
 STRONG = [*WEAK[:5], dict(type='OneOf', p=0.7, steps=BLURS),
           dict(type='OneOf', p=0.4, steps=BENDS), *WEAK[5:], dict(type='Cutout', p=0.7)]
-STEPS = [dict(type='Brightness'), dict(type='Contrast'), HSV, dict(type='Cutout'), *BLURS.values(),
+STEPS = [dict(type='Brightness'), dict(type='Contrast'), dict(type='Lighting'), HSV,
+         dict(type='Cutout'), *BLURS.values(),
          *BENDS.values(), dict(type='MotionBlur', limit=3), dict(type='MedianBlur', limit=3),
          dict(type='ElasticDistortion', alpha=200., sigma=10.)]
 

@@ -11,12 +11,12 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from ...values import BelowOne, Fraction, NotNegative, Positive, Rising
+from ...values import BelowOne, Fraction, NotNegative, Part, Positive, Rising
 from ..draws import Draws
 from .base import GeometricStep, Geometry, check_range, registered, uniform
 
-__all__ = ['HorizontalFlip', 'QuarterTurn', 'RandomResizedCrop', 'ShiftScaleRotate', 'Transpose',
-           'VerticalFlip']
+__all__ = ['CenterCrop', 'HorizontalFlip', 'QuarterTurn', 'RandomCrop', 'RandomResizedCrop',
+           'ShiftScaleRotate', 'Transpose', 'VerticalFlip']
 
 
 def _maps(batch: int, linear: list[list[float]]) -> Tensor:
@@ -73,6 +73,80 @@ class RandomResizedCrop(GeometricStep):
         low, high = self.ratio
         return torch.stack([torch.minimum(height, (width / low).round()),
                             torch.minimum(width, (height * high).round())], dim=-1)
+
+
+@registered
+@dataclass(kw_only=True)
+class CenterCrop(GeometricStep):
+    """Cut out the square in the middle.
+
+    Resizing the shorter side to 256 pixels and cutting out 224 of them is ``share=224 / 256``.
+
+    Args:
+        share: its side as a share of the frame's shorter side.
+        p: probability with which a view undergoes the step.
+    """
+
+    share: Part = 0.875
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_share(self.share)
+
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
+        side = _side(size, self.share)
+        maps = _maps(len(size), [[1, 0], [0, 1]])
+        maps[:, :, 2] = ((size - side) // 2).flip(-1)
+        return maps, side
+
+
+@registered
+@dataclass(kw_only=True)
+class RandomCrop(GeometricStep):
+    """Cut out a square of one size anywhere, as torchvision's transform of that name.
+
+    Args:
+        share: its side as a share of the frame's shorter side.
+        padding: how far it may reach beyond each edge, as a share of the shorter side, too; what
+            it shows there is mirrored tissue.
+        p: probability with which a view undergoes the step.
+    """
+
+    share: Part = 0.875
+    padding: Fraction = 0.
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_share(self.share)
+        if not 0 <= self.padding <= 1:
+            raise ValueError(f'padding must be in [0, 1], not {self.padding!r}')
+
+    @property
+    def geometry(self) -> Geometry:
+        """Affine where it may leave the tile, which is then sampled instead of cut."""
+        return 'affine' if self.padding else 'axis_aligned'
+
+    def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
+        side, reach = _side(size, self.share), 0
+        if self.padding:
+            reach = (size.amin(1, keepdim=True) * self.padding).round().long()
+        room = size - side + 2 * reach
+        drawn = uniform((len(size), 2), 0, 1, generator, torch.float64)
+        # The product may be rounded up to room + 1.
+        corner = torch.minimum((drawn * (room + 1)).floor().long(), room) - reach
+        maps = _maps(len(size), [[1, 0], [0, 1]])
+        maps[:, :, 2] = corner.flip(-1)
+        return maps, side
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f'share must be above 0 and at most 1, not {share!r}')
+
+
+def _side(size: Tensor, share: float) -> Tensor:
+    """Return (side, side) of squares on frames of this (height, width), int64 (B, 2)."""
+    return (size.amin(1, keepdim=True) * share).round().clamp(min=1).long().expand(-1, 2)
 
 
 @registered

@@ -12,12 +12,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...values import Count, Fraction, Range
+from ...values import Count, Fraction, NotNegative, Range
 from ..draws import Draws
 from .base import ImageStep, Scope, Size, check_limit, registered, uniform
 from .pixels import column, on_floats
 
-__all__ = ['CLAHE', 'Brightness', 'Contrast', 'Solarize']
+__all__ = ['CLAHE', 'Brightness', 'Contrast', 'Lighting', 'Solarize']
+
+# Principal components of ImageNet's pixels as RGB in [0, 1], by columns, times their deviations.
+_COMPONENTS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140],
+                        [-0.5836, -0.6948, 0.4203]]) * (0.2175, 0.0188, 0.0045)
 
 
 @dataclass(kw_only=True)
@@ -79,6 +83,37 @@ class Contrast(_Amount):
 
     def render_torch(self, view: Tensor, numbers: Tensor) -> Tensor:
         return (view * (1 + column(numbers, 0))).round().clamp(0, 255)
+
+
+@registered
+@dataclass(kw_only=True)
+class Lighting(ImageStep):
+    """Add one colour along the principal components of ImageNet's pixels (AlexNet, NIPS 2012).
+
+    Args:
+        deviation: standard deviation of the amount of each component.
+        p: probability with which a view undergoes the step.
+    """
+
+    deviation: NotNegative = 0.1
+
+    def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
+        amounts = generator.randn(3) * self.deviation
+        return {'colour': 255 * amounts @ torch.from_numpy(_COMPONENTS.T).float()}
+
+    def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
+        levels = np.arange(256)[:, None] + np.asarray(drawn['colour'])
+        return cv2.LUT(image, levels.round().clip(0, 255).astype(np.uint8)[None])
+
+    @on_floats
+    def render_pil(self, view: np.ndarray, drawn: Scope) -> np.ndarray:
+        return view + np.asarray(drawn['colour'])
+
+    def prepare_torch(self, drawn: Scope) -> Tensor:
+        return drawn.where_applied(drawn['colour'], 0.)
+
+    def render_torch(self, view: Tensor, numbers: Tensor) -> Tensor:
+        return (view + numbers[:, :, None, None]).round().clamp(0, 255)
 
 
 @registered

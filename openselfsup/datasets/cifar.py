@@ -1,0 +1,67 @@
+"""CIFAR: small images on which OpenSelfSup has a supervised config."""
+
+from typing import Literal
+
+import numpy as np
+from torchvision import datasets
+
+from ..errors import UserError, located
+from ..registry import SOURCES
+from .sources import Source
+
+
+class _Cifar(Source):
+    """Images of 32 x 32 px in memory, read by torchvision after a look at their check sums."""
+
+    tile_size = 32, 32
+
+    def __init__(self, reader: type[datasets.CIFAR10], root: str, split: str):
+        try:
+            found = reader(root, train=split == 'train', download=False)
+        except RuntimeError as error:
+            raise UserError(f'{error}', where=located(root), expected='the folder '
+                            f"'{reader.base_folder}' of the official archive") from None
+        self.root, self.split = root, split
+        self.images, self.classes = found.data, list(found.classes)
+        self.labels = np.array(found.targets, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+    def path(self, index: int) -> str:
+        return f'{self.root}/{self.split} image {index}'
+
+
+@SOURCES.register_module()
+class Cifar10(_Cifar):
+    """CIFAR-10 (Krizhevsky 2009): 32 x 32 px, 10 classes.
+
+    Args:
+        root: folder in which the archive of the Python version was unpacked.
+        split: which images.
+
+    Raises:
+        UserError: they are not there, or not the official ones.
+    """
+
+    def __init__(self, root: str, split: Literal['train', 'test'] = 'train'):
+        super().__init__(datasets.CIFAR10, root, split)
+
+
+@SOURCES.register_module()
+class Cifar100(_Cifar):
+    """CIFAR-100 with its fine classes; otherwise as :class:`Cifar10`.
+
+    Args:
+        root: folder in which the archive of the Python version was unpacked.
+        split: which images.
+
+    Raises:
+        UserError: they are not there, or not the official ones.
+    """
+
+    def __init__(self, root: str, split: Literal['train', 'test'] = 'train'):
+        super().__init__(datasets.CIFAR100, root, split)
