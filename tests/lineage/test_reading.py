@@ -75,7 +75,7 @@ def test_deep_copies_and_their_changes_are_executed(there):
     ("model = dict(backbone=dict(depth=19))", 'model.backbone.depth: depth must be 18, 34, 50 or '
                                               '101, not 19'),
     ("model = dict(backbone=dict(in_channels=2))", 'gives its backbone 3 channels, not 2'),
-    ("model = dict(neck=dict(with_avg_pool=False))", 'with_avg_pool is False; here maps are pooled once'),
+    ("model = dict(neck=dict(with_avg_pool=False))", 'is False; here maps are pooled once'),
     ("load_from = 'x.pth'", "all of another run's weights"),
     ("data = dict(train=dict(data_source=dict(type='ImageLst')))", "did you mean 'ImageList'"),
     ("model = dict(neck=3)", "model.neck: 'neck' must be a dict, not 3"),
@@ -158,7 +158,7 @@ def test_crops_of_pixels_become_shares(pipeline, size, steps, there):
 
 @pytest.mark.parametrize('pipeline, words', [
     ("dict(type='RandomCrop', size=32)", '32 pixels of an image of any size'),
-    ("dict(type='Resize', size=16), dict(type='RandomCrop', size=32)", '32 pixels of an image of 16'),
+    ("dict(type='Resize', size=16), dict(type='RandomCrop', size=32)", 'of an image of 16'),
     ("dict(type='RandomHorizontalFlip')", 'no transform says how large a view is'),
     ("dict(type='RandomResizedCrop', size=32, interpolation=0)", '0 is nearest; expected 2'),
     ("dict(type='RandomAppliedTrans', p=0.3, transforms=[dict(type='RandomResizedCrop', size=8)])",
