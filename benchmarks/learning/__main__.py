@@ -5,15 +5,17 @@ import json
 import sys
 from pathlib import Path
 
+from openselfsup import __version__
 from openselfsup.cli.arguments import add_overrides, checked
 from openselfsup.errors import UserError
 from openselfsup.evaluation.baselines import COLOUR_HISTOGRAM, COLOUR_STATISTICS, RANDOM_INIT
 from openselfsup.files import read_json, write_text
-from openselfsup.values import Count
+from openselfsup.values import Count, Whole
 
-from . import classification, dense, results, table
+from . import dense, glands, table
 from .pretraining import CONFIGS, Budget, find_configs, pretrain
-from .tissue import parts
+from .study import Study
+from .tissue import Tiles, parts
 
 BASELINES = [COLOUR_STATISTICS, COLOUR_HISTOGRAM, RANDOM_INIT]
 
@@ -23,12 +25,12 @@ def main() -> None:
     args = parse()
     budget, configs = Budget.of(args.budget), find_configs(args.methods, args.config)
     out, seeds = args.out, list(range(args.seeds))
-    learn, test = tiles = parts(args.data, args.final)
+    tiles = parts(args.data, args.final)
     settle(args, configs)
-    folder = out / ('final' if args.final else 'choosing')
-    sets = image_sets(args, out)
-    print(f'{len(learn.indices)} tiles of {len(set(learn.cases))} cases learn, '
-          f'{len(test.indices)} of {len(set(test.cases))} are tested', flush=True)
+    study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size,
+                  image_sets(args, out), detection(args, out), args.gland_iterations, args.device)
+    about = described(args, tiles)
+    print(f"{about['learn']} learn, {about['test']} are tested", flush=True)
 
     runs: list[tuple[str, Path | None, int]] = [(name, None, seed) for name in BASELINES
                                                 for seed in seeds]
@@ -40,12 +42,18 @@ def main() -> None:
             checkpoint = pretrain(config, out / 'runs' / f'{name}_{seed}', seed, budget,
                                   [*tiles_of, *args.cfg_options], args.device)
             runs.append((name, checkpoint, seed))
-            evaluate(runs, tiles, sets, args.size, folder)
-            write(folder, list(configs), test, sets, budget)
+            answer(study, runs, list(configs), about)
     if not configs:
-        evaluate(runs, tiles, sets, args.size, folder)
-        write(folder, [], test, sets, budget)
-    print(f"tables: {folder / 'tables.md'}, {folder / 'index.html'}")
+        answer(study, runs, [], about)
+    print(f"tables: {study.folder / 'tables.md'}, {study.folder / 'index.html'}")
+
+
+def answer(study: Study, runs: list[tuple[str, Path | None, int]], methods: list[str],
+           about: dict[str, str]) -> None:
+    """Evaluate every run that has not been, and write the tables of what there is."""
+    for run in runs:
+        study.evaluate(*run)
+    table.write(study.folder, study.estimates([*BASELINES, *methods]), BASELINES, about)
 
 
 def parse() -> argparse.Namespace:
@@ -54,12 +62,15 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add('--data', type=Path, required=True, metavar='DIR',
         help='train/CLASS and test/CLASS of tiles, and masks/train/CLASS, masks/test/CLASS')
-    add('--glas', type=Path, metavar='DIR', help='the official GlaS images: cells are probed there')
+    add('--glas', type=Path, metavar='DIR',
+        help='the official GlaS images: cells are probed there and glands segmented')
     add('--methods', type=lambda text: text.split(',') if text else [],
         default=list(CONFIGS), metavar='A,B', help='of ' + ','.join(CONFIGS))
     add('--config', action='append', default=[], metavar='NAME=CONFIG', help='a method of your own')
     add('--seeds', type=checked(Count), default=3, help='pretraining runs of each method')
     add('--budget', default='40min', help='of each run: minutes, or tiles such as 100000tiles')
+    add('--gland-iterations', type=checked(Whole), default=200, metavar='N',
+        help='of a Mask R-CNN from each backbone, with --glas and --final; 0 leaves it out')
     add('--device', choices=('cpu', 'cuda'), default='cpu')
     add('--size', type=checked(Count), default=224,
         help='side of the tiles that are evaluated, in pixels')
@@ -73,7 +84,7 @@ def parse() -> argparse.Namespace:
 def settle(args: argparse.Namespace, configs: dict[str, str]) -> None:
     """Note what the study in ``--out`` is of, so that no answer of another is taken for its own.
 
-    More methods and more seeds may join.
+    More methods and more seeds may join, and GlaS.
 
     Raises:
         UserError: the folder holds a study of other tiles, another budget or another config.
@@ -83,7 +94,8 @@ def settle(args: argparse.Namespace, configs: dict[str, str]) -> None:
                     budget=args.budget, size=args.size, options=args.cfg_options)
     known = read_json(path) if path.exists() else dict(settings=settings, configs={})
     differing = [f'{key} was {value}, is now {settings[key]}'
-                 for key, value in known['settings'].items() if value != settings[key]]
+                 for key, value in known['settings'].items()
+                 if value != settings[key] and None not in (value, settings[key])]
     differing += [f'the config of {name} was {known["configs"][name]}, is now {config}'
                   for name, config in configs.items()
                   if known['configs'].get(name, config) != config]
@@ -91,6 +103,7 @@ def settle(args: argparse.Namespace, configs: dict[str, str]) -> None:
         raise UserError('another study is in this folder: ' + '; '.join(differing),
                         where=str(args.out), expected='an --out of its own')
     args.out.mkdir(parents=True, exist_ok=True)
+    settings['glas'] = settings['glas'] or known['settings']['glas']
     write_text(path, json.dumps(dict(settings=settings, configs=known['configs'] | configs),
                                 indent=1) + '\n')
 
@@ -105,27 +118,22 @@ def image_sets(args: argparse.Namespace, out: Path) -> dict[str, dense.DenseData
     return sets
 
 
-def evaluate(runs: list[tuple[str, Path | None, int]], tiles: tuple, sets: dict, size: int,
-             folder: Path) -> None:
-    """Evaluate every run that has not been."""
-    (folder / 'tiles').mkdir(parents=True, exist_ok=True)
-    for name, checkpoint, seed in runs:
-        classification.evaluate(name, checkpoint, seed, tiles, size, folder / 'tiles')
-        for key, data in sets.items():
-            (folder / key).mkdir(exist_ok=True)
-            dense.evaluate(name, checkpoint, seed, data, folder / key)
+def detection(args: argparse.Namespace, out: Path) -> Path | None:
+    """Return GlaS as detectors train on it, or None where no glands are segmented."""
+    if not (args.glas and args.gland_iterations):
+        return None
+    if not args.final:
+        print('glands are segmented with --final only: their test images are not for choosing')
+        return None
+    return glands.prepare(args.glas, out / 'datasets')
 
 
-def write(folder: Path, methods: list[str], test, sets: dict, budget: Budget) -> None:
-    """Compare what has been answered so far, and write the tables."""
-    names = [*BASELINES, *methods]
-    values = {f'tiles: {question}': found for question, found in results.classification(
-        test, results.by_name(folder / 'tiles', names)).items()}
-    for key, data in sets.items():
-        values |= {f'{key}: {probe}': found for probe, found in results.dense(
-            data.cases('test'), results.by_name(folder / key, names)).items()}
-    found = {question: results.estimates(by_name, names) for question, by_name in values.items()}
-    table.write(folder, found, BASELINES, budget)
+def described(args: argparse.Namespace, tiles: tuple[Tiles, Tiles]) -> dict[str, str]:
+    """Return what a reader of the tables must know."""
+    learn, test = (f'{len(part.indices)} tiles of {len(set(part.cases))} cases' for part in tiles)
+    return dict(learn=learn, test=test if args.final else f'{test}, held out of the training part',
+                size=f'{args.size} px', budget=f'{Budget.of(args.budget)} a run',
+                seeds=str(args.seeds), version=__version__)
 
 
 if __name__ == '__main__':

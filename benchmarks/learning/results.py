@@ -12,8 +12,10 @@ from openselfsup.evaluation.comparison import (
     stratified_resamples,
 )
 from openselfsup.evaluation.dense.scores import scores_of
+from openselfsup.transfer.instance.resampled import resampled_ap
 
 from .classification import answers_file
+from .glands import masks_of
 from .tissue import Tiles
 
 RESAMPLES = 2000
@@ -63,6 +65,22 @@ def dense(cases: np.ndarray, confusions: Mapping[str, list[dict[str, np.ndarray]
         found[probe] = {
             name: np.stack([scores_of(np.einsum('rm,mij->rij', weights, run[probe]))[score]
                             for run in runs]) for name, runs in confusions.items()}
+    return found
+
+
+def glands(answers: Mapping[str, list[dict[str, np.ndarray]]]
+           ) -> dict[str, dict[str, np.ndarray]]:
+    """Return AP of masks, and object Dice and PQ, of every run under every resample of images.
+
+    Dice and PQ are means over the images.
+    """
+    images = len(next(iter(answers.values()))[0]['objects'])
+    weights = stratified_resamples(np.zeros(images, int), np.arange(images), RESAMPLES)
+    found = {'mask AP': {name: np.stack([resampled_ap([masks_of(run)], weights) for run in runs])
+                         for name, runs in answers.items()}}
+    for score, key in (('object Dice', 'dice'), ('object PQ', 'pq')):
+        found[score] = {name: np.stack([weights @ run[key] / images for run in runs])
+                        for name, runs in answers.items()}
     return found
 
 

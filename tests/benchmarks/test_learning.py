@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.learning import results, table
+from benchmarks.learning import classification, glands, results, table
 from benchmarks.learning.__main__ import parse, settle
 from benchmarks.learning.classification import answers, questions
 from benchmarks.learning.pretraining import Budget, find_configs
 from benchmarks.learning.tissue import few, parts
+from openselfsup.datasets.prepare.instances import encode
+from openselfsup.datasets.prepare.synthetic import write_glas_layout
 from openselfsup.errors import UserError
+from openselfsup.transfer.instance.metrics import evaluate_instances
 
 REPO = Path(__file__).resolve().parents[2]
 CLASSES = ('Polyp', 'Serrated_adenoma', 'Normal', 'High-grade_IN', 'Adenocarcinoma')
@@ -100,7 +103,7 @@ def test_what_tells_classes_apart_is_above_what_does_not(tissue, tmp_path):
         told = results.estimates(values, ['none'])
         assert told['good']['none'].above and set(told['none']) == {''}
     table.write(tmp_path, {question: results.estimates(values, ['none'])
-                           for question, values in found.items()}, ['none'], Budget(1, 'min'))
+                           for question, values in found.items()}, ['none'], dict(budget='1 min'))
     text = (tmp_path / 'tables.md').read_text()
     assert '## 3 classes, linear-v1, 5 % of the labels' in text
     assert '| good | ' in text and '**+' in text
@@ -108,6 +111,55 @@ def test_what_tells_classes_apart_is_above_what_does_not(tissue, tmp_path):
     assert '<b>+' in page and '**' not in page
     written = json.loads((tmp_path / 'results.json').read_text())['estimates']
     assert set(written['3 classes, linear-v1, 5 % of the labels']['good']) == {'', 'none'}
+
+
+def test_methods_are_compared_with_each_other(tmp_path):
+    rng = np.random.default_rng(0)
+    values = {name: 0.5 + better + rng.normal(0, 0.01, (2, 50))
+              for name, better in (('colour', 0), ('a', 0.1), ('b', 0.2))}
+    table.write(tmp_path, {'which': results.estimates(values, list(values))}, ['colour'], {})
+    text = (tmp_path / 'tables.md').read_text()
+    assert text.startswith('# Does it learn?\n')
+    above, below = text.split('Row less column:')
+    assert '| colour | ' in above and 'less a' not in above
+    assert below.splitlines()[2] == '|  | a | b |'
+    assert below.splitlines()[4].startswith('| a |  | **-') and '| **+' in below.splitlines()[5]
+    page = (tmp_path / 'index.html').read_text()
+    assert page.count('<table>') == 2
+    written = json.loads((tmp_path / 'results.json').read_text())['estimates']['which']
+    assert written['a']['b']['value'] == -written['b']['a']['value']
+
+
+def test_found_glands_are_scored_image_by_image(tmp_path):
+    rng, annotations, found = np.random.default_rng(0), [], []
+    for image in range(4):
+        for corner in (0, 20):
+            masks = np.zeros((2, 40, 40), bool)
+            masks[0, corner:corner + 16, 2:18] = True
+            y, x = rng.integers(0, 5, 2)
+            masks[1, corner + y:corner + y + 14, x:x + 16] = True
+            true, drawn = map(encode, masks)
+            annotations.append(dict(image_id=image, category_id=1, segmentation=true, area=256))
+            found.append(dict(image_id=image, category_id=1, segmentation=drawn,
+                              bbox=[int(x), corner + int(y), 16, 14],
+                              score=0.6 + 0.05 * image + corner / 1000))
+    for annotation in annotations:
+        annotation['bbox'] = [2, 0, 16, 16]
+    truth = dict(images=[dict(id=i, file_name=f'{i}.png', height=40, width=40) for i in range(4)],
+                 categories=[dict(id=1, name='gland')], annotations=annotations)
+    outcome = evaluate_instances(truth, found)
+    for seed in range(2):
+        classification.save(tmp_path / f'some_{seed}.npz', glands.answers(truth, outcome, found))
+    scores = outcome['scores']['all']
+    assert 0.1 < scores['segm']['AP'] < 0.9
+    values = results.glands(results.by_name(tmp_path, ['some', 'absent']))
+    for name, expected in (('mask AP', scores['segm']['AP']),
+                           ('object Dice', scores['objects']['dice']),
+                           ('object PQ', np.mean([one['pq'] for one in
+                                                  outcome['images'].values()]))):
+        assert values[name]['some'].shape == (2, 1 + results.RESAMPLES)
+        assert values[name]['some'][0, 0] == pytest.approx(expected, abs=1e-12)
+        assert len(set(values[name]['some'][0])) > 10
 
 
 @pytest.mark.slow
@@ -126,8 +178,19 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     assert json.loads((run / 'plan.json').read_text())['epochs'] == 2  # of 72 tiles
     before = (run / 'run/latest.pth').stat().st_mtime_ns
     (tmp_path / 'out/choosing/tiles/small_0.npz').unlink()
+    words += ['--final', '--glas', str(write_glas_layout(tmp_path / 'glas', (4, 2, 2), size=64)),
+              '--gland-iterations', '2']
     assert subprocess.run(words, cwd=REPO).returncode == 0
     assert (run / 'run/latest.pth').stat().st_mtime_ns == before
+    folder = tmp_path / 'out/final/glands of GlaS, 2 iterations'
+    assert sorted(path.name for path in folder.iterdir()) == [  # the detectors are gone
+        f'{name}_0.{kind}' for name in ('random-init', 'small') for kind in ('json', 'log', 'npz')]
+    scores = json.loads((folder / 'small_0.json').read_text())
+    assert scores['run']['initialised'].endswith('latest.pth')
+    written = json.loads((tmp_path / 'out/final/results.json').read_text())['estimates']
+    found = written['glands of GlaS, 2 iterations: object Dice']['small']
+    assert found['']['value'] == round(scores['scores']['all']['objects']['dice'], 5)
+    assert set(found) == {'', 'random init'}
 
 
 def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):
@@ -137,7 +200,10 @@ def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):
         return parse()
 
     settle(study('--budget', '1min'), {'a': 'a.py'})
-    settle(study('--budget', '1min', '--seeds', '5'), {'b': 'b.py'})  # more of the same
+    settle(study('--budget', '1min', '--seeds', '5', '--glas', 'g'), {'b': 'b.py'})  # more of it
+    settle(study('--budget', '1min'), {'a': 'a.py'})
+    with pytest.raises(UserError, match='glas was .*g, is now .*h'):
+        settle(study('--budget', '1min', '--glas', 'h'), {})
     with pytest.raises(UserError, match='budget was 1min, is now 2min; the config of a was a.py'):
         settle(study('--budget', '2min'), {'a': 'c.py'})
     with pytest.raises(SystemExit):

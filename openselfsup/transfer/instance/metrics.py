@@ -86,7 +86,24 @@ def coco_ap(truth: dict, results: Sequence[dict], kind: str,
         image_ids: only these images.
         max_detections: how many results of an image count, those of the highest scores.
     """
+    run = matched(truth, results, kind, image_ids, max_detections)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        run.accumulate()
+    precision = run.eval['precision'][..., 0]  # thresholds x recalls x categories x areas
+    at = {f'{t:.2f}': i for i, t in enumerate(run.params.iouThrs)}
+    parts = dict(AP=precision[..., 0], AP50=precision[at['0.50'], ..., 0],
+                 AP75=precision[at['0.75'], ..., 0],
+                 **{f'AP{area[0]}': precision[..., i]
+                    for i, area in enumerate(run.params.areaRngLbl) if area != 'all'})
+    return {name: float(p[p > -1].mean()) if (p > -1).any() else None
+            for name, p in parts.items()}
+
+
+def matched(truth: dict, results: Sequence[dict], kind: str,
+            image_ids: Sequence[Id] | None = None,
+            max_detections: int = MAX_DETECTIONS) -> COCOeval:
+    """Match detections to objects, image by image; arguments as of :func:`coco_ap`."""
+    with contextlib.redirect_stdout(io.StringIO()):
         dataset, found = COCO(), COCO()
         dataset.dataset, results, numbers = _numbered(truth, results, kind)
         dataset.createIndex()
@@ -100,15 +117,7 @@ def coco_ap(truth: dict, results: Sequence[dict], kind: str,
         if image_ids is not None:
             run.params.imgIds = [numbers[i] for i in image_ids]
         run.evaluate()
-        run.accumulate()
-    precision = run.eval['precision'][..., 0]  # thresholds x recalls x categories x areas
-    at = {f'{t:.2f}': i for i, t in enumerate(run.params.iouThrs)}
-    parts = dict(AP=precision[..., 0], AP50=precision[at['0.50'], ..., 0],
-                 AP75=precision[at['0.75'], ..., 0],
-                 **{f'AP{area[0]}': precision[..., i]
-                    for i, area in enumerate(run.params.areaRngLbl) if area != 'all'})
-    return {name: float(p[p > -1].mean()) if (p > -1).any() else None
-            for name, p in parts.items()}
+    return run
 
 
 def _numbered(truth: dict, results: Sequence[dict], kind: str
