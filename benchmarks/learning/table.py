@@ -17,8 +17,8 @@ Found = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 
 TITLE = 'Does it learn?'
 READING = ('Scores in points: mean over the seeds ± their deviation; in brackets the 95 % interval '
-           'over cases (GlaS: images). Differences are of the same redrawn cases; one is bold where '
-           'its interval leaves out 0. Where nothing differs, one in twenty is bold by chance.')
+           'over cases (GlaS: images). Differences are of the same redrawn cases; bold ones have '
+           'intervals without 0. Where nothing differs, one in twenty is bold by chance.')
 
 
 def write(folder: Path, found: Found, baselines: list[str], study: Mapping[str, Any]) -> None:
