@@ -55,14 +55,16 @@ class BackboneRecord:
     def config_for_use(self) -> dict[str, Any] | None:
         """Return ``config`` for a network that will not be trained as this one was.
 
-        It is to be filled from the checkpoint, so ``init_cfg`` is left out; batch norm over ranks
-        or over parts of a batch becomes plain batch norm, which is the same in evaluation.
+        It is to be filled from the checkpoint, so ``init_cfg`` is left out, and so is which
+        stages this training froze; batch norm over ranks or over parts of a batch becomes plain
+        batch norm, which is the same in evaluation.
         """
         return None if self.config is None else _for_use(self.config)
 
 
 def _for_use(config: Mapping[str, Any]) -> dict[str, Any]:
-    config = {key: value for key, value in config.items() if key != 'init_cfg'}
+    config = {key: value for key, value in config.items()
+              if key not in ('init_cfg', 'frozen_stages')}
     norm, inner = config.get('norm_cfg'), config.get('backbone')
     if isinstance(norm, Mapping) and norm.get('type') in _ONLY_IN_TRAINING:
         config['norm_cfg'] = {**{key: norm[key] for key in norm if key != 'num_splits'},

@@ -47,7 +47,10 @@ def tell_data(algorithm: Method, dataset: TileDataset) -> None:
         raise UserError(f'{type(algorithm).__name__} learns from labels, but these tiles have none',
                         where='dataset.source', expected='a list with labels, or class folders '
                         'and labels=True, or a method without labels')
-    algorithm.set_data(len(dataset), source.classes)
+    classes = source.classes
+    if classes is None and source.labels is not None and len(source.labels):
+        classes = [str(label) for label in range(int(source.labels.max()) + 1)]  # without names
+    algorithm.set_data(len(dataset), classes)
     if not algorithm.needs_geometry:
         return
     if dataset.geometry != 'none':

@@ -9,7 +9,7 @@ by its ``type``.
 import ast
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,12 +19,13 @@ from ..datasets.recipes import are_named_views
 from ..errors import UserError, nearest
 from ..registry import OPTIMIZERS, SCHEDULES, Registry, registry_named, registry_of
 from ..shipped import shipped_config
+from ..training.optimizers import paramwise_faults
 from ..values import accepts, annotations, choices, fault
 
 # Arguments that training fills in itself, and fields that it takes out before it builds. A class
 # that gets arguments from the method it is a part of names them in its attribute ``filled_in``.
 FILLED_IN = {OPTIMIZERS.name: {'params'}, SCHEDULES.name: {'base_lr', 'epochs', 'steps_per_epoch'}}
-TAKEN_OUT = {OPTIMIZERS.name: {'decay_norm_and_bias': bool}}
+TAKEN_OUT = {OPTIMIZERS.name: {'decay_norm_and_bias': bool, 'paramwise_options': Mapping | None}}
 # Dicts under arguments that end so are of mmcv's dialect (norm_cfg, init_cfg), not of a registry.
 FOREIGN = '_cfg'
 
@@ -139,6 +140,10 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
     for key, child in value.items():
         if key in valid:
             yield from _check_argument((*path, key), hints.get(key, Any), child)
+    options = value.get('paramwise_options')
+    if table is OPTIMIZERS and isinstance(options, Mapping):
+        for keys, what, near in paramwise_faults(cls, options):
+            yield Problem((*path, 'paramwise_options', *keys), what, near)
 
 
 def filled_in(table: Registry, cls: Any) -> set[str]:

@@ -57,7 +57,7 @@ class SplitBN(nn.BatchNorm2d):
 
 
 class BatchNormOverRanks(nn.BatchNorm1d):
-    """Batch norm of vectors over all rows of all ranks, which have equally many.
+    """Batch norm of vectors, or of small maps, over all rows of all ranks, which have equally many.
 
     Several ranks compute what one process computes with all their rows, on any device:
     torch's SyncBatchNorm, which knows GPUs only, is for the large maps of backbones.
@@ -68,22 +68,29 @@ class BatchNormOverRanks(nn.BatchNorm1d):
     num_batches_tracked: Tensor
     momentum: float
 
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() < 2:
+            raise ValueError(f'expected a tensor of shape (B, C, ...), not {tuple(x.shape)}')
+
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` of shape (B, C)."""
+        """Normalise ``x`` of shape (B, C, ...)."""
         if not (self.training and distributed.is_distributed()):
             return super().forward(x)
+        dims, shape = [0, *range(2, x.dim())], (-1, *[1] * (x.dim() - 2))
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
-            mean = distributed.all_gather_with_grad(x.mean(0, keepdim=True)).mean(0)
-            centred = x - mean
-            variance = distributed.all_gather_with_grad(
-                centred.square().mean(0, keepdim=True)).mean(0)
-            rows = len(x) * distributed.world_size()
+            mean = distributed.all_gather_with_grad(x.mean(dims)[None]).mean(0)
+            centred = x - mean.view(shape)
+            variance = distributed.all_gather_with_grad(centred.square().mean(dims)[None]).mean(0)
+            count = x.numel() // x.shape[1] * distributed.world_size()
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * (rows / (rows - 1)), self.momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
                 self.num_batches_tracked.add_(1)
-            return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+            scale = (variance + self.eps).rsqrt()
+            if not self.affine:
+                return centred * scale.view(shape)
+            return centred * (scale * self.weight).view(shape) + self.bias.view(shape)
 
 
 @functools.lru_cache
@@ -135,6 +142,6 @@ def has_partial_statistics(module: nn.Module, world_size: int) -> bool:
         if isinstance(layer, SplitBN):
             return True
         if (world_size > 1 and isinstance(layer, nn.modules.batchnorm._BatchNorm)
-                and not isinstance(layer, nn.SyncBatchNorm)):
+                and not isinstance(layer, (nn.SyncBatchNorm, BatchNormOverRanks))):
             return True
     return False

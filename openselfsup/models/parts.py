@@ -1,6 +1,6 @@
 """Small parts that methods share: building, checking, and the tensors between backbone and loss."""
 
-from typing import overload
+from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ def built(part: dict | nn.Module | None, registry: Registry) -> nn.Module | None
 
 def check_channels(backbone: nn.Module, neck: nn.Module) -> None:
     """Raise a UserError if ``neck`` does not take the channels that ``backbone`` gives."""
+    if not getattr(neck, 'with_avg_pool', True):
+        return  # it takes the cells of a map as they are, C·h·w numbers
     offered = getattr(backbone, 'out_channels', [None])[-1]
     wanted = getattr(neck, 'in_channels', None)
     if offered and wanted and offered != wanted:
@@ -36,9 +38,52 @@ def check_projection(neck: nn.Module, dim: int) -> None:
                         where='model.feat_dim', expected=str(size))
 
 
+def check_views(views: list[Tensor], count: int, method: nn.Module) -> None:
+    """Raise a UserError if a method was not given the number of views that it takes."""
+    if len(views) != count:
+        raise UserError(f'{type(method).__name__} takes {count} view{"s" * (count > 1)} of each '
+                        f'tile, but the recipe makes {len(views)}', where='dataset.recipe',
+                        expected=f'n_views={count}, or {count} named view{"s" * (count > 1)}')
+
+
+def init_linear(module: nn.Module, kind: Literal['kaiming', 'normal'], std: float = 0.01,
+                bias: float = 0.0) -> None:
+    """Draw the weights of all linear layers of a module as OpenSelfSup's methods start.
+
+    Args:
+        module: its linear layers are changed.
+        kind: 'kaiming' draws from N(0, 2 / fan_in) (arXiv 1502.01852), 'normal' from N(0, std²).
+        std: standard deviation of 'normal'.
+        bias: what every bias starts from.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            if kind == 'kaiming':
+                nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')
+            else:
+                nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, bias)
+
+
+def image_vectors(maps: list[Tensor], with_avg_pool: bool = True) -> Tensor:
+    """Return one vector for each image of the last of some feature maps.
+
+    Args:
+        maps: feature maps, the last of shape (B, C, h, w), or (B, C) without pooling.
+        with_avg_pool: whether to average over cells, (B, C), or take all of them, (B, C·h·w).
+    """
+    return maps[-1].mean((2, 3)) if with_avg_pool else maps[-1].flatten(1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return ``x`` in float32, or in float64 if it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def normalize(x: Tensor) -> Tensor:
     """L2-normalise the last dimension, in float32 at least."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+    return F.normalize(at_least_float32(x), dim=-1)
 
 
 def cells(grid: Tensor) -> Tensor:

@@ -52,9 +52,10 @@ class OptimizerStep:
         self.scaler.scale(loss / batches if batches > 1 else loss).backward()
 
     def update(self, lr: float) -> None:
-        """Move the weights at a learning rate and forget the gradients."""
+        """Move the weights at a rate, or a group's multiple of it, and forget the gradients."""
         for group in self.optimizer.param_groups:
-            group['lr'] = float(lr)  # a numpy number would end up in checkpoints
+            # float: a numpy number would end up in checkpoints
+            group['lr'] = float(lr) * group.get('lr_mult', 1.0)
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
             self.clip([p for g in self.optimizer.param_groups for p in g['params']])

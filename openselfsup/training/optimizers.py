@@ -1,14 +1,28 @@
 """Optimisers: torch's SGD, Adam and AdamW, and LARS."""
 
-from collections.abc import Iterable
-from typing import Any
+import inspect
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..registry import OPTIMIZERS
-from ..values import BelowOne, Fraction, NotNegative, Positive, declare
+from ..values import (
+    BelowOne,
+    Fraction,
+    NotNegative,
+    Positive,
+    accepts,
+    annotations,
+    declare,
+    fault,
+)
+
+logger = logging.getLogger(__name__)
 
 for _optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
     OPTIMIZERS.register_module(module=_optimizer)
@@ -16,30 +30,52 @@ for _optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
             betas=tuple[BelowOne, BelowOne], momentum=NotNegative, dampening=Fraction)
 
 
+LarsForm = Literal['openselfsup', 'vicregl']
+
+
 @OPTIMIZERS.register_module()
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling with momentum (You et al. 2017, arXiv 1708.03888).
 
-    For each weight tensor w with gradient g: local rate eta * |w| / (|g| + decay * |w|);
-    v <- momentum * v + lr * rate * (g + decay * w); w <- w - v. Tensors of one dimension
-    (biases, norm layers) get rate 1 and no decay, as is usual in self-supervised training.
+    For each tensor w with gradient g, learning rate γ, decay β, momentum μ and buffer v, in the
+    form of
+
+    - 'openselfsup', as in the paper: v <- μ v + γ λ (g + β w), λ = η |w| / (|g| + β |w|);
+      w <- w - v. The rate of each step stays in the buffer.
+    - 'vicregl': v <- μ v + λ (g + β w), λ = η |w| / |g + β w|; w <- w - γ v.
+
+    λ is 1 where one of its norms is 0, so that tensors that start at zero learn, too.
 
     Args:
         params: parameters or parameter groups.
-        lr: learning rate.
-        momentum: momentum factor.
-        weight_decay: L2 penalty.
-        eta: trust coefficient.
-        eps: guards the division.
+        lr: learning rate γ.
+        momentum: μ.
+        weight_decay: β, an L2 penalty.
+        eta: trust coefficient η.
+        eps: added to the divisor of λ.
+        dampening: share of each further step that does not enter the buffer.
+        nesterov: w moves by the step and μ times the buffer (form 'openselfsup' only).
+        lars_exclude: None gives tensors of one dimension (biases, norm layers) the rate 1 and no
+            decay; True gives all tensors of a group the rate 1, and the decay that is set;
+            False treats all alike.
+        form: which equations.
+
+    Raises:
+        ValueError: settings are impossible together.
     """
 
     def __init__(self, params: Iterable, lr: NotNegative, momentum: NotNegative = 0.9,
                  weight_decay: NotNegative = 0.0, eta: Positive = 0.001,
-                 eps: NotNegative = 1e-8):
+                 eps: NotNegative = 0.0, dampening: Fraction = 0.0, nesterov: bool = False,
+                 lars_exclude: bool | None = None, form: LarsForm = 'openselfsup'):
         if lr < 0 or momentum < 0 or weight_decay < 0:
             raise ValueError('lr, momentum and weight_decay of LARS must not be negative')
+        if nesterov and (momentum <= 0 or dampening != 0 or form != 'openselfsup'):
+            raise ValueError("Nesterov's momentum of LARS needs momentum, no dampening and the "
+                             "form 'openselfsup'")
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay,
-                                      eta=eta, eps=eps))
+                                      eta=eta, eps=eps, dampening=dampening,
+                                      nesterov=nesterov, lars_exclude=lars_exclude, form=form))
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch's recomputes
@@ -50,18 +86,32 @@ class LARS(torch.optim.Optimizer):
                     self._update(w, w.grad, group)
 
     def _update(self, w: Tensor, gradient: Tensor, group: dict) -> None:
-        if w.dim() > 1:
-            w_norm, g_norm = w.norm(), gradient.norm()
-            decay = group['weight_decay']
-            rate = group['eta'] * w_norm / (g_norm + decay * w_norm + group['eps'])
-            rate = torch.where((w_norm > 0) & (g_norm > 0), rate, torch.ones_like(rate))
-            gradient = (gradient + decay * w) * rate
+        flat = group['lars_exclude'] is None and w.dim() <= 1
+        decay = 0.0 if flat else group['weight_decay']
+        step = gradient + decay * w
+        if not (flat or group['lars_exclude']):
+            step = step * self._local_rate(w, gradient, step, group)
+        inside = group['form'] == 'openselfsup'
+        if inside:
+            step = step * group['lr']
         state = self.state[w]
         if 'momentum_buffer' not in state:
-            state['momentum_buffer'] = torch.zeros_like(w)
-        velocity = state['momentum_buffer']
-        velocity.mul_(group['momentum']).add_(gradient, alpha=group['lr'])
-        w.sub_(velocity)
+            velocity = state['momentum_buffer'] = step.clone()
+        else:
+            velocity = state['momentum_buffer']
+            velocity.mul_(group['momentum']).add_(step, alpha=1 - group['dampening'])
+        if group['nesterov']:
+            velocity = step + group['momentum'] * velocity
+        w.sub_(velocity, alpha=1 if inside else group['lr'])
+
+    @staticmethod
+    def _local_rate(w: Tensor, gradient: Tensor, decayed: Tensor, group: dict) -> Tensor:
+        """Return λ, a scalar tensor; no number leaves the device."""
+        w_norm, g_norm, divisor = w.norm(), gradient.norm(), decayed.norm()
+        if group['form'] == 'openselfsup':
+            divisor = g_norm + group['weight_decay'] * w_norm
+        rate = group['eta'] * w_norm / (divisor + group['eps'])
+        return torch.where((w_norm > 0) & (g_norm > 0) & (divisor > 0), rate, 1.0)
 
 
 def build_optimizer(module: nn.Module, cfg: dict, lr: float) -> torch.optim.Optimizer:
@@ -69,21 +119,104 @@ def build_optimizer(module: nn.Module, cfg: dict, lr: float) -> torch.optim.Opti
 
     Args:
         module: the algorithm; parameters without gradient (key encoder) are left out.
-        cfg: ``type``, its arguments, and ``decay_norm_and_bias`` (default True; False
-            takes biases and norm layers out of the weight decay).
+        cfg: ``type``, its arguments, ``decay_norm_and_bias`` (default True; False takes biases
+            and norm layers out of the weight decay), and ``paramwise_options``, see
+            :func:`parameter_groups`.
         lr: learning rate after scaling; replaces the one in ``cfg``.
+
+    Raises:
+        UserError: nothing to train, or settings that are impossible.
     """
-    cfg = dict(cfg)
+    cfg = {**cfg, 'lr': lr}
     decay_all = cfg.pop('decay_norm_and_bias', True)
-    trainable = [p for p in module.parameters() if p.requires_grad]
+    options = cfg.pop('paramwise_options', None)
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trainable:
         raise UserError('the model has no trainable parameter', where='model')
-    groups: list[dict[str, Any]] = [dict(params=trainable)]
-    if not decay_all:
-        flat = [p for p in trainable if p.dim() <= 1]
-        groups = [dict(params=[p for p in trainable if p.dim() > 1]),
+    if options:
+        groups = parameter_groups(trainable, options, cfg, decay_all)
+    elif decay_all:
+        groups = [dict(params=[*trainable.values()])]
+    else:
+        flat = [p for p in trainable.values() if p.dim() <= 1]
+        groups = [dict(params=[p for p in trainable.values() if p.dim() > 1]),
                   dict(params=flat, weight_decay=0.0)]
     try:
-        return OPTIMIZERS.build({**cfg, 'lr': lr, 'params': groups})
+        return OPTIMIZERS.build({**cfg, 'params': groups})
     except ValueError as error:  # settings that do not go together, such as nesterov
         raise UserError(str(error), where='optimizer') from None
+
+
+def parameter_groups(parameters: Mapping[str, nn.Parameter],
+                     options: Mapping[str, Mapping[str, Any]], cfg: Mapping[str, Any],
+                     decay_all: bool = True) -> list[dict[str, Any]]:
+    """Return a group for each parameter, with the options of the patterns that find its name.
+
+    Args:
+        parameters: by their full names.
+        options: regular expression -> options. Every expression is searched for in the name, in
+            order, and what a later one sets overrides an earlier one. ``x_mult`` sets the
+            argument ``x`` to that multiple of the optimiser's (``lr_mult`` that of every step's
+            rate), any other option is set as it is.
+        cfg: the optimiser's ``type`` and arguments.
+        decay_all: whether norm layers and biases decay where no pattern says otherwise.
+
+    Raises:
+        UserError: an option is none of this optimiser.
+    """
+    cls = OPTIMIZERS.get(cfg['type'])
+    faults = paramwise_faults(cls, options)
+    if faults:
+        raise UserError('; '.join(f"'{path[0]}': {what}" for path, what, _ in faults),
+                        where='optimizer.paramwise_options', nearest=faults[0][2])
+    defaults = {name: parameter.default
+                for name, parameter in inspect.signature(cls).parameters.items()} | dict(cfg)
+    groups = []
+    for name, parameter in parameters.items():
+        group: dict[str, Any] = {}
+        if not decay_all and parameter.dim() <= 1:
+            group['weight_decay'] = 0.0
+        for pattern, values in options.items():
+            if not re.search(pattern, name):
+                continue
+            for key, value in values.items():
+                base = key.removesuffix('_mult')
+                if key == 'lr_mult':
+                    group[key] = value
+                else:
+                    group[base] = defaults[base] * value if base != key else value
+        groups.append(dict(group, params=[parameter]))
+    for pattern in options:
+        if not any(re.search(pattern, name) for name in parameters):
+            logger.warning("optimizer.paramwise_options: '%s' is found in the name of no "
+                           'parameter', pattern)
+    return groups
+
+
+def paramwise_faults(cls: type, options: Mapping[str, Any]
+                     ) -> list[tuple[tuple[str, ...], str, str | None]]:
+    """Return what is wrong with ``paramwise_options``: the keys to it, what, the nearest choice.
+
+    Args:
+        cls: class of the optimiser.
+        options: see :func:`parameter_groups`.
+    """
+    hints = {name: hint for name, hint in annotations(cls).items() if name not in ('params', 'lr')}
+    hints |= {f'{name}_mult': NotNegative for name in (*hints, 'lr')
+              if accepts(0.5, hints.get(name, float))}
+    found: list[tuple[tuple[str, ...], str, str | None]] = []
+    for pattern, values in options.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            found.append(((pattern,), f'no regular expression: {error}', None))
+        if not isinstance(values, Mapping):
+            found.append(((pattern,), f'must be a dict of options, not {values!r}', None))
+            continue
+        for key, value in values.items():
+            if key not in hints:
+                found.append(((pattern, key), f"{cls.__name__} has no option '{key}'",
+                              nearest(str(key), hints)))
+            elif said := fault(value, hints[key]):
+                found.append(((pattern, key), f'{key} {said}', None))
+    return found

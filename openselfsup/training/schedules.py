@@ -5,7 +5,7 @@ A schedule is a pure function of the step, so a resumed run needs no schedule st
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..registry import SCHEDULES
 from ..values import NotNegative, Positive
 
 By = Literal['iteration', 'epoch']
+Warmup = Literal['before', 'within']
 
 
 def half_cosine(time: np.ndarray) -> np.ndarray:
@@ -31,8 +32,12 @@ def cosine_with_restarts(base_lr: float, steps: int, period: int, min_lr: float 
     return min_lr + (base_lr - min_lr) * half_cosine(time)
 
 
-def _warm_up(rates: np.ndarray, base_lr: float, warmup_steps: int, start: float) -> np.ndarray:
-    """Replace the first ``warmup_steps`` rates by a line from start * base_lr upwards."""
+def _warm_up(rates: np.ndarray, base_lr: float | np.ndarray, warmup_steps: int,
+             start: float) -> np.ndarray:
+    """Replace the first ``warmup_steps`` rates by a line from start * base_lr upwards.
+
+    ``base_lr`` may be an array of the rates that they would have.
+    """
     if warmup_steps > 0:
         n = min(warmup_steps, len(rates))
         ramp = start + (1 - start) * np.arange(n) / warmup_steps
@@ -52,8 +57,8 @@ def _positions(by: str, epochs: int, steps_per_epoch: int) -> np.ndarray:
 @SCHEDULES.register_module()
 def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: NotNegative = 0.0,
            warmup_epochs: NotNegative = 0.0, warmup_start: NotNegative = 0.001,
-           by: By = 'iteration') -> np.ndarray:
-    """Half a cosine from ``base_lr`` to ``min_lr`` (Loshchilov & Hutter 2017), after warm-up.
+           by: By = 'iteration', warmup: Warmup = 'before') -> np.ndarray:
+    """Half a cosine from ``base_lr`` to ``min_lr`` (Loshchilov & Hutter 2017), and a warm-up.
 
     Args:
         base_lr: learning rate at the top.
@@ -63,11 +68,19 @@ def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: NotNegativ
         warmup_epochs: length of the linear warm-up, fractions allowed.
         warmup_start: first rate as a fraction of ``base_lr``.
         by: 'iteration', or 'epoch' for a rate that is constant within an epoch.
+        warmup: 'before' lets the cosine begin when the warm-up ends; 'within' lets it begin at
+            once and the warm-up multiply its first rates, as OpenSelfSup does.
 
     Returns:
         Array of shape (epochs * steps_per_epoch,).
     """
+    if warmup not in get_args(Warmup):
+        raise UserError(f"a warm-up lies 'before' or 'within' the cosine, not {warmup!r}",
+                        where='schedule.warmup')
     warmup_steps = round(warmup_epochs * steps_per_epoch)
+    if warmup == 'within':
+        rates = Cosine(base_lr, epochs, steps_per_epoch, min_lr, by=by)
+        return _warm_up(rates, rates[:warmup_steps], warmup_steps, warmup_start)
     total = max(epochs * steps_per_epoch - warmup_steps, 1)
     time = np.clip(_positions(by, epochs, steps_per_epoch) - warmup_steps, 0, total) / total
     rates = min_lr + (base_lr - min_lr) * half_cosine(time)

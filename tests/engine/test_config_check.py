@@ -4,6 +4,7 @@ import pytest
 from torch import nn
 
 from openselfsup.engine.config import load_config
+from openselfsup.engine.config_text import config_text
 from openselfsup.errors import UserError
 from openselfsup.registry import ALGORITHMS, HEADS, NECKS
 from tests.engine.test_config import write
@@ -77,3 +78,19 @@ def test_an_unknown_name_under_an_argument_of_a_known_name_lists_its_kind(tmp_pa
 def test_at_the_top_only_one_registry_will_do(tmp_path):
     with pytest.raises(UserError, match="no algorithm is called 'ResNet'"):
         load_config(write(tmp_path, "model = dict(_delete_=True, type='ResNet')\n"))
+
+
+def test_options_of_single_parameters_are_checked(tmp_path):
+    path = write(tmp_path, "optimizer = dict(paramwise_options={'^head': dict(weight_decay=0.), "
+                           "'(bn': dict(lr_mult=2), 'bias': dict(weigth_decay=0.)})\n")
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    text = str(caught.value)
+    assert '2 mistakes' in text and 'no regular expression' in text
+    assert "SGD has no option 'weigth_decay'; did you mean 'weight_decay'?" in text
+    options = "paramwise_options={r'^head\\.(a|b)': dict(weight_decay=0.)}"
+    cfg = load_config(write(tmp_path, f'optimizer = dict({options})\n'))
+    assert cfg.optimizer['paramwise_options'] == {r'^head\.(a|b)': dict(weight_decay=0.)}
+    again = tmp_path / 'again.py'
+    again.write_text(config_text(cfg))
+    assert load_config(again).optimizer == cfg.optimizer

@@ -6,17 +6,18 @@ from torch import nn
 
 
 class ZooBackbone(nn.Module):
-    """Two convolutions, no batch norm; 12 channels."""
+    """Two convolutions, 12 channels; with ``norm`` a batch norm between them."""
 
     out_channels = [12]
 
-    def __init__(self, in_channels: int = 3):
+    def __init__(self, in_channels: int = 3, norm: bool = False):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 8, 7, 4, 3)
+        self.conv1 = nn.Conv2d(in_channels, 8, 7, 4, 3, bias=not norm)
+        self.bn1 = nn.BatchNorm2d(8) if norm else nn.Identity()
         self.conv2 = nn.Conv2d(8, 12, 3, 2, 1)
 
     def forward(self, x):
-        return [torch.relu(self.conv2(torch.relu(self.conv1(x))))]
+        return [torch.relu(self.conv2(torch.relu(self.bn1(self.conv1(x)))))]
 
 
 def assert_golden(ours, golden, what, rtol=1e-5, atol=1e-6):

@@ -16,6 +16,9 @@ for toy_backbone in ToyBackbone, StagedBackbone:
 POOLED = dict(type='NonLinearNeck', in_channels=24, hid_channels=24, out_channels=16)
 DENSE = dict(type='DenseCLNeck', in_channels=24, hid_channels=24, out_channels=16)
 QUEUE = dict(queue_len=64, feat_dim=16, momentum=0.99)
+# Norms over the rows of all ranks; no dropout, which ranks would draw otherwise than one process.
+PREDICTED = dict(type='NonLinearNeckV2', in_channels=24, hid_channels=24, out_channels=24)
+CLASSES_OF = dict(type='ClsHead', in_channels=24, with_avg_pool=True)
 GROUP = dict(type='GroupNeck', in_channels=24, out_channels=16)
 # More clusters than a rank of two has tiles.
 CLUSTER, ATTACK = dict(type='ClusterHead', clusters=6), dict(type='WeightAdversary')
@@ -31,6 +34,13 @@ METHODS = {
                 matching_neck=dict(type='MatchingNeck', channels=16)),
     'ConCL': dict(type='ConCL', neck=POOLED, **QUEUE, **CONCEPTS, concept_weight=0.7),
     'SimCLR': dict(type='SimCLR', neck=POOLED),
+    'BYOL': dict(type='BYOL', neck=PREDICTED, base_momentum=0.9, head=dict(
+        type='LatentPredictHead', predictor=dict(PREDICTED, with_avg_pool=False))),
+    'Classification': dict(type='Classification', head=dict(CLASSES_OF, num_classes=len(CLASSES))),
+    'RotationPred': dict(type='RotationPred', head=dict(CLASSES_OF, num_classes=4)),
+    'RelativeLoc': dict(
+        type='RelativeLoc', gap=4, head=dict(type='ClsHead', in_channels=16, num_classes=8),
+        neck=dict(type='RelativeLocNeck', in_channels=24, out_channels=16, dropout=0.)),
     'NPID': dict(type='NPID', neck=POOLED, feat_dim=16, neg_num=12),
     'CA2CL': dict(type='CA2CL', neck=POOLED, **CLUSTERS, adversary=ATTACK),
     'VICRegL': dict(type='VICRegL', **EXPANDERS),
@@ -67,6 +77,11 @@ CASES = METHODS | {
     'ConCL, concepts alone': with_options('ConCL', concept_weight=1., num_concepts=9),
     'ConCL, reference': with_options('ConCL', keys_in_order=False),
     'ConCL, robust': with_options('ConCL', label_maps='exact', pad_queue=False, shuffle=True),
+    'SimCLR, joint, with norms': with_options(
+        'SimCLR', joint=True, temperature=0.5, neck=dict(
+            type='NonLinearNeckSimCLR', in_channels=24, hid_channels=24, out_channels=16)),
+    'Classification, stages': dict(type='Classification', head=dict(
+        type='MultiClsHead', in_channels=[24], num_classes=len(CLASSES))),
     'SimCLR, adversary': with_options('SimCLR', adversary=ATTACK),
     'CA2CL, robust': with_options(
         'CA2CL', cluster=dict(detach_centroids=True, empty='mask'),

@@ -64,6 +64,34 @@ def test_norm_layers_and_zero_init():
     assert ResNeXt(groups=64, width_per_group=2).layer1[0].conv2.groups == 64
 
 
+def test_the_first_convolution_may_be_returned_too():
+    torch.manual_seed(0)
+    with_stem, without = ResNet(18, out_indices=(0, 1)), ResNet(18, out_indices=(1,))
+    without.load_state_dict(with_stem.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    stem, first = with_stem(x)
+    assert with_stem.out_channels == [64, 64] and stem.shape == (2, 64, 16, 16)
+    expected = torch.nn.BatchNorm2d(64)(with_stem.conv1(x)).relu()
+    torch.testing.assert_close(stem, expected)
+    torch.testing.assert_close(first, without(x)[0])
+
+
+def test_frozen_stages_neither_learn_nor_follow_the_batch():
+    backbone = ResNet(18, frozen_stages=2).train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backbone(torch.randn(2, 3, 32, 32))[0].sum().backward()
+    learns = {name.split('.')[0] for name, p in backbone.named_parameters() if p.grad is not None}
+    assert learns == {'layer3', 'layer4'}
+    moved = {key.split('.')[0] for key, value in backbone.state_dict().items()
+             if not value.equal(before[key])}
+    assert moved == {'layer3', 'layer4'}
+    whole = ResNet(18, frozen_stages=4)
+    assert not any(p.requires_grad for p in whole.parameters())
+    assert not any(module.training for module in whole.train().modules()
+                   if isinstance(module, torch.nn.BatchNorm2d))
+    assert not ResNet(18, out_indices=(2,), frozen_stages=4).layer2[0].bn1.weight.requires_grad
+
+
 @pytest.mark.parametrize('build, words', [
     (lambda: ResNet(19), 'backbone.depth: no ResNet has depth 19; expected one of 18, 34, 50, 101'),
     (lambda: ResNeXt(18), 'no ResNeXt has depth 18'),

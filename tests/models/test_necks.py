@@ -1,7 +1,10 @@
+import pytest
 import torch
 
+from openselfsup.models.necks.batch_norm import NonLinearNeckSimCLR, NonLinearNeckV0
 from openselfsup.models.necks.matching import AttentionMatchingNeck, MatchingNeck
 from openselfsup.models.necks.projection import DenseCLNeck, LinearNeck, NonLinearNeck
+from openselfsup.registry import NECKS
 
 
 def test_projections_take_the_last_of_the_maps():
@@ -59,3 +62,36 @@ def test_attention_survives_scores_that_overflow_exp():
     y.square().sum().backward()
     assert y.isfinite().all() and x.grad.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in neck.parameters())
+
+
+@pytest.mark.parametrize('cfg, names', [
+    (dict(type='NonLinearNeckV0', hid_channels=5), 'fc0 bn0 fc1'),
+    (dict(type='NonLinearNeckV1', hid_channels=5), 'mlp.0 mlp.2'),
+    (dict(type='NonLinearNeckV2', hid_channels=5), 'mlp.0 mlp.1 mlp.3'),
+    (dict(type='NonLinearNeckSimCLR', hid_channels=5, num_layers=3), 'fc0 bn0 fc1 bn1 fc2 bn2'),
+    (dict(type='NonLinearNeckSimCLR', hid_channels=5, with_last_bn=False), 'fc0 bn0 fc1'),
+    (dict(type='RelativeLocNeck'), 'fc bn')])
+def test_published_necks_hold_their_tensors_under_published_names(cfg, names):
+    neck = NECKS.build(dict(cfg, in_channels=6, out_channels=4))
+    assert list(dict.fromkeys(key.rpartition('.')[0] for key in neck.state_dict())) == names.split()
+    channels = 12 if cfg['type'] == 'RelativeLocNeck' else 6
+    assert neck([torch.randn(3, channels, 2, 2)]).shape == (3, 4)
+
+
+def test_a_neck_without_pooling_takes_cells_or_vectors():
+    x = torch.randn(3, 2, 2, 2)
+    for name in ('LinearNeck', 'NonLinearNeckV1', 'NonLinearNeckV2', 'NonLinearNeckSimCLR'):
+        hidden = {} if name == 'LinearNeck' else dict(hid_channels=5)
+        neck = NECKS.build(dict(type=name, in_channels=8, out_channels=4, with_avg_pool=False,
+                                **hidden)).eval()
+        torch.testing.assert_close(neck([x]), neck([x.flatten(1)]))
+    assert NECKS.build(dict(type='AvgPoolNeck'))([x]).equal(x.mean((2, 3)))
+
+
+def test_the_features_of_odc_are_not_negative_and_dropped_in_training_only():
+    neck, x = NonLinearNeckV0(6, 400, 4), [torch.randn(8, 6, 2, 2)]
+    assert neck.bn0.momentum == 0.001 and neck.bn0.weight is None
+    assert (neck(x) >= 0).all() and not neck(x).equal(neck(x))
+    assert neck.eval()(x).equal(neck(x))
+    assert not NonLinearNeckV0(6, 5, 4, dropout=0.).drop.p
+    assert NonLinearNeckSimCLR(6, 5, 4).fc0.bias is None

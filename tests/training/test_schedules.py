@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,3 +55,23 @@ def test_restarts_are_those_of_torch():
         optimizer.step()
         theirs.step()
     np.testing.assert_allclose(cosine_with_restarts(0.3, 13, 5, 4e-8), rates, rtol=1e-12)
+
+
+@pytest.mark.parametrize('name, cfg', [
+    ('cosine_by_epoch', dict(type='Cosine', by='epoch')),
+    ('cosine_by_epoch_linear_warmup', dict(type='Cosine', by='epoch', warmup_epochs=2,
+                                           warmup_start=1e-4, warmup='within')),
+    ('cosine_by_iter', dict(type='Cosine', min_lr=1e-3)),
+    ('step', dict(type='Step', milestones=(3, 6))),
+    ('step_linear_warmup', dict(type='Step', milestones=(3, 6), gamma=0.4, warmup_epochs=2,
+                                warmup_start=0.1))])
+def test_rates_are_those_of_openselfsup(name, cfg):
+    golden = np.load(Path(__file__).parents[1] / 'data/golden/lr_schedules.npz')
+    rates = build(**cfg, base_lr=float(golden[f'meta/base_lr/{name}']), epochs=8,
+                  steps_per_epoch=5)
+    np.testing.assert_allclose(rates.reshape(8, 5), golden[name], rtol=1e-12, atol=1e-15)
+
+
+def test_a_warm_up_of_an_unknown_kind_is_refused():
+    with pytest.raises(UserError, match="'before' or 'within'"):
+        build(type='Cosine', warmup='after')

@@ -1,5 +1,6 @@
 """SimCLR: a simple framework for contrastive learning (arXiv 2002.05709)."""
 
+import torch
 from torch import Tensor, nn
 
 from ... import distributed
@@ -9,7 +10,7 @@ from ...values import Positive
 from .. import health
 from ..losses import nt_xent
 from ..method import BaseMethod
-from ..parts import built, check_channels, normalize
+from ..parts import built, check_channels, check_views, normalize
 
 
 @ALGORITHMS.register_module()
@@ -21,6 +22,8 @@ class SimCLR(BaseMethod):
         neck: config of a neck that returns (B, D), or a module.
         temperature: T of the loss.
         adversary: config of a :class:`WeightAdversary`, or None.
+        joint: whether both views pass the encoder as one batch, so that batch norms take their
+            statistics over both (as the paper does); otherwise each view on its own.
 
     Attributes:
         encoder_q: the encoder, named as in the methods that have a second one.
@@ -28,12 +31,13 @@ class SimCLR(BaseMethod):
     """
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
-                 temperature: Positive = 0.2, adversary: dict | None = None, **parts: nn.Module):
+                 temperature: Positive = 0.2, adversary: dict | None = None, joint: bool = False,
+                 **parts: nn.Module):
         super().__init__()
         self.encoder_q = nn.ModuleDict(dict(backbone=built(backbone, BACKBONES),
                                             neck=built(neck, NECKS), **parts))
         check_channels(self.encoder_q['backbone'], self.encoder_q['neck'])
-        self.temperature = temperature
+        self.temperature, self.joint = temperature, joint
         self.adversary = (HEADS.build(adversary, encoder=self.encoder_q)
                           if adversary is not None else None)
 
@@ -61,7 +65,12 @@ class SimCLR(BaseMethod):
             views: two tensors of shape (B, 3, S, S); an adversary attacks the first.
             view_to_tile: not used.
         """
-        first, second = (self.encode(self.encoder_q, view) for view in views)
+        check_views(views, 2, self)
+        if self.joint:  # rows 2b and 2b + 1 are tile b
+            both = self.encode(self.encoder_q, torch.stack(views, 1).flatten(0, 1))
+            first, second = (tuple(part[i::2] for part in both) for i in range(2))
+        else:
+            first, second = (self.encode(self.encoder_q, view) for view in views)
         outputs = self.contrast(first, second)
         if self.adversary is not None and self.training:
             # L_adv = NT-Xent(z1, z0 of the attacked encoder)

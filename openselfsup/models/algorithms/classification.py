@@ -1,0 +1,58 @@
+"""Classification: a backbone and a classifier learn from labels, or the classifier alone."""
+
+from torch import Tensor, nn
+
+from ...errors import UserError
+from ...registry import ALGORITHMS, BACKBONES, HEADS
+from .. import health
+from ..method import BaseMethod
+from ..parts import built
+
+
+@ALGORITHMS.register_module()
+class Classification(BaseMethod):
+    """Cross entropy against the tiles' labels.
+
+    With ``frozen_stages=4`` of a backbone that starts from ``pretrained`` and a
+    :class:`MultiClsHead` it is the linear evaluation of every stage.
+
+    Args:
+        backbone: config of a backbone, or a module.
+        head: config of a :class:`ClsHead` or :class:`MultiClsHead`, or a module with ``forward``
+            from maps to scores and ``loss`` from scores and labels to losses and monitors.
+
+    Attributes:
+        features: the pooled last map of the last forward, shape (B, C), detached.
+    """
+
+    batch_keys = ('label',)
+
+    def __init__(self, backbone: dict | nn.Module, head: dict | nn.Module):
+        super().__init__()
+        self.backbone = built(backbone, BACKBONES)
+        self.head = built(head, HEADS)
+
+    def set_data(self, length: int, classes: list[str] | None) -> None:
+        """Refuse tiles of more classes than the head has.
+
+        Raises:
+            UserError: there are more.
+        """
+        known = getattr(self.head, 'num_classes', None)
+        if classes is not None and known is not None and len(classes) > known:
+            raise UserError(f'the tiles have {len(classes)} classes, the head has {known}',
+                            where='model.head.num_classes', expected=str(len(classes)))
+
+    def forward(self, views: list[Tensor], view_to_tile: Tensor | None = None, *,
+                label: Tensor) -> dict[str, Tensor]:
+        """Return losses and monitors.
+
+        Args:
+            views: one tensor of shape (B, 3, S, S); further ones are not looked at.
+            view_to_tile: not used.
+            label: classes of the tiles, int64 (B,).
+        """
+        maps = self.backbone(views[0])
+        outputs = self.head.loss(self.head(maps), label)
+        self.features = maps[-1].mean((2, 3)).detach()
+        return {**outputs, 'feature_std': health.feature_std(self.features)}
