@@ -83,7 +83,7 @@ class Concepts(nn.Module):
         with torch.autocast(q_map.device.type, enabled=False):
             planes, monitors = self.find(reference)
             in_q, in_k = (self.in_view(planes, view_to_tile[:, (view, 2)], grid, geometry)
-                          for view, grid in enumerate((q_map.shape[2:], k_map.shape[2:])))
+                          for view, grid in enumerate((grid_of(q_map), grid_of(k_map))))
             p_q, p_k = pooled(q_map, in_q), pooled(k_map, in_k)  # B·K x C x 1 x 1
             shared = (in_q.any(1) & in_k.any(1)).flatten()  # B·K
         z_q = normalize(project_q(p_q))
@@ -141,12 +141,11 @@ class Concepts(nn.Module):
             the lowest of several, none where the reference shows nothing of it.
         """
         if self.label_maps == 'exact':
-            matching = match_cells(maps[:, 0], maps[:, 1], tuple(grid), geometry,
-                                   key_grid=tuple(planes.shape[2:]))
+            matching = match_cells(maps[:, 0], maps[:, 1], grid, geometry, key_grid=grid_of(planes))
             votes = matching.match_q.to(planes.dtype) @ planes.flatten(2).mT
         else:
             to_reference = compose(invert(maps[:, 1].double()), maps[:, 0].double())
-            votes = rounded_votes(planes, to_reference, tuple(grid))
+            votes = rounded_votes(planes, to_reference, grid)
         most, label = votes.max(2, keepdim=True)
         numbers = torch.arange(self.num_concepts, device=label.device)
         return ((label == numbers) & (most > 0)).to(planes.dtype)
@@ -169,6 +168,12 @@ class Concepts(nn.Module):
             keys = keys[rows]
             count = torch.where(fits, (2 * count).clamp_max(places), places)
         self.queue.enqueue_first(keys, count)
+
+
+def grid_of(feature_map: Tensor) -> tuple[int, int]:
+    """Return rows and columns of a map (B, C, h, w)."""
+    height, width = feature_map.shape[2:]
+    return height, width
 
 
 def pooled(feature_map: Tensor, planes: Tensor) -> Tensor:
@@ -199,7 +204,7 @@ def rounded_votes(planes: Tensor, to_reference: Tensor, grid: tuple[int, int]) -
     Raises:
         UserError: the view is not square.
     """
-    (rows, columns), (height, width) = grid, planes.shape[2:]
+    (rows, columns), (height, width) = grid, grid_of(planes)
     if rows != columns:
         raise UserError(f'views of {rows} x {columns} cells cannot be rounded to cells of their '
                         'reference', where='model.label_maps', expected="'exact', or square views")

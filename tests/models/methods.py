@@ -33,6 +33,8 @@ METHODS = {
     'PLM': dict(type='PLM', neck=DENSE, loss_lambda=0.5, **QUEUE,
                 matching_neck=dict(type='MatchingNeck', channels=16)),
     'ConCL': dict(type='ConCL', neck=POOLED, **QUEUE, **CONCEPTS, concept_weight=0.7),
+    'PLMConCL': dict(type='PLMConCL', neck=DENSE, **QUEUE, **CONCEPTS, concept_weight=0.4,
+                     dense_weight=0.3, matching_neck=dict(type='MatchingNeck', channels=16)),
     'SimCLR': dict(type='SimCLR', neck=POOLED),
     'BYOL': dict(type='BYOL', neck=PREDICTED, base_momentum=0.9, head=dict(
         type='LatentPredictHead', predictor=dict(PREDICTED, with_avg_pool=False))),
@@ -82,6 +84,9 @@ CASES = METHODS | {
             type='NonLinearNeckSimCLR', in_channels=24, hid_channels=24, out_channels=16)),
     'Classification, stages': dict(type='Classification', head=dict(
         type='MultiClsHead', in_channels=[24], num_classes=len(CLASSES))),
+    'PLMConCL, warming up': with_options('PLMConCL', warmup_epochs=1),
+    'PLMConCL, robust': with_options('PLMConCL', label_maps='exact', pad_queue=False, shuffle=True,
+                                     dense_reduction='weighted_mean', dense_weight=0.6),
     'SimCLR, adversary': with_options('SimCLR', adversary=ATTACK),
     'CA2CL, robust': with_options(
         'CA2CL', cluster=dict(detach_centroids=True, empty='mask'),

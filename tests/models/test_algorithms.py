@@ -11,6 +11,7 @@ from openselfsup.errors import UserError
 from openselfsup.models.algorithms.densecl import DenseCL, closest
 from openselfsup.models.algorithms.moco import MoCo
 from openselfsup.models.algorithms.plm import PLM
+from openselfsup.models.algorithms.plm_concl import PLMConCL
 from openselfsup.registry import ALGORITHMS
 from openselfsup.views.overlap import match_cells
 
@@ -18,7 +19,8 @@ WITH_QUEUE = [name for name, row in METHODS.items() if 'queue_len' in row]
 
 
 @pytest.mark.parametrize('name, cls', [('MoCo', MoCo), ('MOCO', MoCo), ('DenseCL', DenseCL),
-                                       ('PLM', PLM), ('LocMatCL', PLM)])
+                                       ('PLM', PLM), ('LocMatCL', PLM),
+                                       ('ConCLLoc', PLMConCL)])
 def test_names(name, cls):
     assert ALGORITHMS.get(name) is cls
 

@@ -10,13 +10,15 @@ import torch.nn.functional as F
 from golden_zoo import assert_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import build, with_options
+from methods import METHODS, build, with_options
 from toy_model import StagedBackbone, batch_for, maps_of_crops, train_step
 
 from openselfsup.errors import UserError
 from openselfsup.models import concepts
 from openselfsup.models.algorithms import momentum
 from openselfsup.models.algorithms.concl import ConCL
+from openselfsup.models.algorithms.plm import PLM
+from openselfsup.models.algorithms.plm_concl import PLMConCL
 from openselfsup.models.memories import CellClusters, cell_kmeans
 from openselfsup.models.method import Progress
 from openselfsup.views import compose, invert, transform
@@ -112,6 +114,40 @@ def test_losses_gradients_queues_and_final_state_are_the_published_ones(case, mo
                    num_concepts=int(golden['meta/num_concepts']), warmup_epochs=1, **CASES[case])
     check_steps(method, golden, monkeypatch, dict.fromkeys(('instance', 'concept'),
                                                            dict(concept_weight=0.5)))
+
+
+@pytest.mark.parametrize('case, arguments', [
+    ('plm_concl_step_published_shuffled', dict(keys_in_order=False)),
+    ('plm_concl_step_keys_unshuffled', dict(shuffle=True))])
+def test_steps_with_plm_are_the_published_ones(case, arguments, monkeypatch):
+    golden = np.load(GOLDEN / f'{case}.npz')
+    method = PLMConCL(StagedBackbone(), dict(NECK, type='DenseCLNeck'),
+                      dict(type='MatchingNeck', channels=16), queue_len=160, feat_dim=16,
+                      momentum=0.99, concept_weight=0.5, dense_weight=0.3, num_concepts=4,
+                      warmup_epochs=1, **arguments)
+    halves = dict(concept_weight=0.5, dense_weight=0.5)
+    check_steps(method, golden, monkeypatch, dict(
+        instance=dict(concept_weight=0.25, dense_weight=0.25), concept=halves, dense=halves))
+
+
+@pytest.mark.parametrize('weights', [(0.7, 0.4), (-0.1, 0.5)])
+def test_weights_of_more_than_everything_are_refused(weights):
+    with pytest.raises(UserError, match=r'from 0 (to 1|with a sum of at most 1)'):
+        build(with_options('PLMConCL', concept_weight=weights[0], dense_weight=weights[1]))
+
+
+def test_places_alone_are_the_loss_of_plm():
+    mixed = build(METHODS['PLMConCL'])
+    views, maps = batch_for(mixed, 6)
+    row = {key: METHODS['PLM'][key] for key in ('neck', 'matching_neck', 'queue_len', 'feat_dim')}
+    plm = PLM(StagedBackbone(), **row, loss_lambda=1.)
+    plm.load_state_dict({key: value for key, value in mixed.state_dict().items()
+                         if not key.startswith('concepts')})
+    expected = plm(views, maps)
+    mixed.concept_weight, mixed.dense_weight = 0., 1.
+    found = mixed(views, maps)
+    assert 'loss_concept' not in found and found['loss_instance'] == 0
+    torch.testing.assert_close(found['loss_dense'], expected['loss_contra_dense'])
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -13,7 +13,7 @@ from openselfsup.models.parts import total_loss
 from openselfsup.registry import ALGORITHMS
 
 ROWS = 8
-LOCATED = 'PLM', 'ConCL', 'VICRegL', 'PLMVICRegL'  # need to know where views lie
+LOCATED = 'PLM', 'ConCL', 'PLMConCL', 'VICRegL', 'PLMVICRegL'  # need to know where views lie
 
 
 def test_every_registered_method_has_a_row():

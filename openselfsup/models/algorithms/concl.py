@@ -18,8 +18,51 @@ from ..parts import check_projection, normalize
 from .momentum import MomentumContrast
 
 
+class WithConcepts(MomentumContrast):
+    """Momentum contrast with a contrast of concepts beside its own; see :class:`ConCL`."""
+
+    needs_geometry = True
+    concepts: Concepts
+    stage: int
+    warmup_epochs: int
+    keys_in_order: bool
+
+    def add_concepts(self, concepts: Concepts, cluster_indice: int, warmup_epochs: int,
+                     keys_in_order: bool) -> None:
+        """Add the concept branch; arguments are those of :class:`ConCL`."""
+        self.concepts, self.stage = concepts, place_of_stage(self.backbone, cluster_indice)
+        self.warmup_epochs, self.keys_in_order = warmup_epochs, keys_in_order
+
+    def set_geometry(self, geometry: Geometry) -> None:
+        """Remember of what kind the maps are; rounded label maps know no oblique views."""
+        self.concepts.check_geometry(geometry)
+        super().set_geometry(geometry)
+
+    def is_warm(self) -> bool:
+        """Return whether the first epochs, of the instance loss alone, are over."""
+        return self.progress.epoch >= self.warmup_epochs
+
+    def contrast_concepts(self, q_map: Tensor, k_map: Tensor, reference: Tensor,
+                          maps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the concept loss, without its weight, and its monitors.
+
+        Args:
+            q_map: last feature map of the queries, (B, C, h, w).
+            k_map: that of the keys, in the order of the images.
+            reference: the reference view, (B, 3, S, S).
+            maps: view-to-tile maps of queries, keys and reference, (B, 3, 2, 3).
+        """
+        if not self.keys_in_order and self.key_order is not None:  # in train mode
+            k_map = distributed.all_gather(k_map)[self.key_order]
+        with torch.no_grad():
+            stage = self.encoder_k['backbone'](reference)[self.stage]
+        return self.concepts(q_map, k_map, stage, maps, self.geometry,
+                             lambda pooled: project(self.encoder_q, pooled),
+                             lambda pooled: project(self.encoder_k, pooled))
+
+
 @ALGORITHMS.register_module()
-class ConCL(MomentumContrast):
+class ConCL(WithConcepts):
     """MoCo v2 whose units are concepts: cells of a tile that look alike, pooled in both views.
 
     The key encoder's map of a reference view, which holds both others, is clustered tile by tile.
@@ -53,8 +96,6 @@ class ConCL(MomentumContrast):
         UserError: a setting is impossible, or the backbone does not return that stage.
     """
 
-    needs_geometry = True
-
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, queue_len: Count = 16384,
                  feat_dim: Count = 128, momentum: Fraction = 0.999, temperature: Positive = 0.2,
                  concept_weight: Fraction = 1.0, warmup_epochs: Whole = 20,
@@ -69,17 +110,11 @@ class ConCL(MomentumContrast):
             raise UserError(f'concept_weight is {concept_weight}', where='model.concept_weight',
                             expected='a number from 0 to 1')
         self.queue = Queue(queue_len, feat_dim)
-        self.concepts = Concepts(num_concepts, queue_len, feat_dim, temperature, kmeans_iters,
-                                 label_maps, pad_queue)
-        self.stage = place_of_stage(self.backbone, cluster_indice)
         self.temperature, self.concept_weight = temperature, concept_weight
-        self.warmup_epochs, self.keys_in_order = warmup_epochs, keys_in_order
+        self.add_concepts(
+            Concepts(num_concepts, queue_len, feat_dim, temperature, kmeans_iters, label_maps,
+                     pad_queue), cluster_indice, warmup_epochs, keys_in_order)
         self.set_geometry(geometry)
-
-    def set_geometry(self, geometry: Geometry) -> None:
-        """Remember of what kind the maps are; rounded label maps know no oblique views."""
-        self.concepts.check_geometry(geometry)
-        super().set_geometry(geometry)
 
     def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
         """Return the normalised projection (B, D) and the last map (B, C, h, w) of images."""
@@ -101,16 +136,10 @@ class ConCL(MomentumContrast):
         loss_instance = info_nce(q, k, self.queue.vectors, self.temperature)
         outputs = {'acc_contrast': health.contrastive_accuracy(q, k, self.queue.vectors)}
 
-        weight = self.concept_weight if self.progress.epoch >= self.warmup_epochs else 0.
+        weight = self.concept_weight if self.is_warm() else 0.
         outputs['loss_instance'] = (1 - weight) * loss_instance
         if weight:
-            if not self.keys_in_order and self.key_order is not None:  # in train mode
-                k_map = distributed.all_gather(k_map)[self.key_order]
-            with torch.no_grad():
-                reference = self.encoder_k['backbone'](views[2])[self.stage]
-            loss, monitors = self.concepts(q_map, k_map, reference, maps, self.geometry,
-                                           lambda pooled: self.encoder_q['neck']([pooled]),
-                                           lambda pooled: self.encoder_k['neck']([pooled]))
+            loss, monitors = self.contrast_concepts(q_map, k_map, views[2], maps)
             outputs.update(monitors, loss_concept=weight * loss)
 
         self.features = q.detach()
@@ -120,6 +149,12 @@ class ConCL(MomentumContrast):
         if self.training:
             self.queue.enqueue(distributed.all_gather(k))
         return outputs
+
+
+def project(encoder: nn.ModuleDict, pooled: Tensor) -> Tensor:
+    """Return the global projection (N, D) of maps of one cell (N, C, 1, 1), not normalised."""
+    found = encoder['neck']([pooled])
+    return found if isinstance(found, Tensor) else found[0]
 
 
 def shuffled(shuffle: bool | None, keys_in_order: bool) -> bool | None:
@@ -155,9 +190,8 @@ def place_of_stage(backbone: nn.Module, stage: int) -> int:
     Raises:
         UserError: it does not return the stage.
     """
-    stages = tuple(getattr(backbone, 'out_indices', ()))
-    if not stages:
-        stages = tuple(range(5 - len(backbone.out_channels), 5))
+    channels: list[int] = getattr(backbone, 'out_channels', [0])
+    stages = tuple(getattr(backbone, 'out_indices', range(5 - len(channels), 5)))
     if stage not in stages:
         raise UserError(f'concepts are to be found in stage {stage}, but the backbone returns '
                         f"{', '.join(map(str, stages))} only", where='model.cluster_indice',
