@@ -315,6 +315,7 @@ def test_in_the_first_epochs_the_reference_is_not_looked_at():
     (dict(concept_weight=1.5), 'concept_weight'), (dict(num_concepts=0), 'num_concepts'),
     (dict(label_maps='exakt'), "must be 'rounded' or 'exact'"),
     (dict(geometry='affine'), 'cannot follow affine steps'),
+    (dict(neck=dict(NECK, type='NonLinearNeckV2')), 'model.neck: .*has batch norm'),
     (dict(keys_in_order=False, shuffle=False), 'not shuffled are in order')])
 def test_impossible_settings(arguments, words):
     with pytest.raises(UserError, match=words):

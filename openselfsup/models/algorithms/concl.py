@@ -29,7 +29,17 @@ class WithConcepts(MomentumContrast):
 
     def add_concepts(self, concepts: Concepts, cluster_indice: int, warmup_epochs: int,
                      keys_in_order: bool) -> None:
-        """Add the concept branch; arguments are those of :class:`ConCL`."""
+        """Add the concept branch; arguments are those of :class:`ConCL`.
+
+        Raises:
+            UserError: the neck has batch norm, whose statistics would be those of concepts that
+                a tile lacks as well; or the backbone does not return the stage.
+        """
+        if any(isinstance(layer, nn.modules.batchnorm._BatchNorm)
+               for layer in self.encoder_q['neck'].modules()):
+            raise UserError('concepts, of which every tile has another number, go through the '
+                            'neck, but it has batch norm', where='model.neck',
+                            expected='a neck without, such as NonLinearNeck or DenseCLNeck')
         self.concepts, self.stage = concepts, place_of_stage(self.backbone, cluster_indice)
         self.warmup_epochs, self.keys_in_order = warmup_epochs, keys_in_order
 
@@ -78,7 +88,7 @@ class ConCL(WithConcepts):
 
     Args:
         backbone: config of a backbone, or a module; it returns stage ``cluster_indice`` too.
-        neck: config of a neck that pools and returns (B, D), or a module.
+        neck: config of a neck without batch norm that pools and returns (B, D), or a module.
         queue_len: number of keys in each of the two queues.
         feat_dim: size D of the projection.
         momentum: m of the key encoder.
