@@ -1,5 +1,7 @@
 """The evaluation dataset: tiles and their labels."""
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 import torch
@@ -9,6 +11,9 @@ from ..errors import UserError
 from ..registry import DATASETS
 from ..values import Count
 from .sources import Source, build_source
+
+if TYPE_CHECKING:
+    from .tiles import TileDataset
 
 
 @DATASETS.register_module()
@@ -50,6 +55,36 @@ class LabeledTileDataset:
         """Return tile ``index`` as uint8 tensor of shape (3, size, size), and its label."""
         tile = resize_and_crop(self.source.read(index), self.resize, self.size)
         return torch.from_numpy(tile).permute(2, 0, 1), int(self.labels[index])
+
+
+class PlainTiles:
+    """The tiles of a training data set, un-augmented, of one size.
+
+    An unreadable tile is replaced as in training.
+
+    Args:
+        dataset: the data set.
+        size: side of the returned square in pixels.
+        resize: short side before the crop, at least ``size``.
+        places: which tiles; all if None.
+    """
+
+    def __init__(self, dataset: 'TileDataset', size: int, resize: int,
+                 places: np.ndarray | None = None):
+        self.dataset, self.size, self.resize = dataset, size, resize
+        self.places = np.arange(len(dataset)) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return tile ``index`` as uint8 tensor of shape (3, size, size), and 0 as its label."""
+        tile, _ = self.dataset.read(int(self.places[index]))
+        return torch.from_numpy(resize_and_crop(tile, self.resize, self.size)).permute(2, 0, 1), 0
+
+    def part(self, places: np.ndarray) -> 'PlainTiles':
+        """Return the tiles at some places of the data set."""
+        return PlainTiles(self.dataset, self.size, self.resize, places)
 
 
 def resize_and_crop(tile: np.ndarray, resize: int, size: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from .parallel import default_workers
 from .prefetch import prefetch
 from .processes import ViewProcesses, can_fork
 from .tiles import TileDataset
+from .uniform import uniform_indices
 
 PREFETCH = 2  # finished batches that may wait, beyond the one that each worker makes
 HELD = 2  # batches that a consumer holds: the one in use and the one before it
@@ -29,11 +30,11 @@ _ORDER, _VIEWS = 0, 1  # keep the random streams of order and views apart
 class ViewLoader:
     """Iterates over the batches of one epoch, as one rank sees them.
 
-    The tiles are permuted by (seed, epoch) alone. Of the global batch i, tiles
-    [i·W·B, (i+1)·W·B) of that permutation, rank r gets the r-th B. A tile's place in the
-    permutation also decides on its views: ranks together see what one process sees. Iterating
-    starts at the position that :meth:`set_position` set and does not move it: whoever trains sets
-    the position of each epoch.
+    The tiles are permuted by (seed, epoch) alone, unless :meth:`see_alike` draws them by classes.
+    Of the global batch i, tiles [i·W·B, (i+1)·W·B) of that permutation, rank r gets the r-th B. A
+    tile's place in the permutation also decides on its views: ranks together see what one process
+    sees. Iterating starts at the position that :meth:`set_position` set and does not move it:
+    whoever trains sets the position of each epoch.
 
     Args:
         dataset: what makes the batches.
@@ -75,6 +76,7 @@ class ViewLoader:
         self.epoch = self.iteration = 0
         self.data_wait = 0.0
         self._known_order: tuple[int, np.ndarray | None] = (-1, None)
+        self._classes: np.ndarray | None = None
         if len(self) == 0:
             raise UserError(f'{len(dataset)} tiles do not fill one batch of {world_size} ranks x '
                             f'{batch_size}', where='global_batch_size',
@@ -88,6 +90,18 @@ class ViewLoader:
     def set_position(self, epoch: int, iteration: int = 0) -> None:
         """Let the next iteration start at batch ``iteration`` of ``epoch``, without a replay."""
         self.epoch, self.iteration = epoch, iteration
+
+    def see_alike(self, classes: np.ndarray | None) -> None:
+        """Draw the tiles of epochs so that all classes are seen alike, from the next iteration on.
+
+        An epoch has as many tiles as before, some of them several times, and follows from
+        (seed, epoch, classes) alone: a run that goes on has to say its classes again.
+
+        Args:
+            classes: class of each tile, int64 (N,); None for all tiles once.
+        """
+        self._classes, self._known_order = classes, (-1, None)
+        self._started = None  # processes know the loader as it was when they were forked
 
     @property
     def corrupt_count(self) -> int:
@@ -139,8 +153,12 @@ class ViewLoader:
         known, order = self._known_order
         if order is None or known != epoch:
             state = np.random.SeedSequence((self.seed, _ORDER, epoch)).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-            order = torch.randperm(len(self.dataset), generator=generator).numpy()
+            if self._classes is not None:
+                words = state.view(np.uint32)  # all that numpy's legacy generator takes
+                order = uniform_indices(self._classes, np.random.RandomState(words))
+            else:
+                generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+                order = torch.randperm(len(self.dataset), generator=generator).numpy()
             self._known_order = epoch, order
         return order
 

@@ -1,6 +1,7 @@
 """The parts of a run that are made from its config, and what is refused before any work."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..datasets import TileDataset
 from ..errors import UserError
 from ..models.method import Method
 from ..registry import BACKBONES
+from .hooks import Hook
 
 
 def batch_size_per_rank(cfg: Config, world_size: int) -> int:
@@ -63,6 +65,15 @@ def tell_data(algorithm: Method, dataset: TileDataset) -> None:
         f"{', '.join(dict.fromkeys(steps.values()))} moves pixels in a way that no affine map "
         'describes', where=', '.join(steps),
         expected='crops, flips, quarter turns or affine steps only, or a method without geometry')
+
+
+def check_hooks(algorithm: nn.Module, hooks: Sequence[Hook]) -> None:
+    """Refuse a run without the hooks that a method cannot do without."""
+    present = {kind.__name__ for hook in hooks for kind in type(hook).__mro__}
+    for name in getattr(algorithm, 'needs_hooks', ()):
+        if name not in present:
+            raise UserError(f'{type(algorithm).__name__} gets its clusters from a hook that this '
+                            'config lacks', where='hooks', expected=f"dict(type='{name}')")
 
 
 def place(algorithm: nn.Module, cfg: Config, device: torch.device) -> nn.Module:

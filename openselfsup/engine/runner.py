@@ -85,6 +85,7 @@ class Runner:
         seed_everything(cfg.seed)
         built = ALGORITHMS.build(cfg.model)
         check_method(built)
+        building.check_hooks(built, self.hooks)
         self.algorithm: Method = built
         self.module: nn.Module = built
         self.backbone_record = checkpoints.describe_backbone(built, cfg.to_dict())

@@ -112,6 +112,8 @@ class BaseMethod(nn.Module):
     """A :class:`Method` but for ``backbone`` and ``forward``, which remembers what it hears.
 
     Attributes:
+        needs_hooks: names of hooks without which the method learns nothing; a config without
+            them is refused.
         progress: where the run stands.
         first_pass: whether the next forward is the first of its optimiser step.
         loss_scale: what the losses will be multiplied with before backward.
@@ -120,6 +122,7 @@ class BaseMethod(nn.Module):
 
     needs_geometry: bool = False
     batch_keys: tuple[str, ...] = ()
+    needs_hooks: tuple[str, ...] = ()
     features: Tensor | None = None
     progress: Progress = Progress()
     first_pass: bool = True

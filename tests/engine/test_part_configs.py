@@ -54,6 +54,10 @@ def small(name):
               if part in cfg.model]
     if narrow and 'matching_neck' in cfg.model:
         narrow.append('model.matching_neck.channels=16')
+    if cfg.model.type in ('DeepCluster', 'ODC'):  # more clusters than the demo has tiles
+        narrow += ['model.head.num_classes=5']
+    if 'min_cluster' in cfg.model:
+        narrow += ['model.min_cluster=2']
     return [f'dataset.recipe{key}.size=32' for key in keys] + narrow + (MODEL if has_queue else [])
 
 

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from ...errors import UserError
 from ...registry import HOOKS
 from .checkpoint import CheckpointHook
+from .clustering import ClusteringHook, DeepClusterHook, ODCHook
 from .correspondence import CorrespondenceHook
 from .health import HealthHook
 from .hook import ORDER, Hook
@@ -17,9 +18,10 @@ from .pictures import PicturesHook
 from .probe import KNNProbeHook, LinearProbeHook, ProbeHook
 from .progress import ProgressHook
 
-__all__ = ['AdversaryPictures', 'CheckpointHook', 'ClusterPictures', 'CorrespondenceHook',
-           'HealthHook', 'Hook', 'KNNProbeHook', 'LinearProbeHook', 'MetricsHook', 'PicturesHook',
-           'ProbeHook', 'ProgressHook', 'build_hooks']
+__all__ = ['AdversaryPictures', 'CheckpointHook', 'ClusterPictures', 'ClusteringHook',
+           'CorrespondenceHook', 'DeepClusterHook', 'HealthHook', 'Hook', 'KNNProbeHook',
+           'LinearProbeHook', 'MetricsHook', 'ODCHook', 'PicturesHook', 'ProbeHook',
+           'ProgressHook', 'build_hooks']
 
 
 def build_hooks(cfg: Config) -> list[Hook]:
