@@ -38,6 +38,14 @@ def check_projection(neck: nn.Module, dim: int) -> None:
                         where='model.feat_dim', expected=str(size))
 
 
+def check_classes(head: nn.Module, count: int) -> None:
+    """Raise a UserError if a classifier has fewer classes than there are to tell apart."""
+    known = getattr(head, 'num_classes', count)
+    if known < count:
+        raise UserError(f'there are {count} classes, the head has {known}',
+                        where='model.head.num_classes', expected=str(count))
+
+
 def check_views(views: list[Tensor], count: int, method: nn.Module) -> None:
     """Raise a UserError if a method was not given the number of views that it takes."""
     if len(views) != count:

@@ -2,11 +2,10 @@
 
 from torch import Tensor, nn
 
-from ...errors import UserError
 from ...registry import ALGORITHMS, BACKBONES, HEADS
 from .. import health
 from ..method import BaseMethod
-from ..parts import built
+from ..parts import built, check_classes
 
 
 @ALGORITHMS.register_module()
@@ -38,10 +37,8 @@ class Classification(BaseMethod):
         Raises:
             UserError: there are more.
         """
-        known = getattr(self.head, 'num_classes', None)
-        if classes is not None and known is not None and len(classes) > known:
-            raise UserError(f'the tiles have {len(classes)} classes, the head has {known}',
-                            where='model.head.num_classes', expected=str(len(classes)))
+        if classes is not None:
+            check_classes(self.head, len(classes))
 
     def forward(self, views: list[Tensor], view_to_tile: Tensor | None = None, *,
                 label: Tensor) -> dict[str, Tensor]:

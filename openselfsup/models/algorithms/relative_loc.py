@@ -9,7 +9,7 @@ from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Whole
 from .. import health
 from ..method import BaseMethod
-from ..parts import built, check_channels, init_linear
+from ..parts import built, check_channels, check_classes, init_linear
 
 SIDE = 3  # of the grid
 CENTRE = SIDE * SIDE // 2
@@ -41,6 +41,7 @@ class RelativeLoc(BaseMethod):
         self.neck = built(neck, NECKS)
         self.head = built(head, HEADS)
         check_channels(self.backbone, self.neck)
+        check_classes(self.head, PLACES)
         init_linear(self.head, 'normal', std=0.005)
         self.gap = gap
 

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from ...errors import UserError
 from ...registry import ALGORITHMS, BACKBONES, HEADS
 from .. import health
 from ..method import BaseMethod
-from ..parts import built, init_linear
+from ..parts import built, check_classes, init_linear
 
 TURNS = 4
 
@@ -29,6 +30,7 @@ class RotationPred(BaseMethod):
         super().__init__()
         self.backbone = built(backbone, BACKBONES)
         self.head = built(head, HEADS)
+        check_classes(self.head, TURNS)
         init_linear(self.head, 'kaiming')
 
     def forward(self, views: list[Tensor],
@@ -51,6 +53,13 @@ def all_turns(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return images (B, C, S, S) in all turns, (4B, C, S, S), and the turns, int64 (4B,).
 
     Label k is k quarter turns counter-clockwise; the four of an image follow each other.
+
+    Raises:
+        UserError: images are not square.
     """
+    if images.shape[-2] != images.shape[-1]:
+        raise UserError(f'images of {images.shape[-2]} x {images.shape[-1]} px change their shape '
+                        'when they are turned', where='dataset.recipe.size',
+                        expected='square views')
     turned = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(TURNS)], 1)
     return turned.flatten(0, 1), torch.arange(TURNS, device=images.device).repeat(len(images))
