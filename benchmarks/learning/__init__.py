@@ -13,6 +13,10 @@ redrawn, stratified by class, and seeds averaged; methods are compared with each
 Without --final a third of the training cases is held out and test/ is not read: choose there. Mind
 that pretraining has seen those tiles, too. What is finished is kept in --out and not repeated.
 
+With --supervised a network is also trained end to end from random weights with the same labelled
+tiles (finetune-v1), for the main labelling; it stands in the tables of linear-v1. It takes about
+three times as long as EPOCHS with all labels: every share is trained for as many steps.
+
 With --glas, the official GlaS images, cells are probed on them, too; with --final a small Mask
 R-CNN is fine-tuned on them from each backbone and from random weights (--gland-iterations). Its
 scores are of its last iteration, on all 80 test images. Intervals on GlaS redraw images, not

@@ -12,7 +12,7 @@ from openselfsup.evaluation.baselines import COLOUR_HISTOGRAM, COLOUR_STATISTICS
 from openselfsup.files import read_json, write_text
 from openselfsup.values import Count, Whole
 
-from . import dense, glands, table
+from . import dense, glands, supervised, table
 from .pretraining import CONFIGS, Budget, find_configs, pretrain
 from .study import Study
 from .tissue import Tiles, parts
@@ -27,12 +27,14 @@ def main() -> None:
     out, seeds = args.out, list(range(args.seeds))
     tiles = parts(args.data, args.final)
     settle(args, configs)
+    baselines = [*BASELINES, *([supervised.name_of(args.supervised)] if args.supervised else [])]
     study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size,
-                  image_sets(args, out), detection(args, out), args.gland_iterations, args.device)
+                  image_sets(args, out), args.supervised, detection(args, out),
+                  args.gland_iterations, args.device)
     about = described(args, tiles)
     print(f"{about['learn']} learn, {about['test']} are tested", flush=True)
 
-    runs: list[tuple[str, Path | None, int]] = [(name, None, seed) for name in BASELINES
+    runs: list[tuple[str, Path | None, int]] = [(name, None, seed) for name in baselines
                                                 for seed in seeds]
     # One seed of all methods, then the next: an interrupted study can be read.
     for seed in seeds:
@@ -42,18 +44,18 @@ def main() -> None:
             checkpoint = pretrain(config, out / 'runs' / f'{name}_{seed}', seed, budget,
                                   [*tiles_of, *args.cfg_options], args.device)
             runs.append((name, checkpoint, seed))
-            answer(study, runs, list(configs), about)
+            answer(study, runs, baselines, list(configs), about)
     if not configs:
-        answer(study, runs, [], about)
+        answer(study, runs, baselines, [], about)
     print(f"tables: {study.folder / 'tables.md'}, {study.folder / 'index.html'}")
 
 
-def answer(study: Study, runs: list[tuple[str, Path | None, int]], methods: list[str],
-           about: dict[str, str]) -> None:
+def answer(study: Study, runs: list[tuple[str, Path | None, int]], baselines: list[str],
+           methods: list[str], about: dict[str, str]) -> None:
     """Evaluate every run that has not been, and write the tables of what there is."""
     for run in runs:
         study.evaluate(*run)
-    table.write(study.folder, study.estimates([*BASELINES, *methods]), BASELINES, about)
+    table.write(study.folder, study.estimates([*baselines, *methods]), baselines, about)
 
 
 def parse() -> argparse.Namespace:
@@ -69,6 +71,9 @@ def parse() -> argparse.Namespace:
     add('--config', action='append', default=[], metavar='NAME=CONFIG', help='a method of your own')
     add('--seeds', type=checked(Count), default=3, help='pretraining runs of each method')
     add('--budget', default='40min', help='of each run: minutes, or tiles such as 100000tiles')
+    add('--supervised', type=checked(Whole), nargs='?', const=supervised.EPOCHS, default=0,
+        metavar='EPOCHS', help='also train from random weights with the labels, so many epochs of '
+                               f'all of them (without a number: {supervised.EPOCHS})')
     add('--gland-iterations', type=checked(Whole), default=200, metavar='N',
         help='of a Mask R-CNN from each backbone, with --glas and --final; 0 leaves it out')
     add('--device', choices=('cpu', 'cuda'), default='cpu')

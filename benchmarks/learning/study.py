@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from openselfsup.evaluation.dense.data import DenseData
+from openselfsup.evaluation.settings import FINETUNE, LINEAR
 
-from . import classification, dense, glands, results
+from . import classification, dense, glands, results, supervised
 from .classification import COLOURS
 from .table import Found
 from .tissue import Tiles
@@ -22,15 +23,17 @@ class Study:
         tiles: those that learn and those that are tested.
         size: side of the tiles in pixels.
         images: with masks whose cells are probed, by name.
+        epochs: of the supervised baseline, see :func:`.supervised.evaluate`.
         detection: data sets of :func:`.glands.prepare`, or None to segment no glands.
         iterations: of a detector's fine-tuning.
-        device: of that.
+        device: of these two.
     """
 
     folder: Path
     tiles: tuple[Tiles, Tiles]
     size: int
     images: dict[str, DenseData] = field(default_factory=dict)
+    epochs: int = 0
     detection: Path | None = None
     iterations: int = 0
     device: str = 'cpu'
@@ -42,6 +45,10 @@ class Study:
 
     def evaluate(self, name: str, checkpoint: Path | None, seed: int) -> None:
         """Ask one backbone or baseline whatever it was not asked yet."""
+        if name == supervised.name_of(self.epochs):
+            supervised.evaluate(seed, self.tiles, self.size, self.epochs, self._answers('tiles'),
+                                self.device)
+            return
         classification.evaluate(name, checkpoint, seed, self.tiles, self.size,
                                 self._answers('tiles'))
         for key, data in self.images.items():
@@ -57,7 +64,13 @@ class Study:
         def add(key: str, found: dict[str, dict[str, np.ndarray]]) -> None:
             values.update({f'{key}: {question}': by_name for question, by_name in found.items()})
 
-        add('tiles', results.classification(self.tiles[1], self._read('tiles', names)))
+        alone = supervised.name_of(self.epochs)
+        add('tiles', results.classification(self.tiles[1], self._read('tiles', [
+            name for name in names if name != alone])))
+        if alone in names and (read := self._read('tiles', [alone])):
+            # Not frozen features, and so in the tables of those that labels teach the most about.
+            for question, by_name in results.classification(self.tiles[1], read).items():
+                values[f'tiles: {question.replace(FINETUNE, LINEAR)}'] |= by_name
         for key, data in self.images.items():
             add(key, results.dense(data.cases('test'), self._read(key, names)))
         if self.detection and (read := self._read(self.of_glands, names)):

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.learning import classification, glands, results, table
+from benchmarks.learning import classification, glands, results, supervised, table
 from benchmarks.learning.__main__ import parse, settle
 from benchmarks.learning.classification import answers, questions
 from benchmarks.learning.pretraining import Budget, find_configs
+from benchmarks.learning.study import Study
 from benchmarks.learning.tissue import few, parts
 from openselfsup.datasets.prepare.instances import encode
 from openselfsup.datasets.prepare.synthetic import write_glas_layout
 from openselfsup.errors import UserError
+from openselfsup.evaluation.baselines import COLOUR_STATISTICS
 from openselfsup.transfer.instance.metrics import evaluate_instances
 
 REPO = Path(__file__).resolve().parents[2]
@@ -130,6 +132,47 @@ def test_methods_are_compared_with_each_other(tmp_path):
     assert written['a']['b']['value'] == -written['b']['a']['value']
 
 
+def test_what_labels_alone_teach_stands_beside_the_linear_probes(tissue, tmp_path):
+    study = Study(tmp_path, tiles := parts(tissue, final=True), 32, epochs=1)
+    alone = supervised.name_of(1)
+    for name in (alone, COLOUR_STATISTICS):
+        study.evaluate(name, None, 0)
+    path = tmp_path / 'tiles/supervised-1-epochs-finetune-v1-_0.npz'
+    answered = dict(np.load(path))
+    assert list(answered) == [f'3 classes, finetune-v1, {share} % of the labels'
+                              for share in (5, 20, 100)]
+    for probabilities in answered.values():
+        assert probabilities.shape == (len(tiles[1].indices), 3)
+        np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    found = study.estimates([COLOUR_STATISTICS, alone])
+    told = found['tiles: 3 classes, linear-v1, 5 % of the labels']
+    assert list(told) == [COLOUR_STATISTICS, alone] and COLOUR_STATISTICS in told[alone]
+    assert alone not in found['tiles: 3 classes, knn-v1, 5 % of the labels']
+    assert alone not in found['tiles: 5 classes, linear-v1, 5 % of the labels']
+    before = path.stat().st_mtime_ns
+    study.evaluate(alone, None, 0)
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_labels_alone_teach_what_they_can(tmp_path):
+    colours = dict(zip(CLASSES, ((200, 40, 40), (200, 40, 40), (40, 200, 40), (40, 40, 200),
+                                 (40, 40, 200))))  # one colour for classes that count as one
+    for part, cases in (('train', range(20)), ('test', range(20, 30))):
+        for case in cases:
+            name = CLASSES[case % len(CLASSES)]
+            for tile in range(4):
+                path = tmp_path / part / name / f'GTx{case}-1-400-{tile:03d}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new('RGB', (32, 32), colours[name]).save(path)
+    tiles = parts(tmp_path, final=True)
+    supervised.evaluate(0, tiles, 32, 5, tmp_path)
+    found = dict(np.load(tmp_path / 'supervised-5-epochs-finetune-v1-_0.npz'))
+    right = found['3 classes, finetune-v1, 100 % of the labels'].argmax(1) == tiles[1].labels[
+        '3 classes']
+    assert right.mean() > 0.8
+
+
 def test_found_glands_are_scored_image_by_image(tmp_path):
     rng, annotations, found = np.random.default_rng(0), [], []
     for image in range(4):
@@ -179,7 +222,7 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     before = (run / 'run/latest.pth').stat().st_mtime_ns
     (tmp_path / 'out/choosing/tiles/small_0.npz').unlink()
     words += ['--final', '--glas', str(write_glas_layout(tmp_path / 'glas', (4, 2, 2), size=64)),
-              '--gland-iterations', '2']
+              '--gland-iterations', '2', '--supervised', '1']
     assert subprocess.run(words, cwd=REPO).returncode == 0
     assert (run / 'run/latest.pth').stat().st_mtime_ns == before
     folder = tmp_path / 'out/final/glands of GlaS, 2 iterations'
@@ -191,6 +234,8 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     found = written['glands of GlaS, 2 iterations: object Dice']['small']
     assert found['']['value'] == round(scores['scores']['all']['objects']['dice'], 5)
     assert set(found) == {'', 'random init'}
+    assert supervised.name_of(1) in written['tiles: 3 classes, linear-v1, 5 % of the labels'][
+        'small']
 
 
 def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):
