@@ -23,6 +23,8 @@ from ..values import BelowOne, Count, NotNegative, Part, Positive, Seed, Share, 
 from . import evaluate_dense
 from .arguments import add_amp, checked
 
+RANKED_BY = 'mean_average_precision'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``openselfsup evaluate``."""
@@ -65,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='hold this share of --train out as test')
     add('--patient_pattern', metavar='REGEX',
         help='finds the patient in a path (default: TCGA barcodes)')
-    add('--protocols', nargs='+', help='linear-v1, knn-v1, linear-augmented-v1, finetune-v1')
+    add('--protocols', nargs='+', help='linear-v1, knn-v1, linear-augmented-v1, finetune-v1, '
+        'linear-stages-v1, svm-v1, svm-low-shot-v1, semi-v1')
     add('--seeds', type=checked(Seed), nargs='+', help='several seeds in place of --seed')
     add('--paper-compat', '--paper_compat', action='store_true',
         help='add the published variants of SGD protocols, labelled as such')
@@ -73,6 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_amp(own, 'precision; without it float32, or what --fp16 says')
     add('--knn_k', type=checked(Count), default=20)
     add('--knn_temperature', type=checked(Positive), default=0.07)
+    add('--head_lr', type=checked(Positive), nargs='+', default=[1.0, 10.0, 100.0], metavar='TIMES',
+        help='semi-v1: learning rates of the head to choose from, as multiples of --lr')
     add('--custom_imports', nargs='+', default=[], metavar='MODULE',
         help='modules to import first, where --model_path has a backbone of your own')
     add('--work_dir', help='work directory of the pretraining: its curves go into the report')
@@ -147,12 +152,16 @@ def main(args: argparse.Namespace) -> None:
     settings = evaluation.EvaluationSettings(
         out, args.model_name, args.model_path, tuple(protocols), tuple(args.labeled_train),
         tuple(args.seeds or [args.seed]), train, args.paper_compat, torch.device(device),
-        args.knn_k, args.knn_temperature, args.imagenet, rename_out=args.out is None)
+        args.knn_k, args.knn_temperature, tuple(args.head_lr), args.imagenet,
+        rename_out=args.out is None)
     settings.check()  # before the tiles are looked at, which can take minutes
     check_folder(out)
     data = find_data(args.dataset_path, args.train, args.test, args.holdout,
                      patient_pattern=args.patient_pattern, layout=args.dataset,
                      allow_overlap=args.allow_overlap)
     results = Evaluation(settings, data).run()
+    ranked = {evaluation.SVM, evaluation.LOW_SHOT} & {*protocols}  # they have no accuracy
+    if ranked and RANKED_BY not in columns:
+        columns.append(RANKED_BY)
     print(results_table(results, columns))
     print(f'report: {write_report(settings.out, args.work_dir)}')

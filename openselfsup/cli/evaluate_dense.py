@@ -11,7 +11,8 @@ _FLAGS = ('train_masks', 'test_masks', 'instances', 'dense_layers', 'dense_scale
 #: Flags of classification that --dense has no use for, with their defaults.
 _OTHERS = dict(dataset_path=None, only_fine_tuning=False, only_linear_eval=False, debug=False,
                fp16=False, labeled_train=[0.01], image_size=224, paper_compat=False,
-               knn_k=20, knn_temperature=0.07, ft_epoch=100, lr=0.01, work_dir=None,
+               knn_k=20, knn_temperature=0.07, head_lr=[1.0, 10.0, 100.0], ft_epoch=100,
+               lr=0.01, work_dir=None,
                eval_metrics='accuracy,f1,precision,recall')
 
 

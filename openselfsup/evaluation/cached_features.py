@@ -20,6 +20,7 @@ from .classifier import TrainSettings
 from .copies import pixel_number
 from .data import Part
 from .networks import weights_hash
+from .stages import STAGES_OF, Stages
 
 CACHE = 'features.npz'
 PARTS = 'train', 'test'
@@ -35,12 +36,14 @@ class Features:
         train_pixels, test_pixels: int64 of shapes (len(tiles),) and (M,), the same number for tiles
             of the same pixels as the networks see them.
         cached: whether they came from the disk.
+        widths: of the stages of networks, by name, see :class:`.stages.Stages`.
     """
 
     def __init__(self, tiles: np.ndarray, train_features: dict[str, Tensor],
                  test: dict[str, Tensor], train_pixels: np.ndarray, test_pixels: np.ndarray,
-                 cached: bool = False):
+                 cached: bool = False, widths: dict[str, list[int]] | None = None):
         self.tiles, self._train, self.test, self.cached = tiles, train_features, test, cached
+        self._widths = widths or {}
         self._train_pixels, self.test_pixels = train_pixels, test_pixels
 
     def shared(self) -> tuple[np.ndarray, np.ndarray]:
@@ -58,10 +61,15 @@ class Features:
         """Return the features of training tiles by their index in the training part."""
         return self._train[name][torch.from_numpy(np.searchsorted(self.tiles, indices))]
 
+    def by_stage(self, name: str, features: Tensor) -> tuple[Tensor, ...]:
+        """Split features (N, sum of all widths) of the stages of a network."""
+        return features.split(self._widths[name + STAGES_OF], 1)
+
     def names_for(self, seed_position: int) -> list[str]:
         """Return what to classify for one seed: everything, and one of the random inits."""
-        inits = [name for name in self.test if name.startswith(RANDOM_INIT)]
-        others = [name for name in self.test if name not in inits]
+        names = [name for name in self.test if not name.endswith(STAGES_OF)]
+        inits = [name for name in names if name.startswith(RANDOM_INIT)]
+        others = [name for name in names if name not in inits]
         return others + inits[seed_position % len(inits):][:1] if inits else others
 
 
@@ -88,11 +96,13 @@ def extract_all(backbones: dict[str, nn.Module], train: Source, needed: np.ndarr
     """
     parts = Part(train, needed), test
     key = _key(backbones, parts, settings, normalise, colours)
+    widths = {name: backbone.widths for name, backbone in backbones.items()
+              if isinstance(backbone, Stages)}
     found = _read(folder / CACHE, key)
     if found is not None:
         train_features, test_features, train_pixels, test_pixels = found
         return Features(needed, train_features, test_features, train_pixels, test_pixels,
-                        cached=True)
+                        cached=True, widths=widths)
     bank = FeatureBank(backbones, *normalise, colours=colours)
     bank.to(next(bank.parameters()).device)
     split, pixels = [], []
@@ -108,7 +118,7 @@ def extract_all(backbones: dict[str, nn.Module], train: Source, needed: np.ndarr
     arrays |= {f'{part}_pixels': numbers for part, numbers in zip(PARTS, pixels)}
     with atomic_file(folder / CACHE) as file:
         np.savez(file, key=np.array(key), **arrays)  # type: ignore[arg-type]  # any keyword
-    return Features(needed, split[0], split[1], pixels[0], pixels[1])
+    return Features(needed, split[0], split[1], pixels[0], pixels[1], widths=widths)
 
 
 class _Numbered:

@@ -89,16 +89,19 @@ class Epochs:
         seed: of what the model draws itself.
         epochs: most of them.
         normalise: mean and std of the input.
+        head_lr: learning rate of the linear layer, as a multiple of the backbone's.
     """
 
-    def __init__(self, model: nn.Module, loader: ViewLoader, settings: TrainSettings, seed: int,
-                 epochs: int, normalise: tuple[Sequence[float], Sequence[float]]):
+    def __init__(self, model: TileClassifier, loader: ViewLoader, settings: TrainSettings,
+                 seed: int, epochs: int, normalise: tuple[Sequence[float], Sequence[float]],
+                 head_lr: float = 1.0):
         self.model, self.loader, self.settings = model, loader, settings
         self.seed, self.epochs, self.normalise = seed, epochs, normalise
         device = next(model.parameters()).device
-        trained = [p for p in model.parameters() if p.requires_grad]
+        groups = [dict(params=[p for p in part.parameters() if p.requires_grad], lr_mult=multiple)
+                  for part, multiple in ((model.backbone, 1.0), (model.fc, head_lr))]
         self.step = OptimizerStep(
-            torch.optim.SGD(trained, settings.lr, settings.momentum,
+            torch.optim.SGD(groups, settings.lr, settings.momentum,
                             weight_decay=settings.weight_decay), device, settings.amp)
         self.rates = cosine_with_restarts(settings.lr, epochs, RESTART_EPOCHS, ETA_MIN)
         self.normalize = Normalize(*normalise).to(device)

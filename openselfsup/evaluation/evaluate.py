@@ -17,21 +17,20 @@ from .. import __version__
 from ..claims import claimed
 from ..datasets.labeled import LabeledTileDataset
 from .arrays import write_arrays
-from .baselines import COLOUR_HISTOGRAM, COLOUR_STATISTICS
 from .cached_features import Features, extract_all
 from .candidates import family, load_candidates
 from .classifier import predict
 from .data import EvaluationData, Part
-from .finetune import Trained, train_as_published, train_honestly
+from .finetune import Trained, train_as_published, train_heads, train_honestly
 from .fitted import Fitted
-from .knn import fit_knn
-from .linear_probe import fit_linear
-from .metrics import SCORES, bootstrap, confusion, interval, per_class_recall, score
+from .frozen import FROZEN, Labelled, fits
+from .metrics import RANKING, SCORES, bootstrap, confusion, interval, per_class_recall, score
 from .notes import Notes
 from .ownership import digest, settle
 from .results import Results, Row
 from .sampling import labelled_fraction
-from .settings import AUGMENTED, FINETUNE, KNN, LINEAR, EvaluationSettings
+from .settings import AUGMENTED, LINEAR, LOW_SHOT, SEMI, STAGES, EvaluationSettings
+from .stages import STAGES_OF, Stages
 from .summary import summarise
 
 COMPAT = 'paper-compat'
@@ -102,11 +101,11 @@ class Evaluation:
         self.notes.small_fractions(settings.fractions)
         features = self._extract(labelled)
         for (fraction, seed), indices in labelled.items():
-            for protocol in (p for p in protocols if p in (LINEAR, KNN)):
+            for protocol in (p for p in protocols if p in FROZEN):
                 self._frozen_rows(protocol, features, fraction, seed, indices)
-            for protocol in (p for p in protocols if p in (AUGMENTED, FINETUNE)):
+            for protocol in (p for p in protocols if p not in FROZEN):
                 self._sgd_row(protocol, features, fraction, seed, indices)
-                if settings.paper_compat:
+                if settings.paper_compat and protocol != SEMI:
                     self._sgd_row(protocol, features, fraction, seed, None)
         return features, labelled
 
@@ -140,8 +139,12 @@ class Evaluation:
         needed = np.unique(np.concatenate(list(labelled.values())))
         settings, candidates = self.settings, self.candidates
         start = time.perf_counter()
+        backbones = dict(candidates.backbones)
+        if STAGES in settings.protocols:
+            backbones |= {name + STAGES_OF: Stages(backbone)
+                          for name, backbone in candidates.backbones.items()}
         features = extract_all(
-            candidates.backbones, self.data.train, needed, self.data.test, settings.train,
+            backbones, self.data.train, needed, self.data.test, settings.train,
             candidates.normalise, settings.out, colours=settings.baselines)
         tiles = len(needed) + len(self.data.test)
         if features.cached:
@@ -154,22 +157,19 @@ class Evaluation:
 
     def _frozen_rows(self, protocol: str, features: Features, fraction: float, seed: int,
                      indices: np.ndarray) -> None:
-        labels = torch.from_numpy(self.data.train.require_labels()[indices])
         patients = self.data.train_patients
-        patients = None if patients is None else patients[indices]
+        labelled = Labelled(indices, self.data.train.require_labels()[indices], self.classes, seed,
+                            None if patients is None else patients[indices])
+        if protocol == LOW_SHOT:
+            self.notes.few_shots(labelled.labels, fraction, seed)
         for name in features.names_for(self.settings.seeds.index(seed)):
             start = time.perf_counter()
-            own = features.train(name, indices)
-            if protocol == LINEAR:
-                fitted = fit_linear(own, labels, self.classes, seed, patients,
-                                    features.copies(indices))
-            else:
-                fitted = fit_knn(own, labels, self.classes, self.settings.knn_k,
-                                 self.settings.knn_temperature,
-                                 standardise=name in (COLOUR_STATISTICS, COLOUR_HISTOGRAM))
-            self.notes.choice(protocol, fraction, seed, fitted.chosen, patients is not None)
-            self._test(protocol, name, fraction, seed, fitted.probabilities(features.test[name]),
-                       fitted, len(indices), start)
+            for fit in fits(protocol, name, features, labelled, self.settings):
+                self.notes.choice(fit.label, fraction, seed, fit.fitted.chosen,
+                                  patients is not None)
+                self._test(fit.label, name, fraction, seed, fit.fitted.probabilities(fit.test),
+                           fit.fitted, fit.tiles, start)
+                start = time.perf_counter()
 
     def _sgd_row(self, protocol: str, features: Features, fraction: float, seed: int,
                  indices: np.ndarray | None) -> None:
@@ -178,18 +178,20 @@ class Evaluation:
         name = self.candidates.main
         frozen, settings, data = protocol == AUGMENTED, self.settings.train, self.data
         common: dict[str, Any] = dict(classes=self.classes, settings=settings, seed=seed,
-                                      frozen=frozen, normalise=self.candidates.normalise)
+                                      normalise=self.candidates.normalise)
         backbone = self.candidates.backbones[name]
         width = features.test[name].shape[1]
         if indices is not None:
             patients = None if data.train_patients is None else data.train_patients[indices]
-            trained = train_honestly(backbone, width, Part(data.train, indices),
-                                     patients=patients, copies=features.copies(indices),
-                                     **common)
+            common |= dict(patients=patients, copies=features.copies(indices))
+            tiles = Part(data.train, indices)
+            trained = (train_heads(backbone, width, tiles, head_lr=self.settings.head_lr, **common)
+                       if protocol == SEMI else
+                       train_honestly(backbone, width, tiles, frozen=frozen, **common))
             self.notes.choice(protocol, fraction, seed, trained.chosen, patients is not None)
         else:
             trained = train_as_published(backbone, width, data.train, data.test, fraction,
-                                         **common)
+                                         frozen=frozen, **common)
         probabilities, diverged = None, trained.diverged
         if diverged is None:
             test = LabeledTileDataset(data.test, settings.image_size, check=False)
@@ -220,8 +222,13 @@ class Evaluation:
             scores = {key: dict(zip(('value', 'low', 'high'), (float(value[0]),
                                                                *interval(draws[key]))))
                       for key, value in score(labels, found).items()}
-            recall = per_class_recall(labels, found)
-            counts = confusion(labels, found)[0].astype(int)
+            if getattr(fitted, 'probable', True):
+                recall = per_class_recall(labels, found)
+                counts = confusion(labels, found)[0].astype(int)
+            else:  # its answers rank the tiles of a class; those of two classes do not compare
+                for name_of in {*scores} - RANKING:
+                    scores[name_of] = dict(value=None, low=None, high=None)
+                    draws[name_of] = np.full_like(draws[name_of], np.nan)
             self.draws[len(self.rows)] = draws
             self.probabilities[len(self.rows)] = found
         if validation_tiles is None:

@@ -1,4 +1,4 @@
-"""Protocols that train on tiles with SGD: linear-augmented-v1, finetune-v1, paper-compat.
+"""Protocols that train on tiles with SGD: linear-augmented-v1, finetune-v1, semi-v1, paper-compat.
 
 They share one training loop. What makes a protocol honest is what it is handed: validation
 tiles that come out of the labelled ones. ``paper-compat`` hands it what was published.
@@ -57,7 +57,8 @@ def train_honestly(backbone: nn.Module, width: int, labelled: Part, classes: int
                    settings: TrainSettings, seed: int, frozen: bool,
                    patients: np.ndarray | None = None, copies: np.ndarray | None = None,
                    normalise: tuple[Sequence[float], Sequence[float]] = (IMAGENET_MEAN,
-                                                                         IMAGENET_STD)) -> Trained:
+                                                                         IMAGENET_STD),
+                   head_lr: float = 1.0) -> Trained:
     """linear-augmented-v1 (frozen) and finetune-v1: validation tiles inside the labelled ones.
 
     Args:
@@ -72,15 +73,46 @@ def train_honestly(backbone: nn.Module, width: int, labelled: Part, classes: int
         patients: patient of each labelled tile, or None.
         copies: the same number for labelled tiles of the same pixels, or None.
         normalise: mean and std of the input.
+        head_lr: learning rate of the linear layer, as a multiple of the backbone's.
     """
     kept, held, how = validation_split(labelled.require_labels(), settings.validation_split, seed,
                                        patients, copies)
     validation = held if len(held) else kept  # a tile a class: nothing can be held out
     model = TileClassifier(backbone, width, classes, seed)
     trained = _train(model, Part(labelled, kept), Part(labelled, validation), settings, seed,
-                     frozen, moving_statistics=False, normalise=normalise)
+                     frozen, moving_statistics=False, normalise=normalise, head_lr=head_lr)
     trained.chosen['validated_by'] = how if len(held) else 'the tiles that are trained on'
     return trained
+
+
+def train_heads(backbone: nn.Module, width: int, labelled: Part, classes: int,
+                settings: TrainSettings, seed: int, head_lr: Sequence[float],
+                **others: Any) -> Trained:
+    """semi-v1: fine-tuning with several learning rates of the head, the best of them kept.
+
+    OpenSelfSup fine-tunes on 1 % and 10 % of the labels with the head's rate 1, 10 or 100 times
+    that of the backbone. Which of them is best the validation tiles say, as they say the epoch:
+    by accuracy, and between equals by cross-entropy.
+
+    Args:
+        backbone, width, labelled, classes, settings, seed: as in :func:`train_honestly`.
+        head_lr: multiples to try.
+        others: further arguments of it.
+    """
+    best: tuple[tuple[float, float], Trained] | None = None
+    for multiple in head_lr:
+        trained = train_honestly(backbone, width, labelled, classes, settings, seed, frozen=False,
+                                 head_lr=multiple, **others)
+        trained.settings['head_lr_tried'] = list(head_lr)
+        rank = (-1.0, -math.inf)
+        if trained.diverged is None:
+            trained.chosen['head_lr'] = multiple
+            epoch = trained.history[trained.chosen['epoch'] - 1]
+            rank = (trained.chosen['selection_accuracy'], -(epoch['cross_entropy'] or 0.0))
+        if best is None or rank > best[0]:
+            best = rank, trained
+    assert best is not None, 'head_lr names no multiple'
+    return best[1]
 
 
 def train_as_published(backbone: nn.Module, width: int, train: Source, test: Source,
@@ -114,7 +146,7 @@ def train_as_published(backbone: nn.Module, width: int, train: Source, test: Sou
 
 def _train(model: TileClassifier, train: Source, choice: Source, settings: TrainSettings,
            seed: int, frozen: bool, moving_statistics: bool,
-           normalise: tuple[Sequence[float], Sequence[float]]) -> Trained:
+           normalise: tuple[Sequence[float], Sequence[float]], head_lr: float = 1.0) -> Trained:
     """Train, keep the weights of the epoch that is best on ``choice``."""
     model.to(next(model.backbone.parameters()).device).to(memory_format=torch.channels_last)
     model.backbone.requires_grad_(not frozen)
@@ -127,7 +159,7 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
     best, best_state, since, history = (-1.0, 0.0), None, 0, []
     chosen: dict[str, Any] = {}
     diverged = None
-    with Epochs(model, loader, settings, seed, epochs, normalise) as epochs_of:
+    with Epochs(model, loader, settings, seed, epochs, normalise, head_lr) as epochs_of:
         for epoch in range(epochs):
             model.train()
             model.backbone.train(not frozen or moving_statistics)
@@ -154,6 +186,8 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
     described = asdict(settings) | dict(
         schedule=f'cosine warm restarts, T0 {RESTART_EPOCHS}, eta_min {ETA_MIN}', frozen=frozen,
         augmentation=recipe, moving_statistics=moving_statistics)
+    if head_lr != 1:
+        described['head_lr'] = head_lr
     return Trained(model.eval(), described, chosen, history, len(train), len(choice), diverged)
 
 

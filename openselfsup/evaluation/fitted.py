@@ -14,13 +14,17 @@ class Fitted:
     """A classifier and how it came about.
 
     Attributes:
-        probabilities: maps features (M, D) to class probabilities (M, C).
+        probabilities: maps features (M, D) to class probabilities (M, C), or to scores in [0, 1]
+            that rank the tiles of each class.
         settings: everything that defines the protocol, for the results.
         chosen: what was selected on validation tiles.
         classifier: the linear one, where it is linear.
+        probable: whether ``probabilities`` are some; otherwise those of two classes do not
+            compare, and there is no answer.
     """
 
     probabilities: Callable[[Tensor], Tensor]
     settings: dict[str, Any]
     chosen: dict[str, Any] = field(default_factory=dict)
     classifier: Classifier | None = None
+    probable: bool = True

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..training.features import refuse_not_finite
 from .fitted import Fitted
 from .logistic import Axes, Classifier, gradient_left, principal_axes, solve
-from .sampling import validation_split
+from .sampling import search_tiles, validation_split
 
 #: Penalties that linear-v1 chooses from (see :func:`~openselfsup.evaluation.logistic.solve`).
 PENALTIES = tuple(10.0 ** e for e in (1, 0, -1, -2, -3, -4, -5))
@@ -24,9 +24,6 @@ SHARPNESS = tuple(2.0 ** (e / 2) for e in range(-4, 13))
 VALIDATION_SHARE = 0.2
 #: Up to so many training tiles the choice rests on several splits; above, on one.
 FEW_TILES, SPLITS = 2000, 5
-#: The penalty is chosen on so many tiles (twice the width if that is more); the classifier
-#: is then fitted on all.
-SEARCH_TILES = 3000
 #: Gradient at which a fit counts as done: a tenth of what moves an accuracy.
 TOLERANCE = 1e-3
 
@@ -56,7 +53,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
         UserError: features that are not finite, or that no classifier can be fitted to.
     """
     refuse_not_finite(features)
-    search = _subset(labels, features.shape[1], seed)
+    search = search_tiles(labels, features.shape[1], seed)
     found = [validation_split(labels[search].numpy(), VALIDATION_SHARE, seed * SPLITS + i,
                               None if patients is None else patients[search],
                               None if copies is None else copies[search])
@@ -85,17 +82,6 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
                   dict(penalty=PENALTIES[best], sharpness=round(sharpness, 4),
                        validation_loss=round(loss, 6), gradient_left=round(gradient, 6),
                        validated_by=found[0][2]), classifier)
-
-
-def _subset(labels: Tensor, width: int, seed: int) -> np.ndarray:
-    """Return the tiles on which the penalty is searched: all, or a random part of many.
-
-    The part is larger than the width of the features, so that it spans them.
-    """
-    count = max(SEARCH_TILES, 2 * width)
-    if len(labels) <= count:
-        return np.arange(len(labels))
-    return np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
 
 
 def _search(features: Tensor, axes: Axes, labels: Tensor, classes: int,

@@ -47,6 +47,8 @@ class Weighed:
         return self.confusion.sum(1)
 
 
+#: Scores that need an order of the tiles for each class, and no answer.
+RANKING = frozenset(('auroc', 'mean_average_precision'))
 #: Every score by name, in the order of the tables. Each maps :class:`Weighed` to (R,) values.
 SCORES: dict[str, Callable[[Weighed], np.ndarray]] = {}
 
@@ -113,6 +115,14 @@ def auroc(tiles: Weighed) -> np.ndarray:
 
 
 @metric
+def mean_average_precision(tiles: Weighed) -> np.ndarray:
+    """Mean over the classes of :func:`average_precision`, one class against the rest."""
+    each = [average_precisions(tiles.labels == c, tiles.probabilities[:, c], tiles.weights)
+            for c in range(tiles.probabilities.shape[1])]
+    return _mean_where(np.stack(each, 1), tiles.truth > 0)
+
+
+@metric
 def calibration_error(tiles: Weighed) -> np.ndarray:
     """Expected calibration error over 15 equally wide bins of confidence.
 
@@ -149,6 +159,36 @@ def score(labels: np.ndarray, probabilities: np.ndarray,
         raise ValueError('nothing can be scored under weights that are all 0')
     tiles = Weighed(labels, probabilities, weights, confusion(labels, probabilities, weights))
     return {name: compute(tiles) for name, compute in SCORES.items()}
+
+
+def average_precision(positive: np.ndarray, scores: np.ndarray) -> float:
+    """Return the area under the interpolated precision-recall curve, of plain tiles.
+
+    Args:
+        positive: bool (N,), which tiles are of the class.
+        scores: (N,), higher for the class; equal scores are one point of the curve, so that the
+            order of tiles has no say.
+
+    Returns:
+        In [0, 1]; NaN without a positive.
+    """
+    return float(average_precisions(positive, scores, np.ones((1, len(scores))))[0])
+
+
+def average_precisions(positive: np.ndarray, scores: np.ndarray,
+                       weights: np.ndarray) -> np.ndarray:
+    """Return :func:`average_precision` under R weightings (R, N) of the tiles, shape (R,)."""
+    order = np.argsort(-scores, kind='stable')
+    _, starts = np.unique(-scores[order], return_index=True)
+    drawn = weights[:, order]
+    hits = np.add.reduceat(drawn * positive[order], starts, axis=1).cumsum(1)
+    taken = np.add.reduceat(drawn, starts, axis=1).cumsum(1)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        precisions = np.where(taken > 0, hits / taken, 0.0)
+        recalls = hits / hits[:, -1:]
+    # Precision at a recall is the best at this or any higher one.
+    envelope = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]
+    return (np.diff(recalls, axis=1, prepend=0.0) * envelope).sum(1)
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray,

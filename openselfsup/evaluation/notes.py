@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
 from .cached_features import Features
 from .data import EvaluationData
 from .linear_probe import TOLERANCE
 from .sampling import too_small_for
+from .settings import LOW_SHOT
+from .svm import SHOTS
 
 UNSOLVED = 10 * TOLERANCE  # what a gradient may be before it moves an accuracy
 
@@ -46,6 +50,14 @@ class Notes:
                 names = ', '.join(self._data.classes[i] for i in few)
                 self.add(f'{fraction:g} of the training tiles is less than one tile of {names}: '
                          'one is taken of each.')
+
+    def few_shots(self, labels: np.ndarray, fraction: float, seed: int) -> None:
+        """Tell which numbers of tiles of each class are not there to be drawn."""
+        least = int(np.bincount(labels)[np.unique(labels)].min())
+        if missing := [shots for shots in SHOTS if shots > least]:
+            self.add(f'{LOW_SHOT}, {100 * fraction:g} % labelled, seed {seed}: a class has '
+                     f'{least} labelled tiles, so that {", ".join(map(str, missing))} of each '
+                     'class are left out.')
 
     def shared_pixels(self, features: Features) -> None:
         """Tell the test tiles that are training tiles in another file format or container."""

@@ -3,7 +3,12 @@
 All functions are pure: labels and a seed go in, indices come out, sorted.
 """
 
+from collections.abc import Sized
+
 import numpy as np
+
+#: Settings are chosen on so many tiles, twice the width of the features if that is more.
+SEARCH_TILES = 3000
 
 
 def labelled_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -60,6 +65,20 @@ def with_replacement(tiles: int, fraction: float, seed: int) -> np.ndarray:
     seen. For ``paper-compat`` only.
     """
     return np.random.default_rng(seed).integers(0, tiles, max(1, int(fraction * tiles)))
+
+
+def search_tiles(labels: Sized, width: int, seed: int) -> np.ndarray:
+    """Return the tiles on which a setting is searched, sorted: all, or a random part of many.
+
+    Args:
+        labels: of N tiles; only their number counts.
+        width: of the features; the part is larger, so that it spans them.
+        seed: draws the part.
+    """
+    count = max(SEARCH_TILES, 2 * width)
+    if len(labels) <= count:
+        return np.arange(len(labels))
+    return np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
 
 
 def validation_split(labels: np.ndarray, share: float, seed: int,

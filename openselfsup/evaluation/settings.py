@@ -12,7 +12,8 @@ from ..errors import UserError, nearest
 from .classifier import TrainSettings
 
 LINEAR, KNN, AUGMENTED, FINETUNE = 'linear-v1', 'knn-v1', 'linear-augmented-v1', 'finetune-v1'
-PROTOCOLS = (LINEAR, KNN, AUGMENTED, FINETUNE)
+STAGES, SVM, LOW_SHOT, SEMI = 'linear-stages-v1', 'svm-v1', 'svm-low-shot-v1', 'semi-v1'
+PROTOCOLS = (LINEAR, KNN, AUGMENTED, FINETUNE, STAGES, SVM, LOW_SHOT, SEMI)
 DENSE_LINEAR, DENSE_KNN = 'dense-linear-v1', 'dense-knn-v1'
 DENSE_PROTOCOLS = (DENSE_LINEAR, DENSE_KNN)
 
@@ -33,6 +34,8 @@ class EvaluationSettings:
         paper_compat: add the published, flattering variants of those protocols.
         device: where networks run.
         knn_k, knn_temperature: of knn-v1.
+        head_lr: of semi-v1, how many times the learning rate of the backbone that of the head may
+            be; the best on the validation tiles is taken.
         imagenet: ImageNet weights, None for torchvision's cache.
         baselines: False leaves them out (for tests of single protocols).
         resamples: bootstrap resamples.
@@ -51,6 +54,7 @@ class EvaluationSettings:
     device: torch.device = torch.device('cpu')
     knn_k: int = 20
     knn_temperature: float = 0.07
+    head_lr: tuple[float, ...] = (1.0, 10.0, 100.0)
     imagenet: str | None = None
     baselines: bool = True
     resamples: int = 1000
@@ -62,6 +66,8 @@ class EvaluationSettings:
         left_out = ('out', 'model_path', 'device', 'say', 'rename_out')
         found = {k: v for k, v in asdict(self).items() if k not in left_out}
         found['train'].pop('workers')
+        if SEMI not in self.protocols:
+            found.pop('head_lr')
         return json.loads(json.dumps(found))  # tuples become lists, as they will when read back
 
     def check(self) -> None:
@@ -89,6 +95,7 @@ class EvaluationSettings:
                 ('--validation_split', [train.validation_split], lambda x: 0 < x < 1,
                  'a share, between 0 and 1'),
                 ('--image_size', [train.image_size], lambda x: x >= 32, 'at least 32'),
+                ('--head_lr', self.head_lr, lambda x: x > 0, 'above 0'),
                 ('--knn_k', [self.knn_k], lambda x: x >= 1, 'at least 1'),
                 ('--knn_temperature', [self.knn_temperature], lambda x: x > 0, 'above 0')):
             wrong += [f'{flag}: {value:g} is out of range; expected {expected}'

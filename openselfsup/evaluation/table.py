@@ -1,16 +1,18 @@
 """Results as lines of text for the console."""
 
 import math
+from collections.abc import Sequence
 
 from ..errors import UserError, nearest
 from .metrics import SCORES
 from .results import Results, Summary
 
 #: Names that the published flag --eval_metrics knows beside ours.
-SHORT = dict(f1='macro_f1', acc='accuracy', ece='calibration_error')
+SHORT = dict(f1='macro_f1', acc='accuracy', ece='calibration_error',
+             map='mean_average_precision')
 HEADINGS = dict(accuracy='Accuracy', balanced_accuracy='Balanced', macro_f1='Macro F1',
                 precision='Precision', recall='Recall', auroc='AUROC',
-                calibration_error='Calibration error')
+                mean_average_precision='mAP', calibration_error='Calibration error')
 
 
 def heading(name: str) -> str:
@@ -36,13 +38,13 @@ def columns_of(names: str) -> list[str]:
 
 
 def results_table(results: Results, columns: list[str]) -> str:
-    """Return the summary as a table: mean ± sd over seeds, 95 % interval of the first column."""
+    """Return the summary as a table: mean ± sd over seeds, 95 % interval of the first score."""
     header = ['Protocol', 'Features', 'Labels', 'Seeds', *(heading(name) for name in columns),
               '95 % interval']
     lines = [header]
     for line in results.summary:
         cells = [percent(line.scores[name]['mean'], line.scores[name]['sd']) for name in columns]
-        first = line.scores[columns[0]]
+        first = line.scores[leading(line, columns)]
         spread = f"{percent(first['low'])} - {percent(first['high'])}"
         lines.append([line.protocol, line.features, f'{100 * line.fraction:g} %',
                       str(len(line.seeds)), *cells, diverged(line) or spread])
@@ -54,6 +56,13 @@ def results_table(results: Results, columns: list[str]) -> str:
         text.append('paper-compat: tiles drawn with replacement, moving BatchNorm statistics, and '
                     'in linear evaluation the epoch chosen on the test: not comparable')
     return '\n'.join(text)
+
+
+def leading(line: Summary, columns: Sequence[str] = ('accuracy', 'mean_average_precision')) -> str:
+    """Return the first of some scores that a line has, the first of all where it has none."""
+    return next((name for name in columns if name in line.scores
+                 and line.scores[name]['mean'] is not None
+                 and not math.isnan(line.scores[name]['mean'])), columns[0])
 
 
 def diverged(line: Summary) -> str:

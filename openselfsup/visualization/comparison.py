@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..evaluation.results import Results, Summary, read_results
-from ..evaluation.table import diverged
+from ..evaluation.table import diverged, heading, leading
 from ..files import write_text
 from . import page
 from .report import FLATTERS
@@ -39,14 +39,15 @@ def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
         lines = [(name, line) for name, results in found.items() for line in results.summary
                  if (line.protocol, line.fraction) == (protocol, fraction)]
         lines = _without_repeats(lines)
-        lines.sort(key=lambda item: -(item[1].scores['accuracy']['mean'] or 0))
+        shown = leading(lines[0][1])
+        lines.sort(key=lambda item: -(item[1].scores[shown]['mean'] or 0))
         bars = [page.Row(f'{_label(name, line)} {diverged(line)}'.strip(),
-                         line.scores['accuracy']['mean'], line.scores['accuracy']['sd'],
+                         line.scores[shown]['mean'], line.scores[shown]['sd'],
                          line.features == 'checkpoint' and line.honest)
                 for name, line in lines]
         parts.append(page.section(
             f'{protocol}, {100 * fraction:g} % labelled',
-            page.score_table(bars, 'Features', 'Accuracy, %'),
+            page.score_table(bars, 'Features', f'{heading(shown)}, %'),
             scores_table([line for _, line in lines], [name for name, _ in lines]),
             '' if all(line.honest for _, line in lines) else page.paragraph(FLATTERS, 'warning')))
     document = page.page(TITLE, parts, STYLE)

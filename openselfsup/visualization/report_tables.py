@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from ..evaluation.results import Summary
-from ..evaluation.table import diverged, heading, percent
+from ..evaluation.table import diverged, heading, leading, percent
 from . import page
 from .evaluated import Evaluated, main_row, row_in_words
 
@@ -22,7 +22,7 @@ def tables(run: Evaluated) -> str:
         bars = [page.Row(f'{line.protocol}: {line.features} {diverged(line)}'.strip(),
                          line.scores['accuracy']['mean'], line.scores['accuracy']['sd'],
                          line.features == 'checkpoint' and line.honest)
-                for line in lines]
+                for line in lines if leading(line) == 'accuracy']
         label = f'{100 * fraction:g} % of the training tiles labelled'
         parts += [page.paragraph(label), page.score_table(bars, 'Protocol and features',
                                                           'Accuracy, %'), scores_table(lines)]

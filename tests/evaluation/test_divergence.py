@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from openselfsup.errors import UserError
-from openselfsup.evaluation import evaluate, finetune, linear_probe, networks
+from openselfsup.evaluation import evaluate, finetune, frozen, linear_probe, networks
 from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.data import find_data
 from openselfsup.evaluation.knn import fit_knn
@@ -15,10 +15,12 @@ from openselfsup.evaluation.linear_probe import fit_linear
 from openselfsup.evaluation.logistic import gradient_left, principal_axes, solve
 from openselfsup.evaluation.metrics import bootstrap, score
 from openselfsup.evaluation.results import read_results
-from openselfsup.evaluation.settings import PROTOCOLS, EvaluationSettings
+from openselfsup.evaluation.settings import AUGMENTED, FINETUNE, KNN, LINEAR, EvaluationSettings
 from openselfsup.evaluation.table import results_table
 from openselfsup.visualization.comparison import write_comparison
 from openselfsup.visualization.report import write_report
+
+FOUR = (LINEAR, KNN, AUGMENTED, FINETUNE)
 
 
 def evaluation(split, weights, out, **changes):
@@ -33,7 +35,7 @@ def evaluation(split, weights, out, **changes):
 @pytest.fixture(scope='module')
 def diverged(split, weights, tmp_path_factory):
     out = tmp_path_factory.mktemp('diverged') / 'out'
-    run, said = evaluation(split, weights, out, protocols=PROTOCOLS, train=dict(lr=1e6),
+    run, said = evaluation(split, weights, out, protocols=FOUR, train=dict(lr=1e6),
                            seeds=(1, 2))
     return out, run.run(), said
 
@@ -41,7 +43,7 @@ def diverged(split, weights, tmp_path_factory):
 def test_a_training_that_diverges_has_no_score_and_loses_no_row(diverged):
     out, results, said = diverged
     written = read_results(out)
-    assert [row.protocol for row in written.rows] == 2 * list(PROTOCOLS)
+    assert [row.protocol for row in written.rows] == 2 * list(FOUR)
     for row in written.rows:
         values = {v for score in row.scores.values() for v in score.values()}
         if row.protocol in ('linear-augmented-v1', 'finetune-v1'):
@@ -99,7 +101,7 @@ def test_what_was_finished_survives_whatever_ends_the_run(split, weights, tmp_pa
     def fail(*args, **kwargs):
         raise stop
     monkeypatch.setattr(evaluate, 'train_honestly', fail)
-    run, _ = evaluation(split, weights, tmp_path, protocols=PROTOCOLS)
+    run, _ = evaluation(split, weights, tmp_path, protocols=FOUR)
     with pytest.raises(stop):
         run.run()
     found = read_results(tmp_path)
@@ -107,8 +109,8 @@ def test_what_was_finished_survives_whatever_ends_the_run(split, weights, tmp_pa
     assert found.notes[0] == f'{evaluate.UNFINISHED}: it holds 2 rows.'
     assert 'not finished, or was interrupted' in write_report(tmp_path).read_text()
     # A second try that stops earlier keeps what the first one had.
-    monkeypatch.setattr(evaluate, 'fit_linear', fail)
-    run, _ = evaluation(split, weights, tmp_path, protocols=PROTOCOLS)
+    monkeypatch.setattr(frozen, 'fit_linear', fail)
+    run, _ = evaluation(split, weights, tmp_path, protocols=FOUR)
     with pytest.raises(stop):
         run.run()
     assert len(read_results(tmp_path).rows) == 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from openselfsup.evaluation import linear_probe
+from openselfsup.evaluation import linear_probe, sampling
 from openselfsup.evaluation.linear_probe import PENALTIES, fit_linear
 from openselfsup.evaluation.logistic import principal_axes, solve
 
@@ -121,7 +121,7 @@ def test_one_tile_a_class_can_be_fitted():
 
 
 def test_many_tiles_search_on_a_part(monkeypatch):
-    monkeypatch.setattr(linear_probe, 'SEARCH_TILES', 100)
+    monkeypatch.setattr(sampling, 'SEARCH_TILES', 100)
     monkeypatch.setattr(linear_probe, 'FEW_TILES', 100)
     features, labels = problem()
     fitted = fit_linear(features, labels, 4, 0)

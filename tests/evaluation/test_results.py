@@ -32,8 +32,10 @@ def current() -> dict:
     found.update(schema=results_form.VERSION, request=dict(protocols=['linear-v1', 'knn-v1']))
     for row in found['rows']:
         row['diverged'] = None
+        row['scores']['mean_average_precision'] = dict(value=None, low=None, high=None)
     for line in found['summary']:
         line['diverged'] = []
+        line['scores']['mean_average_precision'] = dict(mean=None, low=None, high=None, sd=None)
     return found
 
 

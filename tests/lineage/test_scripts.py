@@ -185,6 +185,31 @@ def test_ca2cls_evaluation_at_the_root(ca2cl, tmp_path, weights):
     assert any(row['protocol'] == 'finetune-v1' and row['settings']['lr'] == 3e-4 for row in rows)
 
 
+SVM = '--protocols svm-v1 svm-low-shot-v1 --labeled_train 1.0 --seeds 1 2 3 4 5'
+
+
+@pytest.mark.parametrize('script, words, told', [
+    ('test_svm_epoch', ['configs/a/b.py', 200, 'feat5', 8],
+     f'--model_path work_dirs/a/b/epoch_200.pth --out work_dirs/a/b/svm {SVM}'),
+    ('test_svm_pretrain', ['configs/a.py', 'random'],
+     f'--model_path  --out work_dirs/a/random/svm {SVM}'),
+    ('train_linear', ['configs/r50_multihead.py', 'w/r.pth', '--seed', 3],
+     '--model_path w/r.pth --out work_dirs/r50_multihead/r.pth --protocols linear-v1 '
+     'linear-stages-v1 --labeled_train 1.0 --seed 3'),
+    ('train_semi', ['configs/imagenet_10percent/base.py', 'r.pth', '--lr', 0.1],
+     '--model_path r.pth --out work_dirs/imagenet_10percent/base/r.pth --protocols semi-v1 '
+     '--labeled_train 0.1 --ft_epoch 20 --lr 0.1')])
+def test_benchmarks_are_evaluations_on_labelled_tiles(shell, script, words, told):
+    door = REPO / f'benchmarks/dist_{script}.sh'
+    assert 'DATA names no labelled tiles' in shell(door, *words, status=2)
+    said, = lines(shell(door, *words, DATA='d'))
+    assert said == (f'python {REPO}/benchmarks/classification/ft_le.py --dataset_path d {told}')
+    parse('evaluate', [word for word in said.split(' ')[2:]])  # an empty word is one
+    slurm, said = lines(shell(REPO / f'benchmarks/srun_{script}.sh', 'gpu', *words, DATA='d',
+                              TEST='t', SRUN_ARGS='-N 1'))
+    assert slurm == 'srun -p gpu --gres=gpu:1 -N 1' and f'--train d --test t {told}' in said
+
+
 @pytest.mark.parametrize('folder', ['segmentation/detection', 'segmetation/detection',
                                     'benchmarks/detection'])
 def test_detection_from_all_published_folders(shell, tmp_path, folder):
