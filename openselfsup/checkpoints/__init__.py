@@ -17,7 +17,11 @@ from .names import (
     to_detectron2,
     weights_of,
 )
-from .published import training_state_from_published, training_state_to_published
+from .published import (
+    published_method,
+    training_state_from_published,
+    training_state_to_published,
+)
 from .reading import load
 from .values import refuse_spoilt
 from .writing import save
@@ -25,5 +29,5 @@ from .writing import save
 __all__ = ['Architecture', 'BackboneRecord', 'LoadReport', 'architecture_of', 'backbone_record',
            'backbone_state_dict', 'channels_of', 'check_training_state', 'describe_backbone',
            'detect', 'from_detectron2', 'load', 'load_backbone_weights', 'prefix_of_backbone',
-           'refuse_spoilt', 'save', 'to_detectron2', 'training_state_from_published',
-           'training_state_to_published', 'weights_of']
+           'published_method', 'refuse_spoilt', 'save', 'to_detectron2',
+           'training_state_from_published', 'training_state_to_published', 'weights_of']

@@ -11,7 +11,8 @@ from .names import recorded_prefix, weights_of
 from .published import training_state_from_published
 
 # What a checkpoint's names tell about tensors that are no parameters.
-BUFFERS = re.compile(r'(running_mean|running_var|num_batches_tracked)$|^queue')
+BUFFERS = re.compile(r'(running_mean|running_var|num_batches_tracked)$'
+                     r'|^(concepts\.)?queue|^memory_bank\.')
 
 
 class Entry(NamedTuple):
@@ -35,10 +36,11 @@ def tensors_of(module: nn.Module) -> list[Entry]:
 def tensors_of_checkpoint(checkpoint: Mapping[str, Any]) -> list[Entry]:
     """Return the tensors of a checkpoint, each told to be a parameter or not by its name."""
     state, prefix = weights_of(checkpoint), recorded_prefix(checkpoint)
-    if any(name.startswith('encoder_q.0.') for name in state):  # has its backbone twice
-        state = training_state_from_published(state)
+    if any(name.startswith(('encoder_q.0.', 'online_net.0.')) for name in state):
+        state = training_state_from_published(state)  # has its backbone twice
     return [Entry(part_of(name, prefix), value.numel(), not BUFFERS.search(name),
-                  not BUFFERS.search(name) and not name.startswith('encoder_k.'))
+                  not BUFFERS.search(name)
+                  and not name.startswith(('encoder_k.', 'target_net.')))
             for name, value in state.items()]
 
 
@@ -47,7 +49,8 @@ def part_of(name: str, backbone: str | None = None) -> str:
     if backbone and name.startswith(backbone):
         return backbone.removesuffix('.')
     levels = name.split('.')
-    return '.'.join(levels[:2] if levels[0].startswith('encoder') else levels[:1])
+    in_encoder = levels[0].startswith(('encoder', 'online_net', 'target_net'))
+    return '.'.join(levels[:2] if in_encoder else levels[:1])
 
 
 def table(entries: Iterable[Entry]) -> str:

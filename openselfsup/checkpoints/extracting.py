@@ -9,9 +9,13 @@ import torch
 from ..errors import UserError
 from .backbone import backbone_record
 from .names import (
+    CA2CL,
+    DINO,
+    MOCO,
     OPENSELFSUP,
     OURS,
     PLM,
+    VICREGL,
     Architecture,
     architecture_of,
     backbone_state_dict,
@@ -23,12 +27,16 @@ from .reading import load
 from .values import refuse_spoilt
 from .writing import save
 
+# Files that hold more than a backbone.
+_TRAINED = (OURS, PLM, OPENSELFSUP, CA2CL, MOCO, DINO, VICREGL)
+
 
 def extract_backbone(source: Path, out: Path) -> str:
     """Write the backbone of a training checkpoint into a file of its own.
 
     Args:
-        source: a training checkpoint of ours or of published PLM.
+        source: a training checkpoint of ours, or a published one of PLM, ConCL, OpenSelfSup,
+            CA2CL, VICRegL, DINO or MoCo.
         out: file to write; one that holds this backbone already is written again.
 
     Returns:
@@ -38,12 +46,12 @@ def extract_backbone(source: Path, out: Path) -> str:
         UserError: there is no such backbone in ``source``, or ``out`` holds something else.
     """
     checkpoint = load(source)
-    expected = 'a training checkpoint of ours, or of published PLM'
+    expected = 'a training checkpoint of ours, or a published one'
     try:
         state, kind = backbone_state_dict(checkpoint)
     except UserError as error:
         raise UserError(error.what, where=str(source), expected=expected) from None
-    if kind not in (OURS, PLM, OPENSELFSUP):
+    if kind not in _TRAINED:
         raise UserError(f'these are weights of another kind ({kind}); found '
                         f'{summary(checkpoint)}', where=str(source), expected=expected)
     refuse_spoilt(state, str(source))

@@ -1,6 +1,6 @@
 """Loading weights into a backbone, and saying how much of it was filled."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,21 @@ def _difference(theirs: Any, ours: Tensor) -> str:
     return unusable(theirs, ours.dtype) or ''
 
 
+def differences(state: Mapping[str, Any], own: Mapping[str, Tensor],
+                may_lack: Collection[str] = ()) -> str:
+    """Say how weights differ from the tensors of a model in names and shapes, '' if they do not.
+
+    Args:
+        state: the weights.
+        own: tensors of the model.
+        may_lack: those that the weights need not have.
+    """
+    found = dict(missing=[name for name in own if name not in state and name not in may_lack],
+                 unexpected=[name for name in state if name not in own],
+                 mismatched=_mismatches(state, own))
+    return '; '.join(f'{word}: {shorten(names, 3)}' for word, names in found.items() if names)
+
+
 def check_training_state(checkpoint: Mapping[str, Any], model: nn.Module, where: str) -> None:
     """Make sure that training can go on from a checkpoint.
 
@@ -147,12 +162,6 @@ def check_training_state(checkpoint: Mapping[str, Any], model: nn.Module, where:
     if wrong:
         raise UserError(f"no run can go on from this file: {', '.join(wrong)} is no dict",
                         where=where)
-    state, own = checkpoint['state_dict'], model.state_dict()
-    differences = dict(missing=[name for name in own if name not in state],
-                       unexpected=[name for name in state if name not in own],
-                       mismatched=_mismatches(state, own))
-    if any(differences.values()):
-        raise UserError('this is a checkpoint of another model; ' + '; '.join(
-            f'{word}: {shorten(names, 3)}' for word, names in differences.items() if names),
-            where=where)
+    if found := differences(checkpoint['state_dict'], model.state_dict()):
+        raise UserError(f'this is a checkpoint of another model; {found}', where=where)
     refuse_spoilt({key: checkpoint[key] for key in ('state_dict', 'optimizer')}, where)

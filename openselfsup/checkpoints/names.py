@@ -12,7 +12,10 @@ published PLM        ``encoder_q.0.*`` with a matching neck ``encoder_q.2.*``, a
                      second copy ``backbone.*``
 OpenSelfSup          ``encoder_q.0.*`` (MoCo, DenseCL), or ``backbone.*`` alone, which keeps
                      its prefix where there is a ``sobel_layer.*`` beside it
+                     ``online_net.0.*`` where BYOL's second copy ``backbone.*`` is missing
 CA2CL                ``module.resnet.*`` under ``net``
+DINO                 ``backbone.*`` under ``teacher``, beside a ``student``
+VICRegL              ``module.backbone.*`` under ``model``, beside two projectors
 MoCo                 ``module.encoder_q.*`` (the official MoCo code)
 detectron2           ``stem.conv1.*``, ``res2.0.*``, also below ``backbone.bottom_up.``
 torchvision          no prefix: torchvision, timm, and our extracted weights
@@ -29,17 +32,20 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..errors import UserError
+from .transformers import vision_transformer
 
 OURS, PLM, OPENSELFSUP, CA2CL = 'ours', 'published PLM', 'OpenSelfSup', 'CA2CL'
 MOCO, DETECTRON2, TORCHVISION = 'MoCo', 'detectron2', 'torchvision'
+DINO, VICREGL = 'DINO', 'VICRegL'
 
-# Where a checkpoint keeps its weights: ours and most others, CA2CL, detectron2, plain habit.
-CONTAINERS = ('state_dict', 'net', 'model', 'model_state_dict')
+# Where a checkpoint keeps its weights: ours and most others, CA2CL, VICRegL and detectron2, plain
+# habit, DINO.
+CONTAINERS = ('state_dict', 'net', 'model', 'model_state_dict', 'teacher')
 # What wrappers put in front of every name: DataParallel, torch.compile.
 _WRAPPERS = ('module.', '_orig_mod.')
 # Prefixes in the order of preference: a file that has several is of the first kind.
 _PREFIXES = (('encoder_q.0.', OPENSELFSUP), ('resnet.', CA2CL), ('encoder_q.', MOCO),
-             ('backbone.', OPENSELFSUP), ('', TORCHVISION))
+             ('backbone.', OPENSELFSUP), ('online_net.0.', OPENSELFSUP), ('', TORCHVISION))
 OUR_PREFIX = 'encoder_q.backbone.'
 SOBEL = 'sobel_layer.'  # in front of 'backbone.'
 
@@ -51,7 +57,7 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
     Args:
         checkpoint: what a file holds: the tensors themselves, or a dict that keeps them
-            under ``state_dict``, ``net``, ``model`` or ``model_state_dict``.
+            under ``state_dict``, ``net``, ``model``, ``model_state_dict`` or ``teacher``.
 
     Raises:
         UserError: there are no named tensors in it.
@@ -155,19 +161,32 @@ def _locate(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple
     prefixes = _prefixes_before(state, 'conv1.weight', 'layer1.0.conv1.weight')
     for prefix, kind in _PREFIXES:
         if prefix in prefixes:
-            has_matching = any(name.startswith('encoder_q.2.') for name in state)
-            return (PLM if kind == OPENSELFSUP and has_matching else kind), prefix
+            return (_of_openselfsup(checkpoint, state) if kind == OPENSELFSUP else kind), prefix
     if len(prefixes) == 1:
         return f"prefix '{prefixes[0]}'", prefixes[0]
     in_detectron2 = _prefixes_before(state, 'stem.conv1.weight', 'res2.0.conv1.weight')
     if len(in_detectron2) == 1:
         return DETECTRON2, in_detectron2[0]
     several = prefixes or in_detectron2
+    if not several and (transformer := vision_transformer(state)):
+        raise UserError(f'these weights are of a {transformer}, for which there is no backbone '
+                        'here', expected='weights of a ResNet or ResNeXt, or a checkpoint that '
+                        'says itself what its backbone is')
     raise UserError(
         (f'several networks in this checkpoint, below {shorten(several)}' if several else
          'no ResNet weights in this checkpoint') + f'; found {summary(checkpoint)}',
-        expected='weights named as by us, OpenSelfSup, PLM, CA2CL, MoCo, torchvision, timm or '
-                 'detectron2')
+        expected='weights named as by us, OpenSelfSup, PLM, CA2CL, VICRegL, DINO, MoCo, '
+                 'torchvision, timm or detectron2')
+
+
+def _of_openselfsup(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """Return the kind of a checkpoint whose backbone is named as OpenSelfSup names it."""
+    if any(name.startswith('encoder_q.2.') for name in state):
+        return PLM
+    if isinstance(checkpoint.get('teacher'), Mapping):
+        return DINO
+    return VICREGL if any(name.startswith(('projector.', 'maps_projector.'))
+                          for name in state) else OPENSELFSUP
 
 
 def _prefixes_before(state: Mapping[str, Tensor], first: str, second: str) -> list[str]:

@@ -28,20 +28,21 @@ def save(checkpoint: dict[str, Any], path: str | Path) -> None:
             path is named.
         UserError: the disk is full, or the folder cannot be written. The old file is untouched.
     """
-    _check_plain(checkpoint, 'checkpoint')
+    check_plain(checkpoint, 'checkpoint')
     with atomic_file(path) as file:
         torch.save(checkpoint, file)
 
 
-def _check_plain(value: Any, where: str) -> None:
+def check_plain(value: Any, where: str) -> None:
+    """Raise TypeError for what is neither a tensor nor plain; ``where`` is the key path to it."""
     kind = type(value)
     if kind in (dict, OrderedDict):
         for key, item in value.items():
-            _check_plain(key, f'a key of {where}')
-            _check_plain(item, f'{where}[{key!r}]')
+            check_plain(key, f'a key of {where}')
+            check_plain(item, f'{where}[{key!r}]')
     elif kind in (list, tuple, set):
         for i, item in enumerate(value):
-            _check_plain(item, f'{where}[{i}]')
+            check_plain(item, f'{where}[{i}]')
     elif kind not in _PLAIN and not isinstance(value, Tensor):
         raise TypeError(f'{where} is a {kind.__module__}.{kind.__qualname__}; checkpoints hold '
                         'tensors and plain Python types only')

@@ -1,4 +1,4 @@
-"""Extract the backbone of a training checkpoint of ours or of published PLM.
+"""Extract the backbone of a training checkpoint of ours, or of a published one.
 
 Example:
     openselfsup extract-backbone work_dirs/demo/latest.pth backbone.pth
@@ -6,6 +6,8 @@ Example:
 The result holds the query encoder's backbone under 'state_dict', without any prefix: what
 torchvision's ResNets load strictly once their fc is left out. Of a checkpoint of ours it also says,
 under 'meta', how the backbone is built and the normalisation of the images it was trained on.
+Published checkpoints are those of PLM, ConCL, OpenSelfSup, CA2CL, VICRegL, DINO (its teacher) and
+MoCo.
 """
 
 import argparse

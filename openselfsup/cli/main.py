@@ -23,6 +23,8 @@ COMMANDS = {
     'train': 'pretrain a backbone',
     'analyze': 'plot the curves of one run or several',
     'extract-backbone': 'extract the backbone of a checkpoint',
+    'publish': 'write a checkpoint to give away, named after its hash',
+    'upgrade': 'write an older checkpoint under the names of today',
     'extract': 'write the features of tiles into one file',
     'evaluate': 'linear probe, nearest neighbours, fine-tuning',
     'report': 'write the report of an evaluation, or compare several',

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='where everything is written (default work_dirs/<config name>)')
     going_on = parser.add_mutually_exclusive_group()
     going_on.add_argument('--resume', nargs='?', const='auto', metavar='CKPT',
-                          help='go on from CKPT, or from latest.pth of the work directory')
+                          help='go on from CKPT, or from latest.pth of the work directory; a '
+                          'published CKPT of this method gives all its weights to a new run')
     parser.add_argument('--pretrained', metavar='CKPT',
                         help='weights for the backbone: torchvision, timm, ours or published')
     add_amp(parser, 'precision')

@@ -14,8 +14,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from ..checkpoints import check_training_state
+from ..checkpoints import check_training_state, refuse_spoilt
 from ..checkpoints.config_text import read_config_text
+from ..checkpoints.loading import differences
+from ..checkpoints.names import shorten
+from ..checkpoints.upgrading import initial_state
 from ..datasets.recipes import are_named_views
 from ..errors import UserError
 
@@ -95,6 +98,35 @@ class Change:
 
     def __str__(self) -> str:
         return f'{self.key} was {_shown(self.was)} and is now {_shown(self.now)}'
+
+
+def start_from_weights(checkpoint: Mapping[str, Any], module: nn.Module, where: str) -> str | None:
+    """Fill a whole method from a file that has its weights but no state of a run of ours.
+
+    Published training checkpoints are such files: their encoders and queues are taken, their
+    optimiser is not.
+
+    Returns:
+        What was taken, in a line; None if it is no such file.
+
+    Raises:
+        UserError: it is one of another model.
+    """
+    found = initial_state(checkpoint)
+    if found is None:
+        return None
+    (state, method), own = found, module.state_dict()
+    buffers = {name for name, _ in module.named_buffers()}  # a memory, how full a queue is
+    if said := differences(state, own, may_lack=buffers):
+        if method is None:
+            return None
+        raise UserError(f'these are the weights of a {method} of another model; {said}',
+                        where=where)
+    refuse_spoilt(state, where)
+    module.load_state_dict(state, strict=False)
+    anew = [name for name in own if name not in state]
+    return (f'started from all weights of {where}, {len(state)} of {len(own)} tensors, at epoch 1 '
+            'with a new optimiser' + (f"; as at a start: {shorten(anew, 3)}" if anew else ''))
 
 
 def changes(was: dict, now: dict, prefix: str = '') -> list[Change]:

@@ -273,12 +273,15 @@ class Runner:
                     scaler=self.step.scaler.state_dict(), meta=meta)
 
     def resume(self, path: str | Path) -> None:
-        """Go on from a checkpoint of :meth:`save_checkpoint`.
+        """Go on from a checkpoint of :meth:`save_checkpoint`, or start from a published one.
 
         Raises:
-            UserError: not a training checkpoint of ours, or one of another model.
+            UserError: no training checkpoint, or one of another model.
         """
         checkpoint = checkpoints.load(path)
+        if said := resuming.start_from_weights(checkpoint, self.module, str(path)):
+            self.logger.info(said)
+            return
         found = resuming.changes_since(checkpoint, self.cfg, self.facts, str(path))
         resuming.refuse(found, str(path))
         resuming.check_state(checkpoint, self.module, found, str(path))

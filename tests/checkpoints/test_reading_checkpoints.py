@@ -1,4 +1,3 @@
-import argparse
 import json
 import pickle
 import re
@@ -7,6 +6,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import types
 import zipfile
 
 import pytest
@@ -92,15 +92,15 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 @pytest.mark.parametrize('new_format', [True, False])
 def test_code_in_a_file_is_named_and_not_run(tmp_path, new_format):
     path = tmp_path / 'theirs.pth'
-    torch.save({'state_dict': {'w': torch.ones(1)}, 'args': argparse.Namespace(lr=1)}, path,
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'args': types.SimpleNamespace(lr=1)}, path,
                _use_new_zipfile_serialization=new_format)
     message = refusal(path)
-    assert 'argparse.Namespace' in message and 'python -c' in message
+    assert 'types.SimpleNamespace' in message and 'python -c' in message
 
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
 def test_a_newer_pickle_protocol_is_refused_in_a_sentence(tmp_path):
-    torch.save({'w': torch.ones(1), 'args': argparse.Namespace()}, tmp_path / 'a.pth',
+    torch.save({'w': torch.ones(1), 'args': types.SimpleNamespace()}, tmp_path / 'a.pth',
                pickle_protocol=4)
     assert 'pickle protocol' in refusal(tmp_path / 'a.pth')
 
@@ -127,10 +127,10 @@ def module() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize('content', [
-    lambda: {'state_dict': WEIGHTS, 'args': argparse.Namespace(lr=1)},
-    lambda: {'net': WEIGHTS, 'args': argparse.Namespace(lr=1)},
+    lambda: {'state_dict': WEIGHTS, 'args': types.SimpleNamespace(lr=1)},
+    lambda: {'net': WEIGHTS, 'args': types.SimpleNamespace(lr=1)},
     lambda: {'model': module(), 'epoch': 3},
-    lambda: {**WEIGHTS, 'args': argparse.Namespace(lr=1)},
+    lambda: {**WEIGHTS, 'args': types.SimpleNamespace(lr=1)},
     module,
 ], ids=['state_dict', 'net', 'module in a dict', 'weights at the top', 'module'])
 @pytest.mark.parametrize('new_format', [True, False])

@@ -80,7 +80,7 @@ def test_anything_else_is_refused_by_saying_what_was_found(tmp_path, tool, conte
     assert done.stderr.startswith(f'error: {tmp_path}/other.pth: ')
     assert done.stderr.count('\n') == 1
     assert all(word in done.stderr for word in words), done.stderr
-    assert 'expected a training checkpoint of ours, or of published PLM' in done.stderr
+    assert 'expected a training checkpoint of ours, or a published one' in done.stderr
     assert not (tmp_path / 'out.pth').exists()
 
 

@@ -13,6 +13,7 @@ from toy_model import ToyBackbone, random_batch, train_step
 from openselfsup.errors import UserError
 from openselfsup.models.losses import covariance_term, nearest_cells, vicreg
 from openselfsup.registry import ALGORITHMS
+from openselfsup.training.optimizers import LARS
 from openselfsup.views import cell_centres
 
 GOLDEN = Path(__file__).parents[1] / 'data/golden'
@@ -63,29 +64,18 @@ def tensor(golden, key):
     return torch.from_numpy(golden[key])
 
 
-def lars_step(parameters, gradients, velocities, lr):
-    """VICRegL's LARS: the rate outside the momentum, decay 1e-6 whatever the flag says."""
-    with torch.no_grad():
-        for name, w in parameters.items():
-            g = gradients[name]
-            if w.ndim > 1:
-                g = g + 1e-6 * w
-                ratio = 0.001 * w.norm() / g.norm()
-                g = g * torch.where((w.norm() > 0) & (g.norm() > 0), ratio, 1.)
-            velocities[name] = 0.9 * velocities.get(name, 0) + g
-            w -= lr * velocities[name]
-
-
 @pytest.mark.parametrize('name', STEPS)
 def test_losses_gradients_and_final_state_are_the_published_ones(name):
     golden = np.load(GOLDEN / f'{name}.npz')
     method = golden_method(golden)
     method.load_state_dict({key[6:]: tensor(golden, key) for key in golden.files
                             if key.startswith('state/')})
-    parameters, velocities = dict(method.named_parameters()), {}
-    adamw = torch.optim.AdamW([
-        dict(params=[p for p in parameters.values() if p.ndim > 1], weight_decay=0.05),
-        dict(params=[p for p in parameters.values() if p.ndim == 1], weight_decay=0.)])
+    parameters = dict(method.named_parameters())
+    wide, flat = ([p for p in parameters.values() if (p.ndim > 1) == large]
+                  for large in (True, False))
+    optimizer = (LARS(parameters.values(), lr=0., weight_decay=1e-6, form='vicregl')
+                 if golden['meta/optimizer'] == 'lars' else torch.optim.AdamW([
+                     dict(params=wide, weight_decay=0.05), dict(params=flat, weight_decay=0.)]))
     for step in range(2):
         at = f'step{step}/'
         views = [tensor(golden, key) for key in sorted(golden.files) if key.startswith(f'{at}view')]
@@ -105,15 +95,11 @@ def test_losses_gradients_and_final_state_are_the_published_ones(name):
         for key, p in parameters.items():
             atol = 2e-4 if key in WITHOUT_EFFECT else 1e-4 * gradients[key].abs().max()
             assert_golden(p.grad, gradients[key], f'step {step}, gradient of {key}', 0, atol)
-        lr = float(golden[f'{at}lr'])
-        if golden['meta/optimizer'] == 'lars':
-            lars_step(parameters, gradients, velocities, lr)
-            continue
         for key, p in parameters.items():
             p.grad = gradients[key]
-        for group in adamw.param_groups:
-            group['lr'] = lr
-        adamw.step()
+        for group in optimizer.param_groups:
+            group['lr'] = float(golden[f'{at}lr'])
+        optimizer.step()
     for key, value in method.state_dict().items():
         assert_golden(value, golden[f'final/{key}'], f'final {key}')
 
