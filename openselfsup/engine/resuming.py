@@ -60,7 +60,7 @@ RULES = {
     'save_every': QUIET,
     'keep_checkpoints': QUIET,
     'custom_imports': QUIET,
-    'hooks': QUIET,
+    'hooks': APPLIED,  # some look on, others find the clusters that are learnt
     'work_dir': QUIET,
 }
 # What a checkpoint knows of the run besides its config.

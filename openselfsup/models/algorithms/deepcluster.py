@@ -1,8 +1,11 @@
 """DeepCluster: deep clustering for unsupervised learning of visual features (arXiv 1807.05520)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from ...checkpoints import channels_of
 from ...errors import UserError
 from ...registry import ALGORITHMS, BACKBONES, HEADS
 from ...values import Count, NotNegative
@@ -35,6 +38,7 @@ class DeepCluster(BaseMethod):
         reweight_pow: how much less: tiles of a cluster of n count n^-reweight_pow.
 
     Attributes:
+        clusters: their number K.
         labels: int64 buffer of shape (N,), clusters of the tiles; it exists once
             :meth:`set_data` was called or with ``length``.
         loss_weight: buffer of shape (K,), weights of the clusters in the loss.
@@ -50,17 +54,14 @@ class DeepCluster(BaseMethod):
                  reweight_pow: NotNegative = 0.5):
         super().__init__()
         self.backbone, self.head = built(backbone, BACKBONES), built(head, HEADS)
-        check_head(self.head, self.backbone.out_channels[-1])
+        classifier: Any = self.head
+        self.clusters: int = classifier.num_classes
+        check_head(self.head, channels_of(self.backbone)[-1])
         self.reweight, self.reweight_pow = reweight, reweight_pow
         self.register_buffer('loss_weight', torch.full((self.clusters,), 1 / self.clusters))
         self.length = length
         if length is not None:
             self._remember(length)
-
-    @property
-    def clusters(self) -> int:
-        """Number K of clusters."""
-        return self.head.num_classes
 
     def set_data(self, length: int, classes: list[str] | None) -> None:
         """Give each tile of the data set a label.

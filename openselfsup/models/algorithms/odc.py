@@ -1,5 +1,7 @@
 """ODC: online deep clustering for unsupervised representation learning (arXiv 2006.10645)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,8 @@ class ODC(BaseMethod):
         reweight_pow: how much less: tiles of a class of n count n^-reweight_pow.
 
     Attributes:
+        clusters: number K of classes.
+        feat_dim: size D of the features.
         memory_bank: the memory; it exists once :meth:`set_data` was called or with ``length``.
         loss_weight: buffer of shape (K,), weights of the classes in the loss.
 
@@ -59,8 +63,12 @@ class ODC(BaseMethod):
         super().__init__()
         self.backbone, self.neck = built(backbone, BACKBONES), built(neck, NECKS)
         self.head = built(head, HEADS)
+        projection: Any = self.neck
+        classifier: Any = self.head
+        self.feat_dim: int = projection.out_channels
+        self.clusters: int = classifier.num_classes
         check_channels(self.backbone, self.neck)
-        check_head(self.head, self.neck.out_channels)
+        check_head(self.head, self.feat_dim)
         self.memory_momentum, self.min_cluster = memory_momentum, min_cluster
         self.centroids_update_interval = centroids_update_interval
         self.deal_with_small_clusters_interval = deal_with_small_clusters_interval
@@ -69,11 +77,6 @@ class ODC(BaseMethod):
         self.length = length
         if length is not None:
             self._remember(length)
-
-    @property
-    def clusters(self) -> int:
-        """Number K of classes."""
-        return self.head.num_classes
 
     def set_data(self, length: int, classes: list[str] | None) -> None:
         """Give each tile of the data set a feature and a label.
@@ -93,7 +96,7 @@ class ODC(BaseMethod):
                             f'{self.min_cluster}', where='model.head.num_classes',
                             expected=f'at most {length // max(self.min_cluster, 2)}, or a smaller '
                                      'model.min_cluster')
-        self.memory_bank = ODCMemory(length, self.neck.out_channels, self.clusters,
+        self.memory_bank = ODCMemory(length, self.feat_dim, self.clusters,
                                      self.memory_momentum, self.min_cluster)
 
     def start(self, features: Tensor, labels: Tensor, generator: torch.Generator) -> None:

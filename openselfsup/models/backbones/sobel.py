@@ -21,10 +21,10 @@ class SobelLayer(nn.Module):
         grey, edges = nn.Conv2d(3, 1, 1), nn.Conv2d(1, 2, 3, padding=1)
         edge = torch.tensor([[1., 0., -1.], [2., 0., -2.], [1., 0., -1.]])
         with torch.no_grad():
+            for parameter in (*grey.parameters(), *edges.parameters()):
+                parameter.zero_()
             grey.weight.fill_(1 / 3)
             edges.weight.copy_(torch.stack([edge, edge.T])[:, None])
-            for layer in (grey, edges):
-                layer.bias.zero_()
         self.sobel = nn.Sequential(grey, edges).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class SobelLayer(nn.Module):
         Under autocast too: differences of neighbours are near the rounding of half precision.
         """
         with torch.autocast(x.device.type, enabled=False):
-            return self.sobel(x.to(self.sobel[0].weight.dtype))
+            return self.sobel(x.to(next(self.parameters()).dtype))
 
 
 @BACKBONES.register_module()
