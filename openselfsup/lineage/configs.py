@@ -170,7 +170,8 @@ def _batch(top: Fields, ours: dict[str, Any], published: PublishedConfig,
                   f' and accumulate={max(meant // total, 1) * ours["accumulate"]}',
                   'global_batch_size', key='imgs_per_gpu')
     else:
-        data.note('kept', said, 'global_batch_size', key='imgs_per_gpu')
+        data.note('kept', said + ('' if meant else ', and nothing in the config says how many '
+                  'processes it is for'), 'global_batch_size', key='imgs_per_gpu')
 
 
 def _meant_batch(published: PublishedConfig) -> int | None:

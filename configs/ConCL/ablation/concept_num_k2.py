@@ -1,0 +1,2 @@
+_base_ = '../r18_bs256_ep200.py'
+model = dict(num_concepts=2)
