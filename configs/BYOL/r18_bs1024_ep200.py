@@ -5,3 +5,4 @@ _base_ = [
     '../_base_/schedules/lars_cosine_ep200.py',
     '../_base_/runtime.py',
 ]
+model = dict(backbone=dict(norm_cfg=dict(type='SyncBN')))

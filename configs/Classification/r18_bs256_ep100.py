@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/datasets/nct_crc_one_view.py',
     '../_base_/runtime.py',
 ]
+model = dict(backbone=dict(norm_cfg=dict(type='SyncBN')))
 optimizer = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
 schedule = dict(type='Step', milestones=(80,), gamma=0.1)
 epochs = 100

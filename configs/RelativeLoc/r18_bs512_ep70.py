@@ -9,8 +9,9 @@ _base_ = [
 dataset = dict(recipe=dict(
     size=255,
     steps=dict(
-        crop=dict(scale=((255 / 292) ** 2, (255 / 292) ** 2), ratio=(1.0, 1.0)),
-        flip=None,
+        _delete_=True,
+        crop=dict(type='RandomCrop', share=255 / 292),
         gray=dict(type='Grayscale', p=0.66))))
-optimizer = dict(paramwise_options={'^(neck|head)': dict(weight_decay=5e-4)})
+optimizer = dict(paramwise_options={
+    r'\Aneck.': dict(weight_decay=5e-4), r'\Ahead.': dict(weight_decay=5e-4)})
 global_batch_size = 512

@@ -63,7 +63,8 @@ def _stage(fields: Fields, stages: list[int]) -> int:
 
 
 def _simclr(fields: Fields) -> dict[str, Any]:
-    return dict(backbone=backbone(fields), neck=neck(fields), temperature=temperature(fields))
+    return dict(backbone=backbone(fields), neck=neck(fields), temperature=temperature(fields),
+                joint=True)
 
 
 def _byol(fields: Fields) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def _multi_head(head: Fields) -> dict[str, Any]:
     head.only('pool_type', 'specified', 'maps are pooled to about 9,000 numbers here',
               default='adaptive')
     head.only('with_last_layer_unpool', False, 'the last map is pooled as all are here')
-    head.take('norm_cfg', None)
+    affine = dict(head.take('norm_cfg', dict(type='BN'))).get('affine', True)
     indices = list(head.take('in_indices', (0,)))
     return dict(type='MultiClsHead', in_channels=[channels[name][i] for i in indices],
-                num_classes=head.take('num_classes', 1000), in_indices=indices)
+                num_classes=head.take('num_classes', 1000), in_indices=indices, affine=affine)

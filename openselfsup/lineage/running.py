@@ -97,6 +97,8 @@ def translate_schedule(fields: Fields) -> dict[str, Any]:
             raise fields.wrong(f'a warm-up of {length} iterations; here it is counted in epochs: '
                                'expected warmup_by_epoch=True')
         ours.update(warmup_epochs=length, warmup_start=ratio)
+        if ours['type'] == 'Cosine':
+            ours['warmup'] = 'within'
     fields.close()
     return ours
 

@@ -18,6 +18,7 @@ from openselfsup.errors import UserError
 from openselfsup.lineage.configs import Loaded, load
 from openselfsup.registry import registry_of
 from openselfsup.shipped import shipped_config
+from openselfsup.views import STEPS, GeometricStep
 
 PAGE = REPO / 'docs/lineage.md'
 HEAD = ('| published config | method | tiles x processes | same name here | not one to one |\n'
@@ -36,6 +37,8 @@ def name_here(name: str) -> str:
     if repository == 'OpenSelfSup':
         return f'OpenSelfSup/{rest}'.replace('selfsup/', '')
     rest = rest.removeprefix('NCT_pretraining/')
+    if rest == 'classification/r18':
+        return 'Classification/r18_bs256_ep100'
     rest = re.sub(r'^moco_(v\d)/r18', r'MoCo/r18_\1', rest)
     for theirs, ours in dict(concl='ConCL', densecl='DenseCL', simclr='SimCLR', byol='BYOL',
                              classification='Classification').items():
@@ -76,8 +79,9 @@ def essence(cfg: Any) -> dict[str, Any]:
     views = [resolved(recipe, 'recipe') for _, recipe in view_recipes(
         fields['dataset']['recipe'], fields['dataset'].get('n_views')).values()]
     for view in views:
-        if 'steps' in view:
-            view['steps'] = [*view['steps'].values()]
+        steps = [step for step in view.pop('steps', {}).values() if step is not None]
+        view['place'] = [step for step in steps if issubclass(STEPS[step['type']], GeometricStep)]
+        view['pixels'] = [step for step in steps if step not in view['place']]
         view.pop('of', None)
     optimizer = {key: fields['optimizer'].get(key) for key in
                  ('type', 'lr', 'weight_decay', 'momentum', 'paramwise_options')}

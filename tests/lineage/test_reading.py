@@ -7,6 +7,7 @@ import pytest
 from openselfsup.errors import UserError
 from openselfsup.lineage.configs import load, translate
 from openselfsup.lineage.reading import is_published, merge, read
+from openselfsup.registry import HEADS
 from openselfsup.shipped import config_names, find_config
 
 PLM = 'PLM_SSL/configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py'
@@ -167,3 +168,31 @@ def test_crops_of_pixels_become_shares(pipeline, size, steps, there):
 def test_pipelines_that_mean_nothing_here_are_refused(pipeline, words, there):
     with pytest.raises(UserError, match=words):
         load(child(there, f"data = dict(train=dict(pipeline=[{pipeline}]))"))
+
+
+CONCL = 'ConCL/configs/NCT_pretraining/concl/r18_bs256_ep200.py'
+BYOL = 'ConCL/configs/NCT_pretraining/byol/r18_bs1024_ep200.py'
+
+
+@pytest.mark.parametrize('of, text, words', [
+    (CONCL, 'custom_hooks = []', 'warmup=True without a ConCLHook'),
+    (BYOL, "custom_hooks = [dict(type='BYOLHook', end_momentum=0.9)]", 'end_momentum is 0.9'),
+    (BYOL, "model = dict(head=dict(predictor=dict(with_avg_pool=True)))", 'it takes vectors'),
+    (CONCL, 'model = dict(neck=dict(with_avg_pool=True))', 'maps are pooled once')])
+def test_hooks_and_parts_of_methods_mean_what_is_done_here(of, text, words, there):
+    with pytest.raises(UserError, match=words):
+        load(child(there, text, of))
+
+
+def test_the_warm_up_of_concl_is_an_argument_of_the_method(there):
+    hooks = "custom_hooks = [dict(type='ConCLHook', warm_up_epoch=7)]"
+    assert load(child(there, hooks, CONCL)).cfg.model.warmup_epochs == 7
+    text = hooks + '\nmodel = dict(warmup=False, cluster_indice=2)'
+    model = load(child(there, text, CONCL)).cfg.model
+    assert (model.warmup_epochs, model.cluster_indice) == (0, 2)
+
+
+def test_the_heads_of_all_stages_have_norms_without_weights(there):
+    name = 'OpenSelfSup/configs/benchmarks/linear_classification/imagenet/r50_multihead.py'
+    head = HEADS.build(load(name).cfg.model.head)
+    assert len(head.norms) == 5 and not any(norm.affine for norm in head.norms)

@@ -64,12 +64,13 @@ class MultiClsHead(nn.Module):
         num_classes: number K of classes.
         in_indices: which stages these are (the backbone's ``out_indices``), for the losses'
             names; 0, 1, ... if None.
+        affine: whether the norms have weights; OpenSelfSup's configs leave them out.
     """
 
     POOLED = 9216  # at most so many numbers of each map
 
     def __init__(self, in_channels: Sequence[Count], num_classes: Count,
-                 in_indices: Sequence[Whole] | None = None):
+                 in_indices: Sequence[Whole] | None = None, affine: bool = True):
         super().__init__()
         self.in_indices = list(in_indices) if in_indices is not None else [*range(len(in_channels))]
         if len(self.in_indices) != len(in_channels):
@@ -78,7 +79,8 @@ class MultiClsHead(nn.Module):
                             expected='as many as in_indices')
         self.num_classes = num_classes
         self.sides = [max(1, int((self.POOLED / channels) ** 0.5)) for channels in in_channels]
-        self.norms = nn.ModuleList(map(BatchNormOverRanks, in_channels))
+        self.norms = nn.ModuleList(BatchNormOverRanks(channels, affine=affine)
+                                   for channels in in_channels)
         self.fcs = nn.ModuleList(nn.Linear(channels * side ** 2, num_classes)
                                  for channels, side in zip(in_channels, self.sides))
         init_linear(self, 'normal')

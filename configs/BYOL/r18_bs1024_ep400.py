@@ -1,0 +1,2 @@
+_base_ = './r18_bs1024_ep200.py'
+epochs = 400
