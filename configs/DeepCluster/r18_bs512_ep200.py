@@ -22,7 +22,7 @@ dataset = dict(
             gray=dict(type='Grayscale', p=0.2))),
     n_views=1)
 optimizer = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-5,
-                 paramwise_options={'^head.': dict(momentum=0.)})
+                 paramwise_options={r'\Ahead.': dict(momentum=0.)})
 schedule = dict(type='Constant')
 epochs = 200
 global_batch_size = 512

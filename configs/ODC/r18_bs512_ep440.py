@@ -17,7 +17,7 @@ dataset = dict(
             flip=dict(type='HorizontalFlip', p=0.5))),
     n_views=1)
 optimizer = dict(type='SGD', lr=0.06, momentum=0.9, weight_decay=1e-5,
-                 paramwise_options={'^head.': dict(momentum=0.)})
+                 paramwise_options={r'\Ahead.': dict(momentum=0.)})
 schedule = dict(type='Step', milestones=(400,), gamma=0.4)
 epochs = 440
 global_batch_size = 512

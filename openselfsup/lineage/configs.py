@@ -13,6 +13,7 @@ from ..shipped import find_config
 from . import running
 from .data import translate_data
 from .fields import Fields, Log, Note, Stop
+from .hooks import translate_hooks
 from .models import translate_model
 from .reading import PublishedConfig, is_published, read
 
@@ -132,7 +133,9 @@ def _model(top: Fields, ours: dict[str, Any], published: PublishedConfig,
     if (pretrained := model.take('pretrained', None)) is not None:
         ours['pretrained'] = pretrained
     ours['model'] = translate_model(model)
-    if found := running.translate_hooks(hooks, ours['model'], top.log):
+    train = dict(published.values.get('data', {})).get('train', {})
+    tiles = train.get('data_source') if isinstance(train, dict) else None
+    if found := translate_hooks(hooks, ours['model'], tiles, top.log):
         ours['hooks'] = found
 
 

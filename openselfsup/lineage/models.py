@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import nearest
-from ..registry import ALGORITHMS
 from .fields import Fields
 from .parts import backbone, cls_head, neck, temperature, typed
 
@@ -12,10 +11,9 @@ from .parts import backbone, cls_head, neck, temperature, typed
 def translate_model(fields: Fields) -> dict[str, Any]:
     """Return our ``model`` for a published one."""
     kind = fields.take('type')
-    here = [name for name, (ours, _) in METHODS.items() if ours in ALGORITHMS.names()]
-    if kind not in here:
-        raise fields.wrong(f"no published method is called '{kind}' that is here, too (there are: "
-                           + ', '.join(here) + ')', nearest(str(kind), here))
+    if kind not in METHODS:
+        raise fields.wrong(f"no published method is called '{kind}' (there are: "
+                           + ', '.join(METHODS) + ')', nearest(str(kind), METHODS))
     name, translate = METHODS[kind]
     ours = dict(type=name, **translate(fields))
     fields.close()
@@ -104,10 +102,30 @@ def _relative_loc(fields: Fields) -> dict[str, Any]:
     return dict(backbone=backbone(fields), neck=neck(fields), head=cls_head(fields))
 
 
+def _deepcluster(fields: Fields) -> dict[str, Any]:
+    typed(fields.part('neck'), 'AvgPoolNeck').close()  # maps are pooled here without being told
+    return _classification(fields)
+
+
+def _odc(fields: Fields) -> dict[str, Any]:
+    sobel = fields.take('with_sobel', False)
+    ours = dict(backbone=backbone(fields, sobel), neck=neck(fields), head=cls_head(fields))
+    memory = typed(fields.part('memory_bank'), 'ODCMemory')
+    ours.update(memory_momentum=memory.take('momentum'), min_cluster=memory.take('min_cluster'))
+    memory.only('feat_dim', ours['neck']['out_channels'], 'the memory holds what the neck returns')
+    memory.only('num_classes', ours['head']['num_classes'], 'the head has the classes of the '
+                'memory')
+    memory.ignore('there is a vector for each tile of the data set', 'length')
+    memory.ignore('nothing reads it', 'debug')
+    memory.close()
+    return ours
+
+
 METHODS: dict[str, tuple[str, Callable[[Fields], dict[str, Any]]]] = {
     'MOCO': ('MoCo', _moco), 'DenseCL': ('DenseCL', _densecl), 'LocMatCL': ('PLM', _plm),
     'SimCLR': ('SimCLR', _simclr), 'ConCL': ('ConCL', _concl), 'BYOL': ('BYOL', _byol),
     'NPID': ('NPID', _npid), 'Classification': ('Classification', _classification),
+    'DeepCluster': ('DeepCluster', _deepcluster), 'ODC': ('ODC', _odc),
     'RotationPred': ('RotationPred', _rotation), 'RelativeLoc': ('RelativeLoc', _relative_loc)}
 
 

@@ -1,10 +1,9 @@
-"""Published optimiser, learning rate, hooks and runtime settings → ours."""
+"""Published optimiser, learning rate and runtime settings → ours."""
 
-from collections.abc import Callable
 from typing import Any
 
 from ..errors import nearest
-from .fields import Fields, Log
+from .fields import Fields
 
 #: Names at the top that the published trainer reads and nothing here needs, and why.
 NOT_NEEDED = {
@@ -116,51 +115,6 @@ def _step(fields: Fields) -> dict[str, Any]:
     step = fields.take('step')
     return dict(type='Step', milestones=list(step) if isinstance(step, (list, tuple)) else [step],
                 gamma=fields.take('gamma', 0.1))
-
-
-# Hooks
-
-def translate_hooks(hooks: Any, model: dict[str, Any], log: Log) -> list[dict[str, Any]]:
-    """Return our ``hooks``; some hooks become arguments of ``model``."""
-    ours: list[dict[str, Any]] = []
-    for number, hook in enumerate(hooks):
-        fields = Fields(hook, ('custom_hooks', str(number)), log)
-        kind = fields.take('type')
-        if kind not in HOOKS:
-            raise fields.wrong(f"no hook is called '{kind}' that is known here",
-                               nearest(str(kind), HOOKS))
-        ours += HOOKS[kind](fields, model)
-        fields.close()
-    if 'warmup_epochs' in model and model['warmup_epochs'] is None:
-        raise Fields({}, ('model',), log).wrong(
-            'warmup=True without a ConCLHook: the concept loss would never begin; expected '
-            "custom_hooks=[dict(type='ConCLHook', warm_up_epoch=20)]")
-    return ours
-
-
-def _validate(fields: Fields, model: dict[str, Any]) -> list[dict[str, Any]]:
-    fields.note('ignored', 'labelled tiles are looked at by `openselfsup evaluate` after the run')
-    for key in ('dataset', 'interval', 'initial', 'imgs_per_gpu', 'workers_per_gpu', 'prefetch',
-                'img_norm_cfg', 'eval_param'):
-        fields.take(key, None)
-    return []
-
-
-def _byol(fields: Fields, model: dict[str, Any]) -> list[dict[str, Any]]:
-    fields.only('end_momentum', 1.0, 'the momentum of BYOL rises to 1 here')
-    fields.take('update_interval', 1)  # the target follows each step of the optimiser
-    return []
-
-
-def _concl(fields: Fields, model: dict[str, Any]) -> list[dict[str, Any]]:
-    epochs = fields.take('warm_up_epoch', 10)
-    if model.get('warmup_epochs') != 0:  # model.warmup=False needs no start
-        model['warmup_epochs'] = epochs
-    return []
-
-
-HOOKS: dict[str, Callable[[Fields, dict[str, Any]], list[dict[str, Any]]]] = {
-    'ValidateHook': _validate, 'BYOLHook': _byol, 'ConCLHook': _concl}
 
 
 # The rest
