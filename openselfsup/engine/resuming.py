@@ -265,6 +265,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str)
         raise UserError(f'the optimiser of this checkpoint trains other parameters: {error}',
                         where=where) from None
     for group, own in zip(optimizer.param_groups, settings):
+        for key in group.keys() - own.keys() - {'params'}:
+            del group[key]  # such as an lr_mult that is no more
         group.update(own)
 
 

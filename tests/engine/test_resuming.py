@@ -19,12 +19,20 @@ from openselfsup.datasets.identity import identity
 from openselfsup.engine.config import PretrainConfig, load_config
 from openselfsup.engine.config_text import config_text
 from openselfsup.engine.position import Position
-from openselfsup.engine.resuming import QUIET, RULES, changes, changes_since, refuse
+from openselfsup.engine.resuming import (
+    QUIET,
+    RULES,
+    changes,
+    changes_since,
+    refuse,
+    restore_optimizer,
+)
 from openselfsup.engine.runner import Runner
 from openselfsup.engine.train import train
 from openselfsup.engine.work_dir import find_checkpoint, set_aside, write_run_files
 from openselfsup.errors import UserError
 from openselfsup.training.launch import Launch
+from openselfsup.training.optimizers import build_optimizer
 
 ALONE = Launch(0, 1, torch.device('cpu'))
 
@@ -396,3 +404,20 @@ def test_a_run_that_lost_its_directory_writes_no_checkpoint(tmp_path):
         with pytest.raises(UserError, match='no longer holds this folder'):
             runner.save_checkpoint('epoch_1.pth')
     assert not (tmp_path / 'epoch_1.pth').exists()
+
+
+def test_settings_of_single_parameters_are_those_of_today():
+    def build(**options):
+        module = torch.nn.Linear(2, 2)
+        return build_optimizer(module, dict(type='SGD', momentum=0.9, **options), 0.1)
+
+    was = build(paramwise_options={'bias': dict(lr_mult=2, momentum=0.5)})
+    now = build(paramwise_options={'bias': dict(lr_mult=3, momentum=0.7)})
+    restore_optimizer(now, was.state_dict(), 'latest.pth')
+    assert [group.get('lr_mult') for group in now.param_groups] == [None, 3]
+    assert [group['momentum'] for group in now.param_groups] == [0.9, 0.7]
+    now = build(paramwise_options={'weight': dict(lr_mult=4)})
+    restore_optimizer(now, was.state_dict(), 'latest.pth')
+    assert [group.get('lr_mult') for group in now.param_groups] == [4, None]
+    with pytest.raises(UserError, match='latest.pth: the optimiser of this .* other parameters'):
+        restore_optimizer(build(), was.state_dict(), 'latest.pth')

@@ -1,5 +1,6 @@
 """SimCLR, BYOL, classification, rotations, relative places: the published steps."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from golden_zoo import ZooBackbone, assert_golden
 
+from openselfsup.engine.config import load_config
 from openselfsup.models.algorithms.byol import BYOL
 from openselfsup.models.algorithms.classification import Classification
 from openselfsup.models.algorithms.relative_loc import RelativeLoc, cut_patches
@@ -14,6 +16,7 @@ from openselfsup.models.algorithms.rotation_pred import RotationPred, all_turns
 from openselfsup.models.algorithms.simclr import SimCLR
 from openselfsup.models.heads.classification import MultiClsHead
 from openselfsup.models.method import Progress
+from openselfsup.registry import ALGORITHMS
 from openselfsup.training.optimizers import build_optimizer
 
 GOLDEN = Path(__file__).parents[1] / 'data/golden'
@@ -21,6 +24,17 @@ GOLDEN = Path(__file__).parents[1] / 'data/golden'
 LARS = dict(type='LARS', lars_exclude=False, paramwise_options={
     r'(bn|gn)(\d+)?.(weight|bias)': dict(weight_decay=0., lars_exclude=True),
     'bias': dict(weight_decay=0., lars_exclude=True)})
+SIMCLR = {'backbone.': 'encoder_q.backbone.', 'neck.': 'encoder_q.neck.'}
+BYOL_NAMES = {f'{net}.{i}': f'{net}.{part}' for net in ('online_net', 'target_net')
+              for i, part in enumerate(('backbone', 'neck'))}
+
+
+def renamed(name, names):
+    """Return the name of a published tensor with ours (theirs: ours) at its beginning."""
+    for theirs, ours in names.items():
+        if name.startswith(theirs):
+            return ours + name[len(theirs):]
+    return name
 
 
 def atol_of(golden, rtol, zero):
@@ -38,14 +52,8 @@ class Case:
         method.load_state_dict(state)
 
     def part(self, prefix):
-        found = {}
-        for key in self.golden.files:
-            if key.startswith(prefix):
-                name = key[len(prefix):]
-                for theirs, ours in self.names.items():
-                    name = ours + name[len(theirs):] if name.startswith(theirs) else name
-                found[name] = torch.from_numpy(self.golden[key])
-        return found
+        return {renamed(key[len(prefix):], self.names): torch.from_numpy(self.golden[key])
+                for key in self.golden.files if key.startswith(prefix)}
 
     def meta(self, *keys):
         return {key: float(self.golden[f'meta/{key}']) for key in keys}
@@ -78,11 +86,27 @@ class Case:
                           atol_of(value, rtol, key in zero))
 
 
+@pytest.mark.parametrize('config, name, names', [
+    ('SimCLR/r18_bs1024_ep200', 'SimCLR', SIMCLR), ('BYOL/r18_bs1024_ep200', 'BYOL', BYOL_NAMES),
+    ('RotationPred/r18_bs128_ep70', 'RotationPred', {}),
+    ('RelativeLoc/r18_bs512_ep70', 'RelativeLoc', {}),
+    ('Classification/r18_bs256_ep100', 'Classification', {})])
+def test_our_configs_hold_the_tensors_of_published_checkpoints(config, name, names):
+    with torch.device('meta'):
+        ours = ALGORITHMS.build(load_config(f'{config}.py').model).state_dict()
+    published = json.loads((GOLDEN / 'zoo_r18_checkpoint_keys.json').read_text())[name]
+    if name == 'BYOL':  # which holds the online backbone twice
+        published = {key: shape for key, shape in published.items()
+                     if not key.startswith('backbone.')}
+    assert {key: list(value.shape) for key, value in ours.items()} == {
+        renamed(key, names): shape for key, shape in published.items()}
+
+
 def test_simclr():
     case = Case('simclr_step', SimCLR(
         ZooBackbone(), dict(type='NonLinearNeckSimCLR', in_channels=12, hid_channels=24,
                             out_channels=12), temperature=0.1, joint=True),
-        {'backbone.': 'encoder_q.backbone.', 'neck.': 'encoder_q.neck.'})
+        SIMCLR)
     optimizer = case.optimizer(LARS)
     for number in range(2):
         images = torch.from_numpy(case.golden[f'step{number}/img'])
@@ -95,8 +119,7 @@ def test_byol():
     sizes = dict(type='NonLinearNeckV2', in_channels=12, hid_channels=24, out_channels=12)
     head = dict(type='LatentPredictHead', predictor=dict(sizes, with_avg_pool=False))
     case = Case('byol_step', BYOL(ZooBackbone(), sizes, head, base_momentum=0.9),
-                {f'{net}.{i}': f'{net}.{part}' for net in ('online_net', 'target_net')
-                 for i, part in enumerate(('backbone', 'neck'))})
+                BYOL_NAMES)
     optimizer = case.optimizer(LARS)
     zero = [key for key, _ in case.method.named_parameters() if key.endswith('mlp.0.bias')]
     for number in range(3):

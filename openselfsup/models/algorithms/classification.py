@@ -1,5 +1,7 @@
 """Classification: a backbone and a classifier learn from labels, or the classifier alone."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ...registry import ALGORITHMS, BACKBONES, HEADS
@@ -29,7 +31,7 @@ class Classification(BaseMethod):
     def __init__(self, backbone: dict | nn.Module, head: dict | nn.Module):
         super().__init__()
         self.backbone = built(backbone, BACKBONES)
-        self.head = built(head, HEADS)
+        self.head: Any = built(head, HEADS)  # whose loss is a method of its own
 
     def set_data(self, length: int, classes: list[str] | None) -> None:
         """Refuse tiles of more classes than the head has.

@@ -1,5 +1,7 @@
 """RelativeLoc: predict where a patch lies beside another (context prediction, arXiv 1505.05192)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,7 @@ class RelativeLoc(BaseMethod):
         super().__init__()
         self.backbone = built(backbone, BACKBONES)
         self.neck = built(neck, NECKS)
-        self.head = built(head, HEADS)
+        self.head: Any = built(head, HEADS)  # whose loss is a method of its own
         check_channels(self.backbone, self.neck)
         check_classes(self.head, PLACES)
         init_linear(self.head, 'normal', std=0.005)

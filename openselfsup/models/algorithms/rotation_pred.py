@@ -1,5 +1,7 @@
 """RotationPred: predict by how many quarter turns an image was turned (arXiv 1803.07728)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class RotationPred(BaseMethod):
     def __init__(self, backbone: dict | nn.Module, head: dict | nn.Module):
         super().__init__()
         self.backbone = built(backbone, BACKBONES)
-        self.head = built(head, HEADS)
+        self.head: Any = built(head, HEADS)  # whose loss is a method of its own
         check_classes(self.head, TURNS)
         init_linear(self.head, 'kaiming')
 

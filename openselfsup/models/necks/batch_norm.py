@@ -12,9 +12,11 @@ from ..norm import BatchNormOverRanks
 from ..parts import at_least_float32, image_vectors, init_linear
 
 
-def batch_norm(channels: int, sync_bn: bool, **arguments: bool | float) -> nn.Module:
+def batch_norm(channels: int, sync_bn: bool, momentum: float = 0.1, affine: bool = True
+               ) -> nn.Module:
     """Return a batch norm of vectors, over the rows of all ranks if ``sync_bn``."""
-    return (BatchNormOverRanks if sync_bn else nn.BatchNorm1d)(channels, **arguments)
+    cls = BatchNormOverRanks if sync_bn else nn.BatchNorm1d
+    return cls(channels, momentum=momentum, affine=affine)
 
 
 @NECKS.register_module()
