@@ -7,7 +7,6 @@ Example:
 """
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -59,8 +58,7 @@ def main(args: argparse.Namespace) -> int:
             cfg[name] = getattr(args, name)
     cfg.work_dir = cfg.work_dir or str(Path('work_dirs') / Path(cfg.filename).stem)
     from ..engine.train import dry_run, train
-    if args.port and args.launcher == 'slurm':
-        os.environ['MASTER_PORT'] = str(args.port)
+    launch.use_port(args.launcher, args.port)
     try:
         where = launch.start(args.launcher)
         if args.gpus not in (1, where.world_size):

@@ -1,11 +1,13 @@
 """Features of every stage of a backbone, for the protocol that classifies each of them."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from ..models.backbones.resnet import ResNet
 from ..training.modes import eval_mode
-from .dense.features import every_map
 
 #: Behind the name of a network: that of the features of all its stages.
 STAGES_OF = '/stages'
@@ -15,8 +17,7 @@ _SIDE = 64  # of the image that tells the widths
 class Stages(nn.Module):
     """The globally averaged maps of all stages, behind each other.
 
-    Of a ResNet these are the stem (after its pooling) and layer1 ... layer4, numbered from 0 as in
-    OpenSelfSup; of another backbone whatever maps it returns.
+    See :func:`every_stage`.
 
     Args:
         backbone: maps images to a list of feature maps.
@@ -38,14 +39,22 @@ class Stages(nn.Module):
         return [torch.cat(self._averages(images), 1)[:, :, None, None]]
 
     def _averages(self, images: Tensor) -> list[Tensor]:
-        stem: list[Tensor] = []
-        resnets = [part for part in self.backbone.modules() if isinstance(part, ResNet)]
-        hooks = [part.relu.register_forward_hook(lambda _, __, out: stem.append(out))
-                 for part in resnets]
-        try:
-            with every_map(self.backbone):
-                maps = self.backbone(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return [one.float().mean((2, 3)) for one in [*stem, *maps]]
+        with every_stage(self.backbone):
+            return [one.float().mean((2, 3)) for one in self.backbone(images)]
+
+
+@contextlib.contextmanager
+def every_stage(backbone: nn.Module) -> Iterator[None]:
+    """Let a ResNet, also one inside of another module, return the maps of all its stages.
+
+    They are numbered as in OpenSelfSup: 0 is the stem before its pooling, 1 to 4 are layer1 ...
+    layer4. Another backbone returns whatever maps it has.
+    """
+    found = [(part, part.out_indices) for part in backbone.modules() if isinstance(part, ResNet)]
+    for part, indices in found:
+        part.out_indices = tuple(range(indices[-1] + 1))
+    try:
+        yield
+    finally:
+        for part, indices in found:
+            part.out_indices = indices

@@ -70,6 +70,12 @@ def _found_launcher() -> str:
     return 'pytorch' if 'LOCAL_RANK' in os.environ else 'none'
 
 
+def use_port(launcher: str | None, port: int | None) -> None:
+    """Let the processes of Slurm meet at a port, as the published flag ``--port`` does."""
+    if port and launcher == 'slurm':
+        os.environ['MASTER_PORT'] = str(port)
+
+
 def _meet(rank: int, world_size: int) -> dist.Store:
     """Return the store in which the processes find each other; rank 0 opens its port."""
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')

@@ -80,6 +80,9 @@ def test_training_by_slurm(shell, tmp_path):
         '--cpus-per-task=5 --kill-on-bad-exit=1 -N 1',
         f'python -u {tools}/train.py configs/a.py --work_dir work_dirs/a/ --seed 0 '
         '--launcher=slurm -c']
+    said = shell(tools / 'srun_extract.sh', 'gpu', 'c.py', 2, 'out', '--checkpoint', 'a.pth')
+    assert lines(said)[1] == (f'python -u {tools}/extract.py c.py --layer-ind 0,1,2,3,4 '
+                              '--work_dir out --launcher=slurm --checkpoint a.pth')
     # In the background: its output comes into the folder.
     assert lines(shell('bash', '-c', f'{tools}/slurm_train.sh gpu job configs/a.py out; sleep 1')
                  ) == []
