@@ -219,6 +219,20 @@ def refuse(found: list[Change], where: str) -> None:
                                               f'and --pretrained {where} instead of --resume')
 
 
+def refuse_other_tiles(found: list[Change], where: str) -> None:
+    """Raise UserError if the tiles have changed, for a method that keeps something of each of them.
+
+    Args:
+        found: what :func:`changes` returned.
+        where: path of the checkpoint.
+    """
+    if any(change.key in ('tiles', 'tile_names') for change in found):
+        raise UserError('this checkpoint remembers each tile by its place in the data set, and the '
+                        'tiles are not those that it had', where=where,
+                        expected='the same tiles in the same order, or another --work-dir and '
+                                 f'--pretrained {where} instead of --resume')
+
+
 def tell(found: list[Change], logger: logging.Logger) -> None:
     """Log every change that is applied."""
     for change in found:

@@ -284,6 +284,8 @@ class Runner:
             return
         found = resuming.changes_since(checkpoint, self.cfg, self.facts, str(path))
         resuming.refuse(found, str(path))
+        if 'index' in self.algorithm.batch_keys:
+            resuming.refuse_other_tiles(found, str(path))
         resuming.check_state(checkpoint, self.module, found, str(path))
         meta = checkpoint['meta']
         self.module.load_state_dict(checkpoint['state_dict'])

@@ -1,6 +1,7 @@
 """Runs of DeepCluster and ODC: clusters of all tiles, the same on all ranks and after resuming."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -89,6 +90,17 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(through, steps, tmp
     assert_same_state(folder / 'epoch_3.pth', tmp_path / 'epoch_3.pth')
     costs = [row['epoch'] for row in lines(tmp_path) if 'cluster_s' in row]
     assert costs == ([0, 1, 2] if kind == 'DeepCluster' else [0])
+
+
+def test_a_run_does_not_go_on_with_other_tiles(through, tmp_path):
+    kind, folder, _ = through
+    shutil.copytree(REPO / 'data/demo/kather2016', tmp_path / 'tiles')
+    first = sorted(path for path in (tmp_path / 'tiles').rglob('*') if path.is_file())[0]
+    first.rename(first.with_stem('zz'))  # the last of its class: all others move up
+    source = f'dataset.source={{"type": "ImageFolder", "root": "{tmp_path / "tiles"}"}}'
+    with pytest.raises(UserError, match='the tiles are not those that it had; expected the same '
+                                        'tiles in the same order'):
+        make(kind, tmp_path / 'run', source).resume(folder / 'epoch_1.pth')
 
 
 def test_new_clusters_draw_the_tiles_and_forget_the_heads_momenta(tmp_path):

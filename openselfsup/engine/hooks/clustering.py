@@ -152,6 +152,7 @@ class DeepClusterHook(ClusteringHook):
         extracted = time.perf_counter()
         rows = normalize(rows) if self.pca_dim is None else whiten(rows, self.pca_dim)
         labels, found = self.cluster(runner, rows)
+        clustered = time.perf_counter()
         if runner.steps_done:
             before = compare(algorithm.labels.cpu(), labels.cpu())
             found |= dict(cluster_reassigned=before.reassigned,
@@ -159,7 +160,7 @@ class DeepClusterHook(ClusteringHook):
         algorithm.assign(labels, self.restart(runner))
         self._sample(runner)
         self.write(runner, dict(extract_s=extracted - start,
-                                cluster_s=time.perf_counter() - extracted, **found))
+                                cluster_s=clustered - extracted, **found))
 
     def _sample(self, runner) -> None:
         if self.uniform_sampling:
