@@ -117,6 +117,7 @@ CASES = METHODS | {
     'PLMVICRegL, attention': with_options(
         'PLMVICRegL', matching_neck=dict(type='AttentionMatchingNeck', channels=16,
                                          mid_channels=8)),
+    'VICRegL, classifier': with_options('VICRegL', num_classes=3),
     'VICRegL, whole views only': with_options('VICRegL', alpha=1.),
 }
 

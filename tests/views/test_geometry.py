@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from strategies import GOLDEN, affine_map, axis_aligned_map, given, golden_maps
 from torch.testing import assert_close
 
-from openselfsup.views import cell_boxes, cell_polygons, compose, invert, is_axis_aligned
+from openselfsup.views import (
+    cell_boxes,
+    cell_centres,
+    cell_polygons,
+    compose,
+    invert,
+    is_axis_aligned,
+)
 from openselfsup.views.geometry import cell_corners, determinant, grid_shape, transform
 
 IDENTITY = torch.eye(2, 3, dtype=torch.float64)
@@ -52,6 +59,15 @@ def test_boxes_hold_their_polygons(to_tile, rows, columns):
     assert_close(boxes[..., :2].flip(-1), polygons.amin(-2))
     assert_close(boxes[..., 2:].flip(-1), polygons.amax(-2))
     assert bool(is_axis_aligned(to_tile))
+
+
+@given(affine_map(), st.integers(1, 6), st.integers(1, 6))
+def test_the_middle_of_a_cell_is_that_of_its_corners(to_tile, rows, columns):
+    centres = cell_centres(to_tile, (rows, columns))
+    assert_close(centres, cell_polygons(to_tile, (rows, columns)).mean(-2))
+    for row, column in (0, 0), (rows - 1, columns - 1):
+        place = torch.tensor([(column + 0.5) / columns, (row + 0.5) / rows], dtype=torch.float64)
+        assert_close(centres[row, column], transform(to_tile, place))
 
 
 @given(affine_map(), st.integers(1, 6), st.integers(1, 6))

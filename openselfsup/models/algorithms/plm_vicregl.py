@@ -75,6 +75,7 @@ class PLMVICRegL(VICRegL):
         """
         matching = match_cells(x_to_tile, y_to_tile, x_grid, self.geometry, y_grid)
         weights = matching.weight_q.to(x.dtype)  # B x N
+        assert self.matching_neck is not None, 'checked'
         seen = self.matching_neck(y, matching.match_q)  # fc(M y), B x N x D
         covered = weights > 0
         spread = [_spread(cells, covered) for cells in (x, seen)]

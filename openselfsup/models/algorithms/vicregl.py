@@ -1,11 +1,12 @@
 """VICRegL: self-supervised learning of local visual features (arXiv 2210.01571)."""
 
-from collections import Counter
+from collections import defaultdict
 
 import torch
 from torch import Tensor, nn
 
 from ... import distributed
+from ...checkpoints import channels_of
 from ...errors import UserError
 from ...registry import ALGORITHMS, BACKBONES, NECKS
 from ...values import Count, Fraction, NotNegative, Positive
@@ -14,7 +15,7 @@ from .. import health
 from ..losses import covariance_term, nearest_cells, variance_term, vicreg
 from ..losses.vicreg import Terms
 from ..method import BaseMethod
-from ..parts import built, cells
+from ..parts import at_least_float32, built, cells
 
 LARGE = 2  # views that are compared with all others
 _ROUNDING = 2 ** -21  # of places on the tile that float32 maps tell
@@ -70,7 +71,7 @@ class VICRegL(BaseMethod):
         self.needs_geometry = alpha < 1
         self.classifier = None
         if num_classes is not None:
-            self.classifier = nn.Linear(self.backbone.out_channels[-1], num_classes)
+            self.classifier = nn.Linear(channels_of(self.backbone)[-1], num_classes)
             self.batch_keys = ('label',)
 
     def _expander(self, name: str, part: dict | nn.Module | None,
@@ -79,7 +80,7 @@ class VICRegL(BaseMethod):
         if expander is None and needed:
             raise UserError(f'alpha gives weight to a loss without its {name}',
                             where=f'model.{name}', expected="dict(type='Expander', ...)")
-        offered, wanted = self.backbone.out_channels[-1], getattr(expander, 'in_channels', None)
+        offered, wanted = channels_of(self.backbone)[-1], getattr(expander, 'in_channels', None)
         if wanted is not None and wanted != offered:
             raise UserError(f'{name} takes {wanted} channels, the backbone gives {offered}',
                             where=f'model.{name}.in_channels', expected=str(offered))
@@ -115,17 +116,17 @@ class VICRegL(BaseMethod):
         outputs: dict[str, Tensor] = {}
         with torch.autocast(views[0].device.type, enabled=False):
             if embeddings:
-                embeddings = [z.to(torch.promote_types(z.dtype, torch.float32))
-                              for z in embeddings]
+                embeddings = list(map(at_least_float32, embeddings))
                 self._add(outputs, 'global', self.alpha, self.global_terms(embeddings))
             if grids:
                 assert view_to_tile is not None, 'checked'
-                grids = [z.to(torch.promote_types(z.dtype, torch.float32)) for z in grids]
+                grids = list(map(at_least_float32, grids))
                 terms, near = self.local_terms(grids, view_to_tile, shapes)
                 self._add(outputs, 'local', 1 - self.alpha, terms)
                 outputs['matched_fraction'] = near.detach()
         if self.classifier is not None:
-            scores = self.classifier(pooled[0].detach()).float()
+            assert label is not None, 'asked for'
+            scores = at_least_float32(self.classifier(pooled[0].detach()))
             outputs['loss_classifier'] = nn.functional.cross_entropy(scores, label)
             outputs['acc_classifier'] = (scores.argmax(1) == label).float().mean()
         self.features = (embeddings[0] if embeddings else grids[0].mean(1)).detach()
@@ -157,10 +158,10 @@ class VICRegL(BaseMethod):
         """Compare whole views: embeddings (B, D) of each of the V views (sec. 3.1)."""
         everyone = [distributed.all_gather_with_grad(x) for x in z]
         pairs = [(i, j) for i in range(LARGE) for j in range(len(z)) if i != j]
-        return Terms(
-            sum((z[i] - z[j]).square().mean() for i, j in pairs) / len(pairs),
-            sum(variance_term(x.var(0)) for x in everyone) / len(z),
-            sum(covariance_term(x) for x in everyone) / len(z))
+        return Terms(*(torch.stack(values).mean() for values in (
+            [(z[i] - z[j]).square().mean() for i, j in pairs],
+            [variance_term(x.var(0)) for x in everyone],
+            [covariance_term(x) for x in everyone])))
 
     def local_terms(self, grids: list[Tensor], maps: Tensor, shapes: list[tuple[int, int]]
                     ) -> tuple[Terms, Tensor]:
@@ -178,7 +179,7 @@ class VICRegL(BaseMethod):
             The terms, and the share of pairs by location that lie within ``match_radius``, or
             within one side of a cell if that is None.
         """
-        ways: Counter[tuple[str, int, int, int | None]] = Counter()
+        ways: defaultdict[tuple[str, int, int, int | None], float] = defaultdict(float)
         share = 1 / (2 * LARGE * (len(grids) - 1))
         for i in range(LARGE):
             for j in range(len(grids)):
@@ -188,13 +189,13 @@ class VICRegL(BaseMethod):
                     ways['location', a, b, self.location_count(count)] += share
                     ways['features', a, b, None if self.l2_all_matches else count] += share
         total, near = Terms(*grids[0].new_zeros(3)), grids[0].new_zeros(())
-        for (kind, a, b, count), weight in ways.items():
+        for (kind, a, b, kept), weight in ways.items():
             if kind == 'features':
                 terms = self.paired(grids[a], grids[b], *nearest_cells(
-                    torch.cdist(grids[a].detach(), grids[b].detach()), count))
+                    torch.cdist(grids[a].detach(), grids[b].detach()), kept))
             else:
                 terms, within = self.location_terms(
-                    grids[a], grids[b], maps[:, a], maps[:, b], shapes[a], shapes[b], count)
+                    grids[a], grids[b], maps[:, a], maps[:, b], shapes[a], shapes[b], kept)
                 near = near + weight * within
             total = Terms(*(t + weight * term for t, term in zip(total, terms)))
         return total, near
@@ -217,8 +218,8 @@ class VICRegL(BaseMethod):
         distances = (centres[0][:, :, None] - centres[1][:, None]).square().sum(-1).sqrt()
         own, other = nearest_cells(distances, count, _ROUNDING)
         apart = distances.amin(-1).gather(1, own)
-        side = sum((determinant(maps).abs() / (grid[0] * grid[1])).sqrt() for maps, grid in
-                   ((x_to_tile, x_grid), (y_to_tile, y_grid))) / 2
+        side = torch.stack([(determinant(maps).abs() / (grid[0] * grid[1])).sqrt() for maps, grid
+                            in ((x_to_tile, x_grid), (y_to_tile, y_grid))]).mean(0)
         within = (apart <= (self.match_radius or 1.) * side[:, None]).to(x.dtype)
         return self.paired(x, y, own, other,
                            None if self.match_radius is None else within), within.mean()
@@ -228,5 +229,5 @@ class VICRegL(BaseMethod):
         """Compare cells of these numbers (B, n) of x (B, N, D) and of y (B, M, D)."""
         x, y = (grid.gather(1, numbers[..., None].expand(-1, -1, grid.shape[-1]))
                 for grid, numbers in ((x, own), (y, other)))  # B x n x D
-        everyone = distributed.all_gather_with_grad(torch.stack([x, y], 1)).unbind(1)
-        return vicreg(x, y, everyone, weights)
+        all_x, all_y = distributed.all_gather_with_grad(torch.stack([x, y], 1)).unbind(1)
+        return vicreg(x, y, (all_x, all_y), weights)

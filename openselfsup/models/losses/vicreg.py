@@ -71,9 +71,9 @@ def vicreg(x: Tensor, y: Tensor, everyone: tuple[Tensor, Tensor] | None = None,
         differences = (x - y).square()
         if weights is not None:
             differences = differences * weights[..., None]
-        variances = [variance_term(t.var(0)) for t in both]
-        covariances = [covariance_term(t) for t in both]
-        return Terms(differences.mean(), sum(variances) / 2, sum(covariances) / 2)
+        return Terms(differences.mean(),
+                     torch.stack([variance_term(t.var(0)) for t in both]).mean(),
+                     torch.stack([covariance_term(t) for t in both]).mean())
 
 
 @torch.no_grad()
