@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,19 @@ def write(folder: Path, found: Found, baselines: list[str], study: Mapping[str, 
             tables['Row less column'] = _differences(by_name, methods)
         lines += [f'## {question}', '']
         for title, (heading, *rows) in tables.items():
-            lines += [*([f'{title}:', ''] if title else []), _line(heading),
-                      _line(['---'] * len(heading)), *map(_line, rows), '']
+            lines += [*([f'{title}:', ''] if title else []), *table_of(heading, rows), '']
         body.append(page.section(question, *(
             (page.paragraph(f'{title}:') if title else '') + page.table(
                 heading, [[_html(cell) for cell in row] for row in rows])
             for title, (heading, *rows) in tables.items())))
     write_text(folder / 'tables.md', '\n'.join(lines))
     write_text(folder / 'index.html', page.page(TITLE, body, 'main { max-width: 76rem; }'))
+
+
+def table_of(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines of Markdown."""
+    return ['| ' + ' | '.join(cells) + ' |'
+            for cells in (heading, ['---'] * len(heading), *rows)]
 
 
 def _scores(by_name: Mapping[str, Mapping[str, Estimate]], baselines: list[str]
@@ -90,7 +95,3 @@ def _difference(one: Estimate | None) -> str:
 def _html(cell: str) -> str:
     text = escape(cell.strip('*'))
     return f'<b>{text}</b>' if cell.startswith('**') else text
-
-
-def _line(cells: list[str]) -> str:
-    return '| ' + ' | '.join(cells) + ' |'

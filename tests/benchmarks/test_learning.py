@@ -209,16 +209,17 @@ def test_found_glands_are_scored_image_by_image(tmp_path):
 def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_path):
     (tmp_path / 'small.py').write_text(
         f"_base_ = '{REPO}/configs/demo/plm_r18.py'\n"
-        "dataset = dict(recipe=dict(size=32))\nglobal_batch_size = 8\n")
+        "dataset = dict(recipe=dict(size=32))\nglobal_batch_size = 8\ncheckpoint_interval = 1\n"
+        "hooks = [dict(type='CorrespondenceHook', interval=1, tiles=16)]\n")
     words = [sys.executable, '-m', 'benchmarks.learning', '--data', str(tissue), '--methods', '',
-             '--config', f'small={tmp_path / "small.py"}', '--seeds', '1', '--budget', '150tiles',
+             '--config', f'small={tmp_path / "small.py"}', '--seeds', '1', '--budget', '210tiles',
              '--size', '48', '--out', str(tmp_path / 'out'), '--cfg-options',
              f'dataset.source.root={tissue / "train"}']
     assert subprocess.run(words, cwd=REPO).returncode == 0
     text = (tmp_path / 'out/choosing/tables.md').read_text()
     assert '| small | ' in text and '## glands of the tiles: dense-linear-v1' in text
     run = tmp_path / 'out/runs/small_0'
-    assert json.loads((run / 'plan.json').read_text())['epochs'] == 2  # of 72 tiles
+    assert json.loads((run / 'plan.json').read_text())['epochs'] == 3  # of 72 tiles
     before = (run / 'run/latest.pth').stat().st_mtime_ns
     (tmp_path / 'out/choosing/tiles/small_0.npz').unlink()
     words += ['--final', '--glas', str(write_glas_layout(tmp_path / 'glas', (4, 2, 2), size=64)),
@@ -236,6 +237,15 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     assert set(found) == {'', 'random init'}
     assert supervised.name_of(1) in written['tiles: 3 classes, linear-v1, 5 % of the labels'][
         'small']
+
+    words = [sys.executable, '-m', 'benchmarks.learning.ranking', f'small={run / "run"}', '--data',
+             str(tissue), '--out', str(tmp_path / 'ranking')]
+    assert subprocess.run(words, cwd=REPO).returncode == 0
+    ranked = json.loads((tmp_path / 'ranking/ranking.json').read_text())
+    assert [one['epoch'] for one in ranked['checkpoints']] == [1, 2, 3]
+    assert all(0 < value < 1 for one in ranked['checkpoints'] for value in one['mdice'].values())
+    for row in ranked['correlations'].values():
+        assert [one['checkpoints'] for one in row.values()] == [3, 3]
 
 
 def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):

@@ -43,7 +43,10 @@ def test_a_backbone_that_sees_places_finds_them(make_runner):
     hook.before_train(runner)
     # Two views that are the same: each cell is found but where its features occur twice.
     hook.views[1::2], hook.maps[:, 1] = hook.views[::2], hook.maps[:, 0]
-    assert hook.measure(runner)[SCORES[0]] == 1
+    found = hook.measure(runner)
+    groups = {SCORES[0], f'{SCORES[0]}_upright', f'{SCORES[0]}_overlap_0.75_1'}
+    assert {key for key in found if key.startswith(SCORES[0])} == groups
+    assert all(found[key] == 1 for key in groups)
 
 
 def test_the_score_that_chooses(make_runner, tmp_path):

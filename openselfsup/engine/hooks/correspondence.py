@@ -10,7 +10,7 @@ from ... import distributed
 from ...datasets.sources import build_source
 from ...datasets.tiles import TileDataset
 from ...errors import UserError
-from ...evaluation.correspondence import TURNS, correspondence, joined, summarize
+from ...evaluation.correspondence import correspondence, joined, summarize
 from ...evaluation.label_free import alpha_req, rankme
 from ...registry import HOOKS
 from ...training.features import feature_maps
@@ -31,8 +31,10 @@ class CorrespondenceHook(ProbeHook):
     """Scores of two views of fixed tiles, without labels.
 
     ``probe_correspondence`` is the share of cells whose nearest cell of the other view, by
-    features, is where geometry says (:mod:`openselfsup.evaluation.correspondence`); the log says
-    what a guess gets, and what pairs get that are turned against each other.
+    features, is where geometry says (:mod:`openselfsup.evaluation.correspondence`);
+    ``probe_correspondence_half_turn``, ``probe_correspondence_overlap_0.25_0.5`` and the like are
+    of pairs that are turned so against each other, or share so much. The log says what a guess
+    gets.
     ``probe_rankme`` and ``probe_alpha_req`` are of the pooled features of all views
     (:mod:`openselfsup.evaluation.label_free`). The best checkpoint is
     ``best_dense.pth``. The views are drawn once, so that all probes of all runs with the same
@@ -100,7 +102,7 @@ class CorrespondenceHook(ProbeHook):
         self.maps = batch['view_to_tile']  # N x 2 x 2 x 3
 
     def measure(self, runner) -> dict[str, float]:
-        """Return the three scores of the backbone."""
+        """Return the scores of the backbone."""
         normalize, pairs = runner.cfg.normalize, max(self.batch_size // 2, 1)
         batches = feature_maps(runner.algorithm.backbone, self.views, 2 * pairs,
                                normalize['mean'], normalize['std'], runner.amp)
@@ -112,9 +114,9 @@ class CorrespondenceHook(ProbeHook):
         summary, features = summarize(joined(found)), torch.cat(pooled)
         scores = dict(probe_rankme=rankme(features), probe_alpha_req=alpha_req(features))
         if 'all' in summary:
-            runner.logger.info(
-                'of %d cells that both views show, a guess finds %.3f; by turn: %s',
-                summary['all']['cells'], summary['all']['chance'], ', '.join(
-                    f"{name} {summary[name]['score']:.3f}" for name in TURNS if name in summary))
-            scores['probe_correspondence'] = summary['all']['score']
+            runner.logger.info('of %d cells that both views show, a guess finds %.3f',
+                               summary['all']['cells'], summary['all']['chance'])
+            scores['probe_correspondence'] = summary.pop('all')['score']
+            scores |= {f'probe_correspondence_{name}': found['score']
+                       for name, found in summary.items()}
         return scores
