@@ -30,7 +30,7 @@ def load_backbone(path: str | Path, depth: int | None = None,
         path: our checkpoints and extracted weights, those of PLM, CA2CL, OpenSelfSup, MoCo,
             torchvision, timm and detectron2.
         depth: refuse weights of another depth; by default the depth is told from the weights.
-        out_indices: stages of a ResNet whose feature maps are returned, 1 to 4; by default the
+        out_indices: stages of a ResNet whose feature maps are returned, 0 to 4; by default the
             last one.
         arguments: further arguments of the backbone, such as ``norm_cfg``.
 

@@ -130,7 +130,7 @@ def every_map(backbone: nn.Module) -> Iterator[None]:
     """Let a ResNet, also one inside of another module, return the maps of all its stages."""
     found = [(part, part.out_indices) for part in backbone.modules() if isinstance(part, ResNet)]
     for part, indices in found:
-        part.out_indices = tuple(range(1, indices[-1] + 1))
+        part.out_indices = tuple(range(min(1, indices[-1]), indices[-1] + 1))
     try:
         yield
     finally:

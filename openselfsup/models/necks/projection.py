@@ -11,6 +11,9 @@ from ..parts import image_vectors
 class AvgPoolNeck(nn.Module):
     """Global average pooling and nothing else."""
 
+    def __init__(self):
+        super().__init__()
+
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Map feature maps, the last of shape (B, C, h, w), to shape (B, C), not normalised."""
         return image_vectors(maps)
