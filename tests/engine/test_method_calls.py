@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_runs import DEMO, SMALL
+from small_runs import DEMO, REPO, SMALL
 from torch import nn
 
 from openselfsup.engine.config import load_config
@@ -68,3 +68,14 @@ def test_tiles_without_labels_are_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match='Listener learns from labels, but these tiles have none'):
         runner(tmp_path, 'dataset.source.labels=False')
     assert not (tmp_path / 'run').exists()
+
+
+def test_labels_without_names_are_numbered(tmp_path):
+    root = REPO / 'data/demo/kather2016'
+    tiles = [path for path in sorted(root.rglob('*')) if path.suffix in ('.png', '.tif', '.jpg')]
+    listed = tmp_path / 'tiles.txt'
+    listed.write_text(''.join(f'{path.relative_to(root)} {i % 3}\n'
+                              for i, path in enumerate(tiles[:20])))
+    run = runner(tmp_path, f"dataset.source=dict(type='ImageList', root='{root}', "
+                           f"list_file='{listed}')")
+    assert run.algorithm.told == (20, ['0', '1', '2'])
