@@ -32,7 +32,8 @@ def imported_from_views(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            ours = node.level and node.module == 'views' and PACKAGE in path.parents
+            ours = (node.module == 'views' and PACKAGE in path.parents
+                    and node.level == len(path.relative_to(PACKAGE).parts))
             if ours or node.module == 'openselfsup.views':
                 names |= {alias.name for alias in node.names}
     return names
