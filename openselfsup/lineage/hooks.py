@@ -78,7 +78,7 @@ def _deepcluster(fields: Fields, model: dict[str, Any], tiles: Any) -> Hooks:
                  pca_dim=pca_dim if pca_dim > 0 else None, **ours)]
 
 
-def _extracted(extractor: Fields, tiles: Any) -> dict[str, int]:
+def _extracted(extractor: Fields, tiles: Any) -> dict[str, Any]:
     """Return how large the clustered tiles are; they must be those that are trained on."""
     dataset = extractor.part('dataset')
     dataset.take('type')

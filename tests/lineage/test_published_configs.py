@@ -1,5 +1,7 @@
 """Every published config is translated, passes our check, and its parts are built."""
 
+import re
+
 import pytest
 import torch
 from config_table import PAGE, essence, name_here, own_config, row
@@ -50,14 +52,24 @@ def test_all_of_them_are_there():
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_a_published_config_builds(name, there):
+def test_a_published_config_is_translated(name, there):
     if words := broken(name):
         with pytest.raises(UserError, match=words) as refused:
             loaded(name)
         check_row(name, refused.value)
         return
-    cfg = loaded(name).cfg
     check_row(name, load(name))
+
+
+# What differs from another one in its epochs or in one number.
+ALIKE = re.compile(r'ep(100|400|800)|ablation/(concept|.*f_[35])|_lambda_|_head1(00)?\.|_10percent')
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.slow if ALIKE.search(name) else ())
+    for name in NAMES if broken(name) is None])
+def test_the_parts_of_a_published_config_are_built(name, there):
+    cfg = loaded(name).cfg
     with torch.device('meta'):  # banks of a million rows, heads of ten thousand classes
         algorithm = ALGORITHMS.build(cfg.model)
     optimizer = build_optimizer(algorithm, cfg.optimizer, scaled_learning_rate(cfg))
@@ -103,6 +115,13 @@ def take_a_step(runner: Runner) -> None:
     assert first.requires_grad != before.equal(first)
 
 
+def few(name: str) -> list[str]:
+    """Return what eight tiles ask for: fewer clusters."""
+    kind = loaded(name).cfg.model.type
+    return (['model.head.num_classes=4'] * (kind in ('DeepCluster', 'ODC'))
+            + ['model.min_cluster=1'] * (kind == 'ODC'))
+
+
 def small(name: str) -> list[str]:
     """Return what makes a step a matter of a second."""
     cfg = loaded(name).cfg
@@ -110,8 +129,6 @@ def small(name: str) -> list[str]:
     more = [f'dataset.recipe{key}.size=64' for key in views]
     if 'queue_len' in cfg.model:
         more.append('model.queue_len=16')
-    if cfg.model.type in ('DeepCluster', 'ODC'):
-        more += ['model.head.num_classes=4', *['model.min_cluster=1'] * (cfg.model.type == 'ODC')]
     if cfg.model.backbone.type == 'SobelBackbone':
         more += ['model.backbone.backbone.depth=18', 'model.head.in_channels=512']
     elif cfg.model.backbone.depth == 50:
@@ -139,7 +156,7 @@ STEPS = [
 
 @pytest.mark.parametrize('name', STEPS)
 def test_a_step_of_one_config_a_method(name, there, tmp_path):
-    more = [*small(name)]
+    more = [*small(name), *few(name)]
     if '/concl/' in name:
         more.append('model.warmup_epochs=0')  # with concepts
     if '/relative_loc/' in name:
@@ -150,4 +167,4 @@ def test_a_step_of_one_config_a_method(name, there, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in NAMES if broken(name) is None])
 def test_a_step_of_every_config(name, there, tmp_path):
-    take_a_step(runner_of(name, tmp_path))
+    take_a_step(runner_of(name, tmp_path, *few(name)))

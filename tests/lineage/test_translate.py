@@ -45,6 +45,12 @@ def test_what_is_not_one_to_one_stands_at_its_line(there, capsys):
     assert max(map(len, text.splitlines())) <= 100 or PLM in text
 
 
+def test_other_commands_take_a_published_config_too(there, capsys):
+    execute('print-config', [PLM, '--cfg-options', 'epochs=3'])
+    text = capsys.readouterr().out
+    assert "type='PLM'" in text and 'epochs = 3\n' in text and 'channels_last = True' in text
+
+
 def test_a_config_of_ours_is_not_translated():
     with pytest.raises(UserError, match='not in the published dialect'):
         execute('translate', ['demo/plm_r18'])

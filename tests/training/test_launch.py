@@ -105,3 +105,15 @@ def test_a_port_in_use_is_named_with_a_free_one(names, monkeypatch):
         with pytest.raises(UserError, match=rf'port {port} of this host is in use.*MASTER_PORT='):
             launch.start(launcher)
     assert not launch.dist.is_initialized()
+
+
+@pytest.mark.parametrize('launcher, names, count', [
+    (None, {}, 1), (None, dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='4'), 4),
+    ('slurm', dict(SLURM_PROCID='1', SLURM_LOCALID='1', SLURM_NTASKS='3', MASTER_ADDR='x'), 3)])
+def test_processes_are_counted_before_they_meet(launcher, names, count, monkeypatch):
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('MASTER_PORT', '1')  # so that it is set back
+    assert launch.processes(launcher) == count

@@ -127,9 +127,8 @@ class RandomCrop(GeometricStep):
         return 'affine' if self.padding else 'axis_aligned'
 
     def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
-        side, reach = _side(size, self.share), 0
-        if self.padding:
-            reach = (size.amin(1, keepdim=True) * self.padding).round().long()
+        side = _side(size, self.share)
+        reach = (size.amin(1, keepdim=True) * self.padding).round().long()
         room = size - side + 2 * reach
         drawn = uniform((len(size), 2), 0, 1, generator, torch.float64)
         # The product may be rounded up to room + 1.
