@@ -26,6 +26,7 @@ COMMANDS = {
     'publish': 'write a checkpoint to give away, named after its hash',
     'upgrade': 'write an older checkpoint under the names of today',
     'extract': 'write the features of tiles into one file',
+    'test': 'accuracy of a classifier that was trained with labels',
     'evaluate': 'linear probe, nearest neighbours, fine-tuning',
     'report': 'write the report of an evaluation, or compare several',
     'convert': 'convert a backbone for detectron2',

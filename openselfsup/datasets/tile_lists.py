@@ -47,7 +47,9 @@ def read_lines(path: str | Path) -> list[str]:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise UserError('no such list of tiles', where=located(path)) from None
+        raise UserError('no such list of tiles', where=located(path), expected=(
+            "a line 'path' or 'path label' for each tile; openselfsup prepare writes lists, those "
+            'of PLM_SSL and ConCL (data/NCT/meta) come with these repositories')) from None
     except OSError as error:
         raise UserError(error.strerror or str(error), where=located(path)) from None
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

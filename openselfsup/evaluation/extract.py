@@ -50,7 +50,8 @@ class _Unlabelled(Source):
 
 def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: int,
                    mean: Sequence[float], std: Sequence[float], amp: str, folder: Path,
-                   stages: Sequence[int] = ()) -> dict[str, Tensor] | None:
+                   stages: Sequence[int] = (), resize: int | None = None
+                   ) -> dict[str, Tensor] | None:
     """Extract the features of all tiles of a source, labelled or not.
 
     Args:
@@ -63,6 +64,7 @@ def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: i
         folder: where the processes hand their parts to rank 0.
         stages: maps to return in place of the average of the last one, pooled to
             :data:`SIDES`, see :func:`.stages.every_stage`.
+        resize: short side of a tile before the crop to ``size``, the same if None.
 
     Returns:
         On rank 0 ``features`` of shape (N, C), or ``feat1`` ... ``feat5`` of the stages 0 ... 4, as
@@ -77,7 +79,7 @@ def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: i
         raise UserError(f'{distributed.world_size()} processes have {len(source)} tiles',
                         where='--launcher', expected='at least one tile each')
     own = np.array_split(np.arange(len(source)), distributed.world_size())[distributed.rank()]
-    tiles = LabeledTileDataset(_Unlabelled(source, own), size, check=False)
+    tiles = LabeledTileDataset(_Unlabelled(source, own), size, resize, check=False)
     found = dict(_pooled_stages(backbone, tiles, stages, batch_size, mean, std, amp)) if stages \
         else dict(features=extract_features(backbone, tiles, batch_size, mean, std, amp))
     for name, values in found.items():

@@ -54,7 +54,7 @@ def _dataset(train: Fields) -> Dataset:
     if kind not in DATASETS:
         raise train.wrong(f"no dataset here is called '{kind}' (there are: {', '.join(DATASETS)})",
                           nearest(str(kind), DATASETS))
-    source = _source(train.part('data_source'))
+    source = translate_source(train.part('data_source'))
     views, pipelines = DATASETS[kind](train, source)
     train.take('prefetch', False)  # here views are always normalised where the model is
     train.close()
@@ -132,7 +132,8 @@ SOURCES = ('ImageList', 'ImageNet', 'Places205', 'Cifar10', 'Cifar100')
 
 # Tiles
 
-def _source(source: Fields) -> dict[str, Any]:
+def translate_source(source: Fields) -> dict[str, Any]:
+    """Return our ``source`` for a published ``data_source``."""
     kind = source.take('type')
     if kind not in SOURCES:
         raise source.wrong(f"no source of tiles here is called '{kind}'",
