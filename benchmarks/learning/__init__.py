@@ -22,5 +22,6 @@ R-CNN is fine-tuned on them from each backbone and from random weights (--gland-
 scores are of its last iteration, on all 80 test images. Intervals on GlaS redraw images, not
 patients, of whom each has several: they are rather too narrow.
 
-results.json, tables.md and index.html of --out/final hold numbers alone and can be published.
+results.json, tables.md and index.html of --out/final hold numbers alone and can be published:
+results.json to docs/learning/, tables.md to docs/learning.md and into the nav of mkdocs.yml.
 """

@@ -168,18 +168,18 @@ def write(out: Path, checkpoints: Sequence[Checkpoint], probed: Sequence[dict[st
         checkpoints=[dict(run=one.run, epoch=one.epoch, scores=one.scores, mdice=values)
                      for one, values in zip(checkpoints, probed)]), indent=1) + '\n')
     heading = ['score', 'checkpoints', *(f'{question}{more}' for question in probed[0]
-                                         for more in ('', ', within runs'))]
+                                         for more in ('', ', within runs (how many)'))]
     rows = [[score, str(next(iter(row.values())).checkpoints),
              *(cell for one in row.values() for cell in (
                  f'{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})'
                  if math.isfinite(one.value) else 'all are equal',
-                 f'{one.within:+.2f} ({one.runs} runs)' if one.runs else ''))]
+                 f'{one.within:+.2f} ({one.runs})' if one.runs else ''))]
             for score, row in found.items()]
     runs = len({one.run for one in checkpoints})
     write_text(out / 'ranking.md', '\n'.join([
         '# Do scores without labels rank checkpoints?', '',
         f"Spearman's rank correlation with mDice of frozen cells on {images} held-out images, of "
-        f'{len(checkpoints)} checkpoints of {runs} runs; in brackets the 95 % interval over '
+        f'{len(checkpoints)} checkpoints of {runs} run(s); in brackets the 95 % interval over '
         'redrawn checkpoints, which is rather too narrow where checkpoints are of one run, '
         'and says little of fewer than ten. α-ReQ ranks by how close it is to 1.',
         '', *table_of(heading, rows), '']))

@@ -76,9 +76,9 @@ def test_tables_say_of_how_many_checkpoints(tmp_path):
         'rankme': 6, 'half_turn': 4}
     write(tmp_path, checkpoints, probed, images=9)
     text = (tmp_path / 'ranking.md').read_text()
-    assert '9 held-out images, of 6 checkpoints of 1 runs' in text
-    assert '| rankme | 6 | +1.00 (+1.00 to +1.00) | +1.00 (1 runs) | all are equal |  |' in text
-    assert '| half_turn | 4 | -1.00 (-1.00 to -1.00) | -1.00 (1 runs) |' in text
+    assert '9 held-out images, of 6 checkpoints of 1 run(s)' in text
+    assert '| rankme | 6 | +1.00 (+1.00 to +1.00) | +1.00 (1) | all are equal |  |' in text
+    assert '| half_turn | 4 | -1.00 (-1.00 to -1.00) | -1.00 (1) |' in text
     written = json.loads((tmp_path / 'ranking.json').read_text())
     assert written['correlations']['rankme']['dense-knn-v1, last2']['value'] == 1
     assert written['checkpoints'][5]['mdice'] == {'dense-knn-v1, last2': 0.56, 'blind': 0.1}
