@@ -24,7 +24,9 @@ from .arguments import add_amp, add_config_arguments, checked
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..lineage.extraction import Tiles
+    from ..datasets.sources import Source
+
+    Sized = tuple[Source, int, dict[str, slice]]  # tiles, side of the input, parts by name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
         launch.stop()
 
 
-def _extract(args: argparse.Namespace, cfg: Any, tiles: 'Tiles', folder: Path,
+def _extract(args: argparse.Namespace, cfg: Any, tiles: 'Sized', folder: Path,
              device: str) -> None:
     """Extract in this process what is its part; rank 0 writes all."""
     import torch
@@ -128,24 +130,23 @@ def _backbone(cfg: Any, weights: str) -> 'nn.Module':
     return backbone
 
 
-def _tiles(args: argparse.Namespace, cfg: Any) -> 'Tiles':
+def _tiles(args: argparse.Namespace, cfg: Any) -> 'Sized':
     """Return the tiles that are meant, the side of the input and the parts they are split into."""
     from ..datasets.recipes import view_recipes
-    from ..lineage.extraction import Tiles, read_dataset_config
+    from ..lineage.extraction import read_dataset_config
     from ..registry import SOURCES
     _, recipe = next(iter(view_recipes(cfg.dataset.recipe).values()))
     if args.dataset_config:
         if args.data:
             raise UserError('two things say which tiles', where='--data, --dataset-config',
                             expected='one of both')
-        tiles = read_dataset_config(args.dataset_config)
-        return tiles._replace(size=args.size or tiles.size or recipe['size'])
+        source, size, splits = read_dataset_config(args.dataset_config)
+        return source, args.size or size or recipe['size'], splits
     if args.data and Path(args.data).suffix == '.h5':
         described = dict(type='PCam', x=args.data)
     else:
         described = dict(type='ImageFolder', root=args.data) if args.data else cfg.dataset.source
-    source = SOURCES.build(described)
-    return Tiles(source, args.size or recipe['size'], {'tiles': slice(None)})
+    return SOURCES.build(described), args.size or recipe['size'], {'tiles': slice(None)}
 
 
 def _stages(text: str) -> tuple[int, ...]:
