@@ -8,6 +8,7 @@ from .fields import Fields
 from .views import Pipeline, translate_pipeline
 
 Dataset = tuple[dict[str, Any], list[Pipeline]]
+Views = Callable[[Fields, dict[str, Any]], Dataset]
 
 
 def translate_data(fields: Fields, prefetch: bool, img_norm_cfg: Any) -> dict[str, Any]:
@@ -75,9 +76,9 @@ def _joined(trains: Any, fields: Fields) -> Dataset:
 
 # Views
 
-def _same_views(n_views: int) -> Callable[[Fields, dict], tuple[dict[str, Any], list[Pipeline]]]:
+def _same_views(n_views: int) -> Views:
     """Return what translates a dataset of views by one pipeline."""
-    def translate(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
+    def translate(train: Fields, source: dict) -> Dataset:
         side = 32 if source['type'].startswith('Cifar') else None
         found = translate_pipeline(train.take('pipeline'), (*train.path, 'pipeline'), train.log,
                                    'dataset.recipe', side)
@@ -85,14 +86,14 @@ def _same_views(n_views: int) -> Callable[[Fields, dict], tuple[dict[str, Any], 
     return translate
 
 
-def _two_pipelines(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
+def _two_pipelines(train: Fields, source: dict) -> Dataset:
     found = {f'view{i}': translate_pipeline(
         train.take(f'pipeline{i}'), (*train.path, f'pipeline{i}'), train.log,
         f'dataset.recipe.view{i}') for i in (1, 2)}
     return dict(recipe={name: one.recipe for name, one in found.items()}), [*found.values()]
 
 
-def _with_reference(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
+def _with_reference(train: Fields, source: dict) -> Dataset:
     """Two views, and as a third the box around both, resized bicubically."""
     found = translate_pipeline(train.take('pipeline'), (*train.path, 'pipeline'), train.log,
                                'dataset.recipe.query')
@@ -100,7 +101,7 @@ def _with_reference(train: Fields, source: dict) -> tuple[dict[str, Any], list[P
     return dict(recipe=dict(query=found.recipe, key=found.recipe, reference=reference)), [found]
 
 
-def _formatted(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
+def _formatted(train: Fields, source: dict) -> Dataset:
     """Views that are cut into patches by the method, and formatted then."""
     views, pipelines = _same_views(1)(train, source)
     last = Fields(dict(type='format_pipeline'), train.path, train.log)
@@ -113,17 +114,20 @@ def _formatted(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeli
     return views, pipelines
 
 
-def _boxes(train: Fields, source: dict) -> tuple[dict[str, Any], list[Pipeline]]:
-    grid = train.take('grid_size')
-    views, pipelines = _same_views(2)(train, source)
-    train.note('ignored', f'{grid}: the grid is that of the feature map, and where its cells lie '
-               'is known exactly', 'dataset', key='grid_size')
-    return views, pipelines
+def _boxes(views: Views) -> Views:
+    """Return what translates a dataset that tells where the cells of a grid lie."""
+    def translate(train: Fields, source: dict) -> Dataset:
+        grid = train.take('grid_size')
+        train.note('ignored', f'{grid}: the grid is that of the feature map, and where its cells '
+                   'lie is known exactly', 'dataset', key='grid_size')
+        return views(train, source)
+    return translate
 
 
-DATASETS: dict[str, Callable[[Fields, dict], tuple[dict[str, Any], list[Pipeline]]]] = {
-    'ContrastiveDataset': _same_views(2), 'ContrastiveDatasetBoxes': _boxes,
-    'ContrastiveDatasetTrans': _with_reference, 'BYOLDataset': _two_pipelines,
+DATASETS: dict[str, Views] = {
+    'ContrastiveDataset': _same_views(2), 'ContrastiveDatasetBoxes': _boxes(_same_views(2)),
+    'ContrastiveDatasetTrans': _with_reference,
+    'ContrastiveDatasetTransBoxes': _boxes(_with_reference), 'BYOLDataset': _two_pipelines,
     'ClassificationDataset': _same_views(1), 'NPIDDataset': _same_views(1),
     'RotationPredDataset': _same_views(1), 'DeepClusterDataset': _same_views(1),
     'RelativeLocDataset': _formatted}

@@ -38,9 +38,22 @@ def _plm(fields: Fields) -> dict[str, Any]:
 
 def _concl(fields: Fields) -> dict[str, Any]:
     below = backbone(fields)
-    ours = dict(backbone=below, neck=neck(fields, pooled=False), **_queue(fields),
+    return dict(backbone=below, neck=neck(fields, pooled=False), **_queue(fields),
                 temperature=temperature(fields), concept_weight=fields.take('concept_weight', 1.0),
-                num_concepts=fields.take('num_concepts', 4),
+                **_concepts(fields, below))
+
+
+def _plm_concl(fields: Fields) -> dict[str, Any]:
+    below = backbone(fields)
+    return dict(backbone=below, neck=neck(fields), matching_neck=neck(fields, 'neck_matching'),
+                **_queue(fields), temperature=temperature(fields, 'WeightedContrastiveHead'),
+                concept_weight=fields.take('concept_weight', 0.5),
+                dense_weight=fields.take('dense_weight', 0.5), **_concepts(fields, below))
+
+
+def _concepts(fields: Fields, below: dict[str, Any]) -> dict[str, Any]:
+    """Return what ConCL and PLM + ConCL say of their concepts, with the published defaults."""
+    ours = dict(num_concepts=fields.take('num_concepts', 4),
                 cluster_indice=_stage(fields, below.get('out_indices', [4])),
                 warmup_epochs=None if fields.take('warmup', True) else 0)
     fields.note('differs', 'concepts are pooled from the keys of their own tile; published pools '
@@ -123,7 +136,8 @@ def _odc(fields: Fields) -> dict[str, Any]:
 
 METHODS: dict[str, tuple[str, Callable[[Fields], dict[str, Any]]]] = {
     'MOCO': ('MoCo', _moco), 'DenseCL': ('DenseCL', _densecl), 'LocMatCL': ('PLM', _plm),
-    'SimCLR': ('SimCLR', _simclr), 'ConCL': ('ConCL', _concl), 'BYOL': ('BYOL', _byol),
+    'ConCL': ('ConCL', _concl), 'ConCLLoc': ('PLMConCL', _plm_concl),
+    'SimCLR': ('SimCLR', _simclr), 'BYOL': ('BYOL', _byol),
     'NPID': ('NPID', _npid), 'Classification': ('Classification', _classification),
     'DeepCluster': ('DeepCluster', _deepcluster), 'ODC': ('ODC', _odc),
     'RotationPred': ('RotationPred', _rotation), 'RelativeLoc': ('RelativeLoc', _relative_loc)}

@@ -91,6 +91,7 @@ def _own_statistics(kind: str, *keys: str) -> Callable[[Fields], dict[str, Any]]
 
 
 def _dense(fields: Fields) -> dict[str, Any]:
+    fields.take('with_avg_pool', False)  # of single vectors, which this neck takes as they are
     fields.only('num_grid', None, 'the grid is that of the feature map here')
     return _alike('DenseCLNeck', 'hid_channels')(fields)
 
@@ -113,7 +114,8 @@ def _channels(fields: Fields) -> int:
     return channels
 
 
-UNPOOLED = ('DenseCLNeck', 'MatchingNeck', 'AttentionMatchingNeck', 'AvgPoolNeck')
+UNPOOLED = ('DenseCLNeck', 'NonLinearNeckV1Dense', 'MatchingNeck', 'AttentionMatchingNeck',
+            'AvgPoolNeck')
 NECKS: dict[str, Callable[[Fields], dict[str, Any]]] = {
     'LinearNeck': _alike('LinearNeck'),
     'NonLinearNeckV0': _own_statistics('NonLinearNeckV0', 'hid_channels'),
@@ -123,7 +125,8 @@ NECKS: dict[str, Callable[[Fields], dict[str, Any]]] = {
                                   'with_bias', 'with_last_bn'),
     'RelativeLocNeck': _own_statistics('RelativeLocNeck'),
     'AvgPoolNeck': lambda fields: dict(type='AvgPoolNeck'),
-    'DenseCLNeck': _dense, 'MatchingNeck': _matching, 'AttentionMatchingNeck': _attention}
+    'DenseCLNeck': _dense, 'NonLinearNeckV1Dense': _dense, 'MatchingNeck': _matching,
+    'AttentionMatchingNeck': _attention}
 
 
 # Heads

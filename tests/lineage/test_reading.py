@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from openselfsup.errors import UserError
 from openselfsup.lineage.configs import load, translate
 from openselfsup.lineage.reading import is_published, merge, read
-from openselfsup.registry import HEADS
+from openselfsup.registry import ALGORITHMS, HEADS
 from openselfsup.shipped import config_names, find_config
 
 PLM = 'PLM_SSL/configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py'
@@ -190,6 +191,21 @@ def test_the_warm_up_of_concl_is_an_argument_of_the_method(there):
     text = hooks + '\nmodel = dict(warmup=False, cluster_indice=2)'
     model = load(child(there, text, CONCL)).cfg.model
     assert (model.warmup_epochs, model.cluster_indice) == (0, 2)
+
+
+def test_plm_and_concl_together_have_a_name_too(there):
+    """No config of it was published, its class was."""
+    text = ("model = dict(type='ConCLLoc', neck=dict(type='NonLinearNeckV1Dense'), "
+            "dense_weight=0.3, neck_matching=dict(type='MatchingNeck', in_channels=128, "
+            "out_channels=128), "
+            "concept_weight=0.6, head=dict(type='WeightedContrastiveHead'))\n"
+            "data = dict(train=dict(type='ContrastiveDatasetTransBoxes', grid_size=7))")
+    cfg = load(child(there, text, CONCL)).cfg
+    assert (cfg.model.type, cfg.model.dense_weight, cfg.model.concept_weight) == (
+        'PLMConCL', 0.3, 0.6)
+    assert list(cfg.dataset.recipe) == ['query', 'key', 'reference']
+    with torch.device('meta'):
+        assert ALGORITHMS.build(cfg.model).needs_geometry
 
 
 def test_the_heads_of_all_stages_have_norms_without_weights(there):
