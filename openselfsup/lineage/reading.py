@@ -55,7 +55,7 @@ def is_published(path: Path) -> bool:
     except SyntaxError as error:
         raise UserError(f'not valid Python: {error.msg}',
                         where=f'{error.filename}:{error.lineno}') from None
-    except (OSError, ValueError, UserError):
+    except (OSError, ValueError, RecursionError, MemoryError, UserError):
         return False  # whoever reads it says what is wrong
     return bool(MARKS & names) and not _OURS & names
 

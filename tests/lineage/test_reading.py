@@ -25,6 +25,12 @@ def test_configs_of_ours_are_not_taken_for_published_ones():
     assert not any(is_published(find_config(name)) for name in config_names())
 
 
+@pytest.mark.parametrize('content', [b'data = ' + b'-' * 100_000 + b'1', b'data = "\xff"'])
+def test_what_python_cannot_parse_is_left_to_whoever_reads_it(content, tmp_path):
+    (tmp_path / 'deep.py').write_bytes(content)
+    assert not is_published(tmp_path / 'deep.py')
+
+
 def test_a_missing_base_is_found_in_a_folder_above(there):
     found = read(there / PLM)
     file, written, base = found.repaired[0]
