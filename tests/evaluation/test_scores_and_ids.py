@@ -94,7 +94,7 @@ def test_perfect_predictions_have_perfect_scores_whatever_the_file(content, rand
         for kind in ('bbox', 'segm'):
             assert all(scores[kind][key] == expected for key in ('AP', 'AP50', 'AP75'))
         objects = scores['objects']
-        assert [objects[key] for key in ('f1', 'dice', 'aji', 'pq')] == [1] * 4
+        assert [objects[key] for key in ('f1', 'dice', 'aji', 'pq')] == pytest.approx([1] * 4)
         assert objects['hausdorff'] == 0 and objects['fp'] == objects['fn'] == 0
 
 
