@@ -8,8 +8,8 @@ _base_ = [
 ]
 dataset = dict(recipe=dict(size=64, steps=dict(
     jitter=dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
-    gray=dict(p=0.0),
-    blur=dict(p=0.0))))
+    gray=None,
+    blur=None)))
 optimizer = dict(lr=1e-3)
 schedule = dict(warmup_epochs=1)
 log_interval = 10
