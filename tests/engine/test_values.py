@@ -110,6 +110,14 @@ def test_openmmlabs_means_are_told_with_the_right_ones():
     assert right in str(caught.value)
 
 
+@pytest.mark.parametrize('name, cls', [(name, cls) for _, name, cls in classes()
+                                       if cls.__module__.startswith('openselfsup')])
+def test_no_part_takes_arguments_of_any_name(name, cls):
+    """What takes all takes a misspelt one, too."""
+    kinds = {parameter.kind for parameter in inspect.signature(cls).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds, name
+
+
 def test_all_wrong_values_come_at_once_with_their_lines(tmp_path):
     path = write(tmp_path, 'seed = -1\noptimizer = dict(lr=-1)\nmodel = dict(momentum=2)\n')
     with pytest.raises(UserError) as caught:

@@ -24,6 +24,7 @@ class SimCLR(BaseMethod):
         adversary: config of a :class:`WeightAdversary`, or None.
         joint: whether both views pass the encoder as one batch, so that batch norms take their
             statistics over both (as the paper does); otherwise each view on its own.
+        parts: further modules of the encoder by name, of a method that is built on this one.
 
     Attributes:
         encoder_q: the encoder, named as in the methods that have a second one.
@@ -32,10 +33,10 @@ class SimCLR(BaseMethod):
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
                  temperature: Positive = 0.2, adversary: dict | None = None, joint: bool = False,
-                 **parts: nn.Module):
+                 parts: dict[str, nn.Module] | None = None):
         super().__init__()
         self.encoder_q = nn.ModuleDict(dict(backbone=built(backbone, BACKBONES),
-                                            neck=built(neck, NECKS), **parts))
+                                            neck=built(neck, NECKS), **(parts or {})))
         check_channels(self.encoder_q['backbone'], self.encoder_q['neck'])
         self.temperature, self.joint = temperature, joint
         self.adversary = (HEADS.build(adversary, encoder=self.encoder_q)
