@@ -3,19 +3,10 @@
 # has 10,000 of as many. An epoch shows each tile once; OpenSelfSup draws with replacement.
 _base_ = [
     '../_base_/models/odc_r18.py',
-    '../_base_/datasets/nct_crc.py',
+    '../_base_/datasets/nct_crc_moco_v1.py',
     '../_base_/runtime.py',
 ]
-dataset = dict(
-    recipe=dict(
-        steps=dict(
-            _delete_=True,
-            crop=dict(type='RandomResizedCrop', scale=(0.2, 1.0)),
-            gray=dict(type='Grayscale', p=0.2),
-            jitter=dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4,
-                        hue=0.4, p=1.0),
-            flip=dict(type='HorizontalFlip', p=0.5))),
-    n_views=1)
+dataset = dict(n_views=1)
 optimizer = dict(type='SGD', lr=0.06, momentum=0.9, weight_decay=1e-5,
                  paramwise_options={r'\Ahead.': dict(momentum=0.)})
 schedule = dict(type='Step', milestones=(400,), gamma=0.4)

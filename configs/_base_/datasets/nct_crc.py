@@ -1,12 +1,6 @@
-# NCT-CRC-HE-100K (Zenodo 1214456), the set that PLM, DenseCL and ConCL pretrain on:
-# data/NCT-CRC-HE/NCT-CRC-HE-100K-NONORM/{CLASS}/*.tif and a list of the tiles to use,
-# one 'path' or 'path label' a line. Without a list: source=dict(type='ImageFolder', root=...).
+# The tiles of NCT-CRC, two views of each.
+_base_ = './nct_crc_tiles.py'
 dataset = dict(
-    type='TileDataset',
-    source=dict(
-        type='ImageList',
-        root='data/NCT-CRC-HE/NCT-CRC-HE-100K-NONORM',
-        list_file='data/NCT-CRC-HE/meta/train.txt'),
     # MoCo v2's augmentation (arXiv 2003.04297). Every step has a name, so that a child
     # config or --cfg-options dataset.recipe.steps.jitter.p=0.5 can change one field.
     recipe=dict(

@@ -1,12 +1,8 @@
-# NCT-CRC-HE-100K as nct_crc.py reads it, with ConCL's three views: two by MoCo v2's augmentation
-# and a reference, the box around both. --cfg-options dataset.recipe.query.steps.jitter.p=0.5
-# changes one field of one view.
+# The tiles of NCT-CRC, ConCL's three views of each: two by MoCo v2's augmentation and a reference,
+# the box around both. --cfg-options dataset.recipe.query.steps.jitter.p=0.5 changes one field of
+# one view.
+_base_ = './nct_crc_tiles.py'
 dataset = dict(
-    type='TileDataset',
-    source=dict(
-        type='ImageList',
-        root='data/NCT-CRC-HE/NCT-CRC-HE-100K-NONORM',
-        list_file='data/NCT-CRC-HE/meta/train.txt'),
     recipe=dict(
         **{name: dict(
             type='ViewRecipe',
