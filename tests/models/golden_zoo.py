@@ -6,15 +6,15 @@ from torch import nn
 
 
 class ZooBackbone(nn.Module):
-    """Two convolutions, 12 channels; with ``norm`` a batch norm between them."""
+    """Two convolutions of these widths; with ``norm`` a batch norm between them."""
 
-    out_channels = [12]
-
-    def __init__(self, in_channels: int = 3, norm: bool = False):
+    def __init__(self, in_channels: int = 3, norm: bool = False, widths: tuple = (8, 12)):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 8, 7, 4, 3, bias=not norm)
-        self.bn1 = nn.BatchNorm2d(8) if norm else nn.Identity()
-        self.conv2 = nn.Conv2d(8, 12, 3, 2, 1)
+        first, second = widths
+        self.conv1 = nn.Conv2d(in_channels, first, 7, 4, 3, bias=not norm)
+        self.bn1 = nn.BatchNorm2d(first) if norm else nn.Identity()
+        self.conv2 = nn.Conv2d(first, second, 3, 2, 1)
+        self.out_channels = [second]
 
     def forward(self, x):
         return [torch.relu(self.conv2(torch.relu(self.bn1(self.conv1(x)))))]

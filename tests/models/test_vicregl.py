@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_zoo import assert_golden
+from golden_zoo import ZooBackbone, assert_golden
 from methods import METHODS, build
-from torch import nn
-from toy_model import ToyBackbone, random_batch, train_step
+from toy_model import ToyBackbone, maps_of_crops, random_batch, train_step
 
 from openselfsup.errors import UserError
 from openselfsup.models.losses import covariance_term, nearest_cells, vicreg
@@ -27,18 +26,6 @@ WITHOUT_EFFECT = {f'{part}.{layer}.bias' for part in ('projector', 'maps_project
                   for layer in (0, 3)}
 
 
-class GoldenBackbone(nn.Module):
-    out_channels = [16]
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 12, 7, 4, 3)
-        self.conv2 = nn.Conv2d(12, 16, 3, 2, 1)
-
-    def forward(self, x):
-        return [torch.relu(self.conv2(torch.relu(self.conv1(x))))]
-
-
 def golden_method(golden):
     meta = {key[5:]: golden[key] for key in golden.files if key.startswith('meta/')}
     expanders = {name: dict(type='Expander', in_channels=16,
@@ -46,18 +33,9 @@ def golden_method(golden):
                  for name, key in (('projector', 'mlp'), ('maps_projector', 'maps_mlp'))}
     coefficients = {f'{key}_coeff': float(meta[f'{key}_coeff']) for key in ('inv', 'var', 'cov')}
     return ALGORITHMS.build(dict(
-        type='VICRegL', backbone=GoldenBackbone(), alpha=float(meta['alpha']), num_classes=7,
-        num_matches=tuple(map(int, meta['num_matches'])),
+        type='VICRegL', backbone=ZooBackbone(widths=(12, 16)), alpha=float(meta['alpha']),
+        num_classes=7, num_matches=tuple(map(int, meta['num_matches'])),
         l2_all_matches=bool(meta['l2_all_matches']), **expanders, **coefficients))
-
-
-def maps_of_crops(crops, side=224):
-    """Turn (top, left, height, width, flip) in pixels, (V, B, 5), into maps (B, V, 2, 3)."""
-    top, left, height, width, flip = np.moveaxis(crops.astype(float), -1, 0)
-    maps = np.zeros((*crops.shape[:-1], 2, 3))
-    maps[..., 0, 0], maps[..., 0, 2] = np.where(flip, -width, width), left + flip * width
-    maps[..., 1, 1], maps[..., 1, 2] = height, top
-    return torch.tensor(maps / side, dtype=torch.float32).transpose(0, 1)
 
 
 def tensor(golden, key):
@@ -79,7 +57,7 @@ def test_losses_gradients_and_final_state_are_the_published_ones(name):
     for step in range(2):
         at = f'step{step}/'
         views = [tensor(golden, key) for key in sorted(golden.files) if key.startswith(f'{at}view')]
-        maps = maps_of_crops(golden[f'{at}crop_top_left_height_width_flip'])
+        maps = maps_of_crops(golden[f'{at}crop_top_left_height_width_flip']).transpose(0, 1)
         for v in range(len(views)):
             published = tensor(golden, f'{at}locations{v}')
             ours = 224 * cell_centres(maps[:, v], published.shape[1]).flip(-1)
@@ -124,8 +102,8 @@ def test_the_published_terms_and_neighbours():
     for key in (key for key in golden.files if key.startswith('grid/')):
         *crop, height, width, cells, flip = (int(part.strip('Nflip')) for part in
                                              key.removeprefix('grid/').split('_'))
-        maps_ = maps_of_crops(np.array([[[*crop, flip]]]), height)
-        torch.testing.assert_close(height * cell_centres(maps_[0, 0], cells).flip(-1),
+        to_tile = maps_of_crops(np.array([*crop, flip]), height)
+        torch.testing.assert_close(height * cell_centres(to_tile, cells).flip(-1),
                                    tensor(golden, key), rtol=0, atol=1e-4)
 
 

@@ -40,11 +40,10 @@ class StagedBackbone(nn.Module):
         return [second, third, torch.relu(self.conv2(third))]
 
 
-def maps_of_crops(crops, union, tile=224):
-    """Turn crops (B, 2, 5) and boxes (B, 4) of a tile, in pixels, into maps (B, 3, 2, 3)."""
-    boxes = np.concatenate([crops, np.pad(union, ((0, 0), (0, 1)))[:, None]], 1).astype(float)
-    top, left, height, width, flip = np.moveaxis(boxes, -1, 0) / tile
-    maps = np.zeros((*boxes.shape[:2], 2, 3))
+def maps_of_crops(crops, tile=224):
+    """Turn (top, left, height, width, flip) in a tile's pixels, (..., 5), into maps (..., 2, 3)."""
+    top, left, height, width, flip = np.moveaxis(crops.astype(float), -1, 0) / tile
+    maps = np.zeros((*crops.shape[:-1], 2, 3))
     maps[..., 0, 0] = np.where(flip, -width, width)
     maps[..., 0, 2] = np.where(flip, left + width, left)
     maps[..., 1, 1], maps[..., 1, 2] = height, top
