@@ -25,9 +25,9 @@ def test_a_list_is_read_as_it_was_published(tmp_path):
 
 
 @pytest.mark.parametrize('words', [
-    [str(REPO / 'configs/PLM_SSL/r18_bs256_ep200.py'), '--cfg-options',
+    [str(REPO / 'configs/PLM_SSL/r18_bs256_ep200.py'), '--work-dir', 'out', '--cfg-options',
      'dataset.source.list_file=data/NCT/meta/train.txt', "dataset.source.root='.'"],
-    ['NCT.py']])
+    ['NCT.py', '--work-dir', 'out', '--launcher', 'none']], ids=['ours', 'published'])
 def test_one_that_is_not_there_is_said_before_any_work(there, words, tmp_path, monkeypatch):
     config, = there.rglob('NCT_pretraining/concl/r18_bs256_ep200.py')
     shutil.copy(config, tmp_path / 'NCT.py')
@@ -36,6 +36,5 @@ def test_one_that_is_not_there_is_said_before_any_work(there, words, tmp_path, m
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r'data/NCT/meta/train.txt \(from .*no such list of tiles.*'
                                         'openselfsup prepare writes lists, those of PLM_SSL'):
-        execute('train', [*words, '--work-dir', 'out', '--launcher', 'none']
-                if len(words) == 1 else [words[0], '--work-dir', 'out', *words[1:]])
+        execute('train', words)
     assert not (tmp_path / 'out').exists()

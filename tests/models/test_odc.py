@@ -87,9 +87,9 @@ def test_small_classes_are_dissolved_and_the_largest_is_split():
     memory.deal_with_small_clusters()
     assert memory.splits == 1 and memory.sizes.sum() == 20 and (memory.sizes > 0).all()
     settled, centroids = memory.label_bank.clone(), memory.centroids.clone()
-    if (memory.sizes >= 3).all():
-        memory.deal_with_small_clusters()
-        assert memory.label_bank.equal(settled) and memory.centroids.equal(centroids)
+    assert (memory.sizes >= 3).all()
+    memory.deal_with_small_clusters()
+    assert memory.label_bank.equal(settled) and memory.centroids.equal(centroids)
 
 
 def test_a_start_with_an_empty_class_fills_it():
