@@ -1,10 +1,7 @@
 """The code of the documentation runs as it is written."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,17 +18,15 @@ def blocks(name: str, language: str = 'python') -> list[str]:
     return re.findall(rf'^```{language}\n(.*?)^```', text, flags=re.M | re.S)
 
 
-def test_the_worked_example_of_a_new_method_trains(tmp_path):
+def test_the_worked_example_of_a_new_method_trains(tmp_path, tool, monkeypatch):
     method, config = blocks('docs/new_method.md')
     (tmp_path / 'my_methods.py').write_text(method)
     (tmp_path / 'my_config.py').write_text(config.replace("'configs/", f"'{REPO}/configs/"))
-    answer = subprocess.run(
-        [sys.executable, 'tools/train.py', str(tmp_path / 'my_config.py'), '--work-dir',
-         str(tmp_path / 'run'), '--cfg-options', 'epochs=1', 'dataset.recipe.size=64',
-         'global_batch_size=16', 'dataset.source.root=data/demo/kather2016', 'log_interval=1'],
-        cwd=REPO, env={**os.environ, 'PYTHONPATH': str(tmp_path)}, text=True,
-        capture_output=True, timeout=240)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = tool('tools/train.py', tmp_path / 'my_config.py', '--work-dir', tmp_path / 'run',
+                  '--cfg-options', 'epochs=1', 'dataset.recipe.size=64', 'global_batch_size=16',
+                  'dataset.source.root=data/demo/kather2016', 'log_interval=1')
+    assert answer.returncode == 0, answer.stderr
     assert 'SimSiam' in answer.stdout and 'loss_cosine' in answer.stdout
     checkpoint = load(tmp_path / 'run/epoch_1.pth')
     assert detect(checkpoint) == 'ours'

@@ -25,40 +25,48 @@ def module_of(tmp_path, monkeypatch):
     for table in REGISTRIES:
         table.names()  # what is ours is imported before
     before = [(table.module_dict, dict(table.module_dict)) for table in REGISTRIES]
+    written = []
 
     def write(page: str, name: str):
         (tmp_path / f'{name}.py').write_text(blocks(f'docs/extend/{page}.md')[0])
         monkeypatch.syspath_prepend(str(tmp_path))
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        module = importlib.import_module(name)
-        monkeypatch.delitem(sys.modules, name)
-        return module
+        written.append(name)
+        return importlib.import_module(name)
     yield write
+    for name in written:
+        del sys.modules[name]
     for known, ours in before:
         known.clear()
         known.update(ours)
 
 
-def run(folder: Path, *words: str) -> str:
-    answer = subprocess.run([sys.executable, '-m', 'openselfsup', *words], cwd=folder, text=True,
-                            capture_output=True, timeout=240, env={
-                                **os.environ, 'PYTHONPATH': f'{folder}:{REPO}'})
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
-
-
-def train_page(page: str, folder: Path, *options: str) -> str:
-    """Run a page's module and config, in the folder that holds the module, for one epoch."""
+def words_of(page: str, folder: Path, *options: str) -> list[str]:
+    """Write a page's config; return what trains it for an epoch."""
     config = blocks(f'docs/extend/{page}.md')[1].replace("'configs/", f"'{REPO}/configs/")
     (folder / 'my_config.py').write_text(config)
-    return run(folder, 'train', 'my_config.py', '--work-dir', 'OUT', *SMALL, *options)
+    return ['my_config.py', '--work-dir', 'OUT', *SMALL, *options]
 
 
-def test_the_backbone_trains_and_is_read_back(module_of, tmp_path):
+@pytest.fixture
+def train_page(tool, tmp_path):
+    """Train a page's config in the folder that holds its module."""
+    def train(page: str, *options: str) -> str:
+        done = tool('tools/train.py', *words_of(page, tmp_path, *options), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+    return train
+
+
+def test_the_backbone_trains_and_is_read_back(module_of, tool, tmp_path):
     from openselfsup import load_backbone
     module = module_of('backbone', 'my_backbone')
-    train_page('backbone', tmp_path, TILES)
-    run(tmp_path, 'extract-backbone', 'OUT/latest.pth', 'backbone.pth')
+    answer = subprocess.run(  # as a user starts it
+        [sys.executable, '-m', 'openselfsup', 'train', *words_of('backbone', tmp_path, TILES)],
+        cwd=tmp_path, text=True, capture_output=True, timeout=240,
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{REPO}'})
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert tool('tools/extract_backbone_weights.py', 'OUT/latest.pth', 'backbone.pth',
+                cwd=tmp_path).returncode == 0
     backbone = load_backbone(str(tmp_path / 'backbone.pth'))
     assert type(backbone) is module.SmallNet
     trained = torch.load(tmp_path / 'OUT/latest.pth', weights_only=True)['state_dict']
@@ -66,19 +74,18 @@ def test_the_backbone_trains_and_is_read_back(module_of, tmp_path):
         assert torch.equal(value, trained[f'encoder_q.backbone.{name}'])
 
 
-def test_the_hook_stops_the_run(module_of, tmp_path):
+def test_the_hook_stops_the_run(module_of, train_page, tmp_path):
     module_of('hook', 'my_hooks')
-    train_page('hook', tmp_path, TILES, 'epochs=3', 'hooks.0.loss=1e6')
+    train_page('hook', TILES, 'epochs=3', 'hooks.0.loss=1e6')
     meta = torch.load(tmp_path / 'OUT/latest.pth', weights_only=True)['meta']
     assert (meta['epoch'], meta['iteration']) == (0, 2)  # ranks agree a step later
 
 
-def test_the_source_is_trained_on(module_of, tmp_path):
+def test_the_source_is_trained_on(module_of, train_page, tmp_path):
     module_of('source', 'my_source')
     tiles = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
     np.save(tmp_path / 'tiles.npy', tiles)
-    said = train_page('source', tmp_path)
-    assert '32 tiles' in said
+    assert '32 tiles' in train_page('source')
 
 
 def test_the_kind_of_data_set_writes_lists_and_reports(module_of, tmp_path):

@@ -1,8 +1,6 @@
 """NaN, infinity and numbers of the wrong kind are refused wherever weights are read."""
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,12 +113,11 @@ def test_no_run_goes_on_from_spoilt_numbers(where):
         check_training_state(checkpoint, model, 'a.pth')
 
 
-def test_the_tools_pass_no_spoilt_weights_on(tmp_path):
+def test_the_tools_pass_no_spoilt_weights_on(tmp_path, tool):
     state = spoil(body().state_dict(), 'conv1.weight', float('nan'))
     torch.save(dict(state_dict={f'encoder_q.backbone.{k}': v for k, v in state.items()}),
                tmp_path / 'a.pth')
-    done = subprocess.run([sys.executable, 'tools/extract_backbone_weights.py', tmp_path / 'a.pth',
-                           tmp_path / 'out.pth'], cwd=ROOT, capture_output=True, text=True)
+    done = tool('tools/extract_backbone_weights.py', tmp_path / 'a.pth', tmp_path / 'out.pth')
     assert done.returncode == 2 and 'conv1.weight (1 of 9,408 values)' in done.stderr
     with pytest.raises(UserError, match='conv1.weight'):
         convert(tmp_path / 'a.pth', tmp_path / 'out.pkl')

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-TOOL = 'count_parameters.py'
+TOOL = 'tools/count_parameters.py'
 KEYS = ROOT / 'tests' / 'data' / 'golden' / 'plm_r18_checkpoint_keys.json'
 R18 = 11_176_512  # torchvision's resnet18 without fc
 NECK = 2 * (512 * 512 + 512 + 512 * 128 + 128)
@@ -49,7 +49,7 @@ def test_a_published_checkpoint_has_its_backbone_counted_once(tool, tmp_path):
 
 
 def test_a_named_backbone_from_another_folder(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / 'tools' / TOOL), 'resnet18'], cwd=tmp_path,
+    done = subprocess.run([sys.executable, str(ROOT / TOOL), 'resnet18'], cwd=tmp_path,
                           capture_output=True, text=True, timeout=120)
     assert parsed(done.stdout)['total'][:2] == [R18, R18], done.stderr
 

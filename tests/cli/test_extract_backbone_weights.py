@@ -10,7 +10,7 @@ import torchvision
 from openselfsup import load_backbone
 
 ROOT = Path(__file__).parents[2]
-TOOL = 'extract_backbone_weights.py'
+TOOL = 'tools/extract_backbone_weights.py'
 KEYS = ROOT / 'tests' / 'data' / 'golden' / 'plm_r18_checkpoint_keys.json'
 
 
@@ -29,9 +29,8 @@ def body() -> torch.nn.Module:
 def test_published_plm_from_another_folder(tmp_path):
     state = plm_state()
     torch.save(dict(state_dict=state, meta=dict(epoch=200), optimizer={}), tmp_path / 'plm.pth')
-    done = subprocess.run([sys.executable, str(ROOT / 'tools' / TOOL), 'plm.pth',
-                           'new/folder/r18.pth'], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run([sys.executable, str(ROOT / TOOL), 'plm.pth', 'new/folder/r18.pth'],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         'plm.pth: published PLM checkpoint, ResNet-18',
@@ -84,10 +83,9 @@ def test_anything_else_is_refused_by_saying_what_was_found(tmp_path, tool, conte
     assert not (tmp_path / 'out.pth').exists()
 
 
-def test_a_checkpoint_is_not_replaced_by_its_backbone(tmp_path, tool, monkeypatch):
+def test_a_checkpoint_is_not_replaced_by_its_backbone(tmp_path, tool):
     torch.save(dict(state_dict=plm_state()), tmp_path / 'a.pth')
     before = (tmp_path / 'a.pth').read_bytes()
-    monkeypatch.chdir(tmp_path)
-    done = tool(TOOL, tmp_path / 'a.pth', './a.pth')
+    done = tool(TOOL, tmp_path / 'a.pth', './a.pth', cwd=tmp_path)
     assert done.returncode == 2 and 'replace the checkpoint' in done.stderr
     assert (tmp_path / 'a.pth').read_bytes() == before

@@ -240,14 +240,13 @@ def small(tmp_path):
     return tmp_path / 'store'
 
 
-def test_a_changed_byte_is_found(small):
+def test_a_changed_byte_is_found(small, tool):
     data = bytearray((small / 'tiles.u8').read_bytes())
     data[3 * 64 * 64 * 3 + 100] ^= 1
     (small / 'tiles.u8').write_bytes(data)
     store = PackedTiles(str(small))
     assert store.damaged() == [store.path(3)]
-    answer = subprocess.run([sys.executable, 'tools/pack_tiles.py', '--verify', str(small)],
-                            cwd=REPO, capture_output=True, text=True)
+    answer = tool('tools/pack_tiles.py', '--verify', small)
     assert answer.returncode == 2 and store.path(3) in answer.stderr
     assert '1 of 6 tiles have changed' in answer.stderr
 
@@ -289,18 +288,15 @@ def test_unreadable_tiles(tmp_path):
     assert json.loads((out / 'index.json').read_text())['skipped'] == [str(bad)]
 
 
-def test_the_tool_packs_a_folder_and_a_config(tmp_path):
-    answer = subprocess.run([sys.executable, 'tools/pack_tiles.py', str(DEMO),
-                             str(tmp_path / 'store'), '--verify'], cwd=REPO,
-                            capture_output=True, text=True)
+def test_the_tool_packs_a_folder_and_a_config(tmp_path, tool):
+    answer = tool('tools/pack_tiles.py', DEMO, tmp_path / 'store', '--verify')
     assert answer.returncode == 0, answer.stderr
     assert '51 tiles of 224 x 224 px, all as they were packed' in answer.stdout
     assert PackedTiles(str(tmp_path / 'store')).classes[0] == 'ADIPOSE'
     config = tmp_path / 'mine.py'
     config.write_text(f"_base_ = '{REPO}/configs/demo/plm_r18.py'\n"
                       f"dataset = dict(source=dict(root='{DEMO}'))\n")
-    answer = subprocess.run([sys.executable, 'tools/pack_tiles.py', str(config),
-                             str(tmp_path / 'plain')], cwd=REPO, capture_output=True, text=True)
+    answer = tool('tools/pack_tiles.py', config, tmp_path / 'plain')
     assert answer.returncode == 0, answer.stderr
     assert PackedTiles(str(tmp_path / 'plain')).labels is None
 
@@ -308,10 +304,10 @@ def test_the_tool_packs_a_folder_and_a_config(tmp_path):
 @pytest.mark.parametrize('target, words', [
     ('data/demo/cmu9', "no such folder; did you mean 'cmu1'?"),
     ('configs/demo/plm_r19.py', "no such config file; did you mean 'plm_r18.py'?")])
-@pytest.mark.parametrize('tool', [['tools/pack_tiles.py', 'store'], ['tools/verify_data.py']])
-def test_a_misspelt_folder_or_config_is_told_apart(tool, target, words):
-    answer = subprocess.run([sys.executable, tool[0], target, *tool[1:]], cwd=REPO,
-                            capture_output=True, text=True)
+@pytest.mark.parametrize('script, more', [('tools/pack_tiles.py', ['store']),
+                                          ('tools/verify_data.py', [])])
+def test_a_misspelt_folder_or_config_is_told_apart(tool, script, more, target, words):
+    answer = tool(script, target, *more)
     assert answer.returncode == 2 and words in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
 

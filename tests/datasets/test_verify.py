@@ -1,8 +1,5 @@
 """What a source holds and what is wrong with it, from the library and the command line."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +11,6 @@ from openselfsup.datasets.verify import verify
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / 'data/demo'
-
-
-def tool(*arguments) -> subprocess.CompletedProcess:
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run([sys.executable, str(ROOT / 'tools/verify_data.py'),
-                           *map(str, arguments)], capture_output=True, text=True,
-                          cwd=ROOT, env=environment, timeout=120)
 
 
 @pytest.fixture
@@ -72,8 +62,8 @@ def test_sources_that_are_no_files_are_read():
                                          'labels   x: 1, y: 0, z: 2', 'bad      0']
 
 
-def test_tool_on_a_config_with_good_tiles():
-    result = tool('configs/demo/plm_r18.py', '--full')
+def test_tool_on_a_config_with_good_tiles(tool):
+    result = tool('tools/verify_data.py', 'configs/demo/plm_r18.py', '--full')
     assert result.returncode == 0, result.stderr
     assert result.stdout == ('dataset.source\ntiles    170\nformats  PNG: 100, JPEG: 70\n'
                              'sizes    224 x 224 px: 170\nlabels   none\n'
@@ -82,7 +72,7 @@ def test_tool_on_a_config_with_good_tiles():
     assert not result.stderr
 
 
-def test_tool_on_a_folder_with_bad_tiles(mixed):
-    result = tool(mixed, '--full', '--no-labels')
+def test_tool_on_a_folder_with_bad_tiles(mixed, tool):
+    result = tool('tools/verify_data.py', mixed, '--full', '--no-labels')
     assert result.returncode == 1 and 'labels   none\nbad      2' in result.stdout
     assert 'd.png: cannot be decoded' in result.stdout and not result.stderr

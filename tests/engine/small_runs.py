@@ -15,10 +15,15 @@ SMALL = ['dataset.source.root=data/demo/kather2016', 'dataset.recipe.size=64',
          'schedule.warmup_epochs=1']
 
 
-def command(config: Path, work_dir: Path, *arguments: str, options: tuple = ()) -> list[str]:
-    """Return the command line of a small run."""
-    return [sys.executable, 'tools/train.py', str(config), '--work-dir', str(work_dir), *arguments,
+def small_run(config: Path, work_dir: Path, *arguments: str, options: tuple = ()) -> list[str]:
+    """Return the script and the arguments of a small run."""
+    return ['tools/train.py', str(config), '--work-dir', str(work_dir), *arguments,
             '--cfg-options', *SMALL, *options]
+
+
+def command(*arguments: object, **options: tuple) -> list[str]:
+    """Return the command line of a small run, see :func:`small_run`."""
+    return [sys.executable, *small_run(*arguments, **options)]
 
 
 def start(words: list[str], **environment: str) -> subprocess.Popen:

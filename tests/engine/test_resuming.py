@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from small_runs import DEMO, REPO, SMALL, command, start
-from test_training import free_port, wait_for_lines
+from small_runs import DEMO, REPO, SMALL, command, small_run, start
+from test_training import wait_for_lines
 
 from openselfsup.checkpoints import load, save
 from openselfsup.claims import claimed
@@ -350,7 +350,7 @@ def test_what_a_start_without_a_checkpoint_left_is_kept(tmp_path):
     assert set_aside(tmp_path) is None  # a start that counted nothing
 
 
-def test_a_second_run_in_a_work_directory_is_refused_by_name(tmp_path):
+def test_a_second_run_in_a_work_directory_is_refused_by_name(tmp_path, tool):
     """Two requeued jobs: the first goes on as if nothing had been; then its successor does."""
     metrics = tmp_path / 'metrics.jsonl'
     first = start(command(DEMO, tmp_path, options=('epochs=200', 'save_every=1')))
@@ -358,12 +358,11 @@ def test_a_second_run_in_a_work_directory_is_refused_by_name(tmp_path):
         wait_for_lines(metrics, 2, first)
         before = {name: (tmp_path / name).read_bytes() for name in ('config.py', 'train.log')}
         lines = metrics.read_text()
-        second = start(command(DEMO, tmp_path, '--resume', options=('epochs=3', 'seed=5')))
-        output, _ = second.communicate(timeout=120)
-        assert second.returncode == 2, output
+        second = tool(*small_run(DEMO, tmp_path, '--resume', options=('epochs=3', 'seed=5')))
+        assert second.returncode == 2
         for part in (f'process {first.pid} on ', 'pretraining', 'tools/train.py', 'since',
                      str(tmp_path)):
-            assert part in output, output
+            assert part in second.stderr
         assert (tmp_path / 'config.py').read_bytes() == before['config.py']
         assert (tmp_path / 'train.log').read_bytes().startswith(before['train.log'])
         assert metrics.read_text().startswith(lines)
@@ -383,8 +382,8 @@ def test_a_second_run_in_a_work_directory_is_refused_by_name(tmp_path):
     assert not (tmp_path / '.in_use').exists()
 
 
-def test_all_ranks_learn_that_a_directory_is_held(tmp_path):
-    environment = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), SLURM_NTASKS='2',
+def test_all_ranks_learn_that_a_directory_is_held(tmp_path, free_port):
+    environment = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port, SLURM_NTASKS='2',
                        OMP_NUM_THREADS='1')
     with claimed(tmp_path, 'testing'):
         ranks = [start(command(DEMO, tmp_path, '--launcher', 'slurm'), **environment,

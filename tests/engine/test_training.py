@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ import time
 import pytest
 import torch
 import torchvision
-from small_runs import DEMO, REPO, SMALL, assert_same_state, command, start
+from small_runs import DEMO, REPO, SMALL, assert_same_state, command, small_run, start
 
 from openselfsup.datasets import ViewLoader
 from openselfsup.engine.config import load_config
@@ -67,15 +66,15 @@ def test_the_work_directory_explains_itself(reference):
     assert list((work_dir / 'tensorboard').glob('events*'))
 
 
-def test_the_resolved_config_of_a_run_trains_the_same(reference, tmp_path):
+def test_the_resolved_config_of_a_run_trains_the_same(reference, tmp_path, tool):
     work_dir, _ = reference
-    finish(start([sys.executable, 'tools/train.py', str(work_dir / 'config.py'), '--work-dir',
-                  str(tmp_path / 'again')]))
+    done = tool('tools/train.py', work_dir / 'config.py', '--work-dir', tmp_path / 'again')
+    assert done.returncode == 0, done
     assert_same_state(work_dir / 'epoch_2.pth', tmp_path / 'again/epoch_2.pth')
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_and_resumed_equals_uninterrupted(reference, tmp_path, number):
+def test_interrupted_and_resumed_equals_uninterrupted(reference, tmp_path, number, tool):
     process = start(command(DEMO, tmp_path, options=('save_every=1',)))
     wait_for_lines(tmp_path / 'metrics.jsonl', 2, process)
     process.send_signal(number)
@@ -85,8 +84,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(reference, tmp_path, numbe
         assert 'go on with --resume' in output
     position = torch.load(tmp_path / 'latest.pth', weights_only=True)['meta']
     assert 0 < position['step'] < 6
-    output = finish(start(command(DEMO, tmp_path, '--resume')))
-    assert 'resumed' in output
+    done = tool(*small_run(DEMO, tmp_path, '--resume'))
+    assert done.returncode == 0 and 'resumed' in done.stdout
     assert_same_state(reference[0] / 'epoch_2.pth', tmp_path / 'epoch_2.pth')
     rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     whole = [json.loads(line) for line in
@@ -99,12 +98,6 @@ def test_views_do_not_depend_on_the_number_of_workers(reference, make_runner):
     runner = make_runner('workers=0')
     runner.train()
     assert_same_state(reference[0] / 'epoch_2.pth', runner.last_checkpoint)
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return str(s.getsockname()[1])
 
 
 PUBLISHED = ['dataset.source={"type": "ImageFolder", "root": "data/demo/kather2016"}',
@@ -123,10 +116,11 @@ def coverage_of_one_process() -> list[float]:
 @pytest.mark.parametrize('module, program, options', [
     ('torch.distributed.launch', ['tools/train.py'], ['--launcher', 'pytorch']),
     ('torch.distributed.run', ['-m', 'openselfsup', 'train'], [])], ids=['published', 'torchrun'])
-def test_the_published_command_runs_on_two_processes(tmp_path, module, program, options):
+def test_the_published_command_runs_on_two_processes(tmp_path, tool, free_port, module,
+                                                         program, options):
     output = finish(start([
         sys.executable, '-W', 'ignore', '-m', module, '--nproc_per_node=2',
-        f'--master_port={free_port()}', *program, 'configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py',
+        f'--master_port={free_port}', *program, 'configs/PLM_SSL/r18_bs256_ep200_lambda_1.0.py',
         '--work_dir', str(tmp_path / 'out'), '--seed', '0', *options,
         '--cfg-options', *PUBLISHED], OMP_NUM_THREADS='1'))
     assert 'global batch 16 = 2 rank(s) x 8' in output
@@ -137,8 +131,8 @@ def test_the_published_command_runs_on_two_processes(tmp_path, module, program, 
     meta = torch.load(tmp_path / 'out/epoch_1.pth', weights_only=True)['meta']
     assert meta['world_size'] == 2
     backbone = tmp_path / 'backbone.pth'
-    finish(start([sys.executable, 'tools/extract_backbone_weights.py',
-                  str(tmp_path / 'out/epoch_1.pth'), str(backbone)]))
+    assert tool('tools/extract_backbone_weights.py', tmp_path / 'out/epoch_1.pth',
+                backbone).returncode == 0
     model = torchvision.models.resnet18()
     model.fc = torch.nn.Identity()
     model.load_state_dict(torch.load(backbone, weights_only=True)['state_dict'])
@@ -147,36 +141,35 @@ def test_the_published_command_runs_on_two_processes(tmp_path, module, program, 
 @pytest.mark.parametrize('launcher, names', [
     ('slurm', ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS')),
     ('mpi', ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'))])
-def test_slurm_and_mpi_by_their_environment(tmp_path, launcher, names):
-    port = free_port()
+def test_slurm_and_mpi_by_their_environment(tmp_path, free_port, launcher, names):
     program = ['-m', 'openselfsup', 'train'] if launcher == 'slurm' else ['tools/train.py']
     ranks = [start([sys.executable, *program, 'configs/PLM_SSL/r18_bs256_ep200_lambda_0.0.py',
                     '--work-dir', str(tmp_path), '--launcher', launcher,
-                    '--cfg-options', *PUBLISHED],
-                   MASTER_PORT=port, MASTER_ADDR='127.0.0.1', OMP_NUM_THREADS='1',
+                    '--cfg-options', *PUBLISHED, 'dataset.recipe.size=32'],
+                   MASTER_PORT=free_port, MASTER_ADDR='127.0.0.1', OMP_NUM_THREADS='1',
                    **dict(zip(names, (str(rank), str(rank), '2'))))
              for rank in range(2)]
     outputs = [finish(process) for process in ranks]
     assert '= 2 rank(s) x 8' in outputs[0] and 'rank(s)' not in outputs[1]
 
 
-def test_dry_run_reports_and_leaves_nothing(tmp_path):
-    output = finish(start(command(DEMO, tmp_path / 'never', '--dry-run',
-                                  options=('base_batch_size=32',))))
-    for words in ("type='SplitBN'", 'M trainable', 'global batch 16', '= 0.0003 x 16 / 32',
+def test_dry_run_reports_and_leaves_nothing(tmp_path, tool):
+    done = tool(*small_run(DEMO, tmp_path / 'never', '--dry-run', options=('base_batch_size=32',)))
+    assert done.returncode == 0
+    for part in ("type='SplitBN'", 'M trainable', 'global batch 16', '= 0.0003 x 16 / 32',
                   'learning rate 0.00015', 'one step: ', 'dry run done'):
-        assert words in output
+        assert part in done.stdout
     assert not (tmp_path / 'never').exists()
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path):
-    output = finish(start(command(DEMO, tmp_path, options=(
-        'optimizer.lr=1e30', 'schedule.warmup_epochs=0', 'epochs=4'))), status=2)
-    assert re.search(r'error: epoch \d, step \d+: loss\w* = (nan|inf)', output)
-    assert 'last good checkpoint' in output and 'Traceback' not in output
+def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path, tool):
+    done = tool(*small_run(DEMO, tmp_path, options=(
+        'optimizer.lr=1e30', 'schedule.warmup_epochs=0', 'epochs=4')))
+    assert done.returncode == 2 and 'last good checkpoint' in done.stderr
+    assert re.search(r'error: epoch \d, step \d+: loss\w* = (nan|inf)', done.stderr)
 
 
-@pytest.mark.parametrize('options, words', [
+@pytest.mark.parametrize('options, told', [
     (('global_batch_size=15', 'accumulate=2'), ['15 tiles cannot be shared', '14 or 16']),
     (('global_batch_size=64',), ['51 tiles do not fill one batch', 'at most 51']),
     (('dataset.recipe.steps.warp={"type": "ElasticDistortion"}',),
@@ -185,25 +178,26 @@ def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path):
     (('amp=fp16',), ['fp16 needs a GPU', 'bf16']),
     (('pretrained=README.md',), ['README.md']),
 ])
-def test_mistakes_are_one_sentence_before_any_work(tmp_path, options, words):
-    output = finish(start(command(DEMO, tmp_path / 'run', options=options)), status=2)
-    assert output.startswith('error: ') and 'Traceback' not in output
-    for word in words:
-        assert word in output
+def test_mistakes_are_one_sentence_before_any_work(tmp_path, tool, options, told):
+    done = tool(*small_run(DEMO, tmp_path / 'run', options=options))
+    assert done.returncode == 2 and done.stderr.startswith('error: ') and not done.stdout
+    for part in told:
+        assert part in done.stderr
 
 
-def test_a_directory_with_a_run_is_not_overwritten(reference):
+def test_a_directory_with_a_run_is_not_overwritten(reference, tool):
     work_dir, _ = reference
     before = (work_dir / 'latest.pth').stat().st_mtime_ns
-    output = finish(start(command(DEMO, work_dir)), status=2)
-    assert 'already holds a run' in output and '--resume' in output
+    done = tool(*small_run(DEMO, work_dir))
+    assert done.returncode == 2 and 'already holds a run' in done.stderr
+    assert '--resume' in done.stderr
     assert (work_dir / 'latest.pth').stat().st_mtime_ns == before
 
 
-def test_resuming_another_model_says_so(reference, tmp_path):
-    output = finish(start(command(DEMO, tmp_path, '--resume', str(reference[0] / 'latest.pth'),
-                                  options=('model.backbone.depth=34',))), status=2)
-    assert 'another model' in output and 'Traceback' not in output
+def test_resuming_another_model_says_so(reference, tmp_path, tool):
+    done = tool(*small_run(DEMO, tmp_path, '--resume', str(reference[0] / 'latest.pth'),
+                       options=('model.backbone.depth=34',)))
+    assert done.returncode == 2 and 'another model' in done.stderr
 
 
 def test_resuming_in_another_world_says_what_is_no_longer_exact(reference, make_runner, capsys):
@@ -223,7 +217,8 @@ def test_pretrained_weights_are_counted_and_used(tmp_path, make_runner):
 
 
 def test_accumulation_counts_optimiser_steps(make_runner):
-    runner = make_runner('accumulate=2', 'global_batch_size=16', 'dataset.on_corrupt=raise')
+    runner = make_runner('accumulate=2', 'global_batch_size=16', 'dataset.on_corrupt=raise',
+                         'dataset.recipe.size=32')
     assert len(runner.loader) == 6 and runner.steps_per_epoch == 3
     assert len(runner.learning_rates) == 6
     runner.train()
@@ -233,7 +228,8 @@ def test_accumulation_counts_optimiser_steps(make_runner):
 
 
 def test_keeps_as_many_checkpoints_as_asked(make_runner, tmp_path):
-    runner = make_runner('checkpoint_interval=1', 'epochs=3', 'keep_checkpoints=2')
+    runner = make_runner('checkpoint_interval=1', 'epochs=3', 'keep_checkpoints=2',
+                         'dataset.recipe.size=32')
     runner.train()
     names = {p.name for p in (tmp_path / 'run').glob('*.pth')}
     assert names == {'epoch_2.pth', 'epoch_3.pth', 'latest.pth'}
@@ -248,19 +244,19 @@ def test_a_finished_run_has_nothing_left_to_do(reference, make_runner, capsys):
 
 
 @pytest.mark.parametrize('on_corrupt', ['skip', 'raise'])
-def test_a_tile_that_turns_out_corrupt_is_named_and_counted(tmp_path, on_corrupt):
+def test_a_tile_that_turns_out_corrupt_is_named_and_counted(tmp_path, on_corrupt, tool):
     shutil.copytree(REPO / 'data/demo/kather2016', tmp_path / 'tiles')
     broken = tmp_path / 'tiles/TUMOR/image_007.png'
     content = broken.read_bytes()  # header and end stay whole
     broken.write_bytes(content[:30_000] + bytes(50) + content[30_050:])
-    output = finish(start(command(DEMO, tmp_path / 'run', options=(
-        f'dataset.source.root={tmp_path / "tiles"}', f'dataset.on_corrupt={on_corrupt}'))),
-        status=0 if on_corrupt == 'skip' else 2)
-    assert 'image_007.png' in output and 'Traceback' not in output
+    done = tool(*small_run(DEMO, tmp_path / 'run', options=(
+        f'dataset.source.root={tmp_path / "tiles"}', f'dataset.on_corrupt={on_corrupt}')))
+    assert done.returncode == (0 if on_corrupt == 'skip' else 2)
+    assert 'image_007.png' in done.stdout + done.stderr
     if on_corrupt == 'skip':
         rows = (tmp_path / 'run/metrics.jsonl').read_text().splitlines()
         assert json.loads(rows[-1])['corrupt_tiles'] == 1
-        assert '1 tiles could not be read' in output
+        assert '1 tiles could not be read' in done.stdout
 
 
 def test_queues_that_hold_two_batches_tell_their_drift(make_runner):

@@ -2,8 +2,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-import torchvision
 
 DEMO = Path(__file__).parents[2] / 'data/demo/kather2016'
 
@@ -18,12 +16,3 @@ def split(tmp_path_factory) -> Path:
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target / path.name)
     return root
-
-
-@pytest.fixture(scope='session')
-def weights(tmp_path_factory) -> Path:
-    """Weights of a ResNet-18 as torchvision saves them."""
-    path = tmp_path_factory.mktemp('weights') / 'r18.pth'
-    torch.manual_seed(0)
-    torch.save(torchvision.models.resnet18(num_classes=8).state_dict(), path)
-    return path

@@ -67,7 +67,7 @@ def perfect(truth: dict) -> list[dict]:
             for a in truth['annotations'] if not a['iscrowd']]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(written(), st.randoms(use_true_random=False))
 def test_perfect_predictions_have_perfect_scores_whatever_the_file(content, random):
     with tempfile.TemporaryDirectory() as name:

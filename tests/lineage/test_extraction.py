@@ -1,7 +1,6 @@
 """OpenSelfSup's extraction: its flags, its files, several processes."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,14 +20,6 @@ from openselfsup.lineage.extraction import read_dataset_config
 REPO = Path(__file__).resolve().parents[2]
 TILES = REPO / 'data/demo/kather2016'
 CONFIG = str(REPO / 'configs/demo/plm_r18.py')
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp('weights') / 'r18.pth'
-    torch.manual_seed(0)
-    torch.save(torchvision.models.resnet18().state_dict(), path)
-    return path
 
 
 @pytest.fixture
@@ -55,7 +46,7 @@ data = dict(
 
 def expected(weights: Path) -> dict[str, np.ndarray]:
     """Features of torchvision's own ResNet, pooled as published."""
-    model = torchvision.models.resnet18()
+    model = torchvision.models.resnet18(num_classes=8)
     model.load_state_dict(torch.load(weights, weights_only=True))
     labelled = LabeledTileDataset(open_source(str(TILES)), 64)
     tiles = [labelled[i][0] for i in range(0, 51, 5)]
@@ -78,15 +69,12 @@ def found_in(folder: Path) -> dict[str, np.ndarray]:
                                         for part in ('trainval', 'test')]) for i in range(1, 6)}
 
 
-def test_two_processes_write_the_published_files(weights, voc, tmp_path):
-    with socket.socket() as free:
-        free.bind(('', 0))
-        port = str(free.getsockname()[1])
+def test_two_processes_write_the_published_files(weights, voc, tmp_path, free_port):
     words = [CONFIG, '--dataset-config', str(voc), '--checkpoint', str(weights)]
     done = subprocess.run(
         [REPO / 'tools/dist_extract.sh', CONFIG, '2', 'two', *words[1:]], cwd=tmp_path, text=True,
         capture_output=True, timeout=240,
-        env={**os.environ, 'PYTHON': sys.executable, 'PORT': port, 'OMP_NUM_THREADS': '1'})
+        env={**os.environ, 'PYTHON': sys.executable, 'PORT': free_port, 'OMP_NUM_THREADS': '1'})
     assert done.returncode == 0, done.stdout + done.stderr
     assert '11 tiles x 9216, 2304, 2048, 2304, 2048 features: two/features' in done.stdout
     assert np.load(tmp_path / 'two/features/voc07_trainval_feat5.npy').shape == (7, 2048)

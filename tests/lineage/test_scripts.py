@@ -2,13 +2,13 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 
 from openselfsup.checkpoints import load
 from openselfsup.cli.main import execute, parse
@@ -48,14 +48,6 @@ def shell(tmp_path):
         assert done.returncode == status, done.stdout
         return done.stdout
     return run
-
-
-@pytest.fixture
-def weights(tmp_path) -> Path:
-    """Weights of a ResNet-18 as torchvision saves them."""
-    torch.manual_seed(0)
-    torch.save(torchvision.models.resnet18(num_classes=8).state_dict(), tmp_path / 'r18.pth')
-    return tmp_path / 'r18.pth'
 
 
 def lines(said: str) -> list[str]:
@@ -113,18 +105,19 @@ def test_training_from_a_local_copy_that_is_removed(shell, tmp_path):
     assert (tmp_path / 'disk/tiles').is_dir()
 
 
-def test_flags_of_old_of_the_trainer(shell, tmp_path):
+def test_flags_of_old_of_the_trainer(tool, tmp_path):
     args = parse('train', ['c.py', '--resume_from', 'a.pth', '--gpus', '1', '--port', '60122'])
     assert args.resume == 'a.pth' and args.port == 60122 and not args.dev
     assert parse('train', ['c.py', '-c']).resume == 'auto'
     assert parse('train', ['c.py']).resume is None
-    words = [sys.executable, REPO / 'tools/train.py', REPO / 'configs/demo/plm_r18.py']
+    config = str(REPO / 'configs/demo/plm_r18.py')
     with pytest.raises(UserError, match='--gpus: 4 GPUs are asked for, 1 process.* started'):
-        execute('train', [*map(str, words[2:]), '--gpus', '4'])
-    said = shell(*words, '--dry-run', '-d', '-c', '--work_dir', 'out', '--local_rank', 0,
-                 '--launcher', 'none', '--cfg-options', f"dataset.source.root='{TILES}'",
-                 'dataset.recipe.size=32', 'workers=0')
-    assert 'global batch 16 = 1 rank(s) x 16' in said
+        execute('train', [config, '--gpus', '4'])
+    done = tool('tools/train.py', config, '--dry-run', '-d', '-c', '--work_dir', 'out',
+                '--local_rank', 0, '--launcher', 'none', '--cfg-options',
+                f"dataset.source.root='{TILES}'", 'dataset.recipe.size=32', 'workers=0',
+                cwd=tmp_path)
+    assert done.returncode == 0 and 'global batch 16 = 1 rank(s) x 16' in done.stdout
 
 
 def test_a_run_is_stopped_by_its_work_directory(shell, tmp_path):
@@ -180,7 +173,7 @@ def test_ca2cls_evaluation_at_the_root(ca2cl, tmp_path, weights):
             folder = tmp_path / f'data/Kather_Multi_Class/{part}/{kind}'
             folder.mkdir(parents=True, exist_ok=True)
             (folder / tile.name).symlink_to(tile)
-    weights.rename(tmp_path / 'repo/save/NCT/pretrain/resnet18/CA2CL_NCT.tar')
+    shutil.copy(weights, tmp_path / 'repo/save/NCT/pretrain/resnet18/CA2CL_NCT.tar')
     text = re.sub(r'\\ +\n', '\\\n', FINE_TUNE).rstrip() + ' --debug --image_size 32 --out out'
     said = ca2cl(text)
     assert 'this is: openselfsup evaluate' in said and 'finetune-v1' in said
@@ -248,20 +241,19 @@ def test_run_ft_without_arguments(shell, tmp_path):
         'converted_weights/CA2CL.pkl OUTPUT_DIR work_dirs/CRAG_R_18_FPN_1x_moco/1 SEED 1')
 
 
-def test_plms_way_to_detectron2_from_the_folder_that_it_misspells(shell, tmp_path, weights):
-    def run(folder, *words, **more):
-        return shell('bash', '-c', f'cd {folder}; {" ".join(map(str, words))}', **more)
-    python, out = sys.executable, tmp_path / 'segmentation'
+def test_plms_way_to_detectron2_from_the_folder_that_it_misspells(shell, tool, tmp_path, weights):
+    folder, out = 'segmetation/detection', tmp_path / 'segmentation'
     state = {f'backbone.{name}': value for name, value in load(weights).items()}
     torch.save(dict(meta={}, state_dict=state), tmp_path / 'epoch_200.pth')
-    run(REPO, python, 'tools/extract_backbone_weights.py', tmp_path / 'epoch_200.pth',
-        out / 'backbone.pth')
-    folder = REPO / 'segmetation/detection'
-    run(folder, python, 'convert-pretrain-to-detectron2.py', out / 'backbone.pth',
-        out / 'backbone.pkl')
+    for words in (['tools/extract_backbone_weights.py', tmp_path / 'epoch_200.pth',
+                   out / 'backbone.pth'],
+                  [f'{folder}/convert-pretrain-to-detectron2.py', out / 'backbone.pth',
+                   out / 'backbone.pkl']):
+        assert tool(*words).returncode == 0
     assert (out / 'backbone.pkl').stat().st_size > 40e6
-    said = run(folder, python, 'train_net.py', '--config-file',
-               'configs/GlaS/GlaS_R_18_FPN_1x_moco.yaml', '--num-gpus', 4, '--datasets-folder',
-               tmp_path, 'MODEL.WEIGHTS', out / 'backbone.pkl', 'SOLVER.IMS_PER_BATCH', 16,
-               'OUTPUT_DIR', out / 'GlaS_R_18_FPN_1x_moco/1', status=2)
+    words = ['train_net.py', '--config-file', 'configs/GlaS/GlaS_R_18_FPN_1x_moco.yaml',
+             '--num-gpus', 4, '--datasets-folder', tmp_path, 'MODEL.WEIGHTS', out / 'backbone.pkl',
+             'SOLVER.IMS_PER_BATCH', 16, 'OUTPUT_DIR', out / 'GlaS_R_18_FPN_1x_moco/1']
+    said = shell('bash', '-c', f'cd {REPO / folder}; {sys.executable} {" ".join(map(str, words))}',
+                 status=2)
     assert '4 GPUs are asked for, this machine has' in said

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
 
 from openselfsup.datasets.prepare.bcss import CODES
@@ -36,14 +34,6 @@ def tiles(tmp_path) -> Path:
                     Image.fromarray(array).save(tmp_path / 'data' / part / kind / region
                                                 / f'{i}.png')
     return tmp_path / 'data'
-
-
-@pytest.fixture
-def weights(tmp_path) -> Path:
-    torch.manual_seed(0)
-    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / 'r18.pth')
-    return tmp_path / 'r18.pth'
-
 
 
 def test_flags_become_settings(tiles, weights, monkeypatch):

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,17 +72,14 @@ def test_a_published_config_names_its_tiles_by_itself(published, tmp_path, capsy
         (answers.topk(5).indices == labels[:, None]).any(1).double().mean())
 
 
-def test_two_processes_score_what_one_does(tmp_path, monkeypatch):
+def test_two_processes_score_what_one_does(tmp_path, monkeypatch, free_port):
     shutil.copytree(REPO / 'data/demo/kather2016', tmp_path / 'tiles')
     checkpoint = saved(OURS, tmp_path / 'c.pth')
-    with socket.socket() as free:
-        free.bind(('', 0))
-        port = str(free.getsockname()[1])
     words = ['--data', 'tiles', '--cfg-options', *OPTIONS]
     done = subprocess.run(
         [REPO / 'tools/dist_test.sh', OURS, '2', checkpoint, *words], cwd=tmp_path, text=True,
         capture_output=True, timeout=240,
-        env={**os.environ, 'PYTHON': sys.executable, 'PORT': port, 'OMP_NUM_THREADS': '1'})
+        env={**os.environ, 'PYTHON': sys.executable, 'PORT': free_port, 'OMP_NUM_THREADS': '1'})
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count('51 tiles') == 1
     two = read_json(tmp_path / 'test.json')

@@ -214,7 +214,7 @@ def test_mistakes_in_a_config_are_told_at_once():
     assert read.lr == 3e-4 and read.codes == {0: 0}
 
 
-def test_the_command_line(tiles, tmp_path):
+def test_the_command_line(tiles, tmp_path, tool):
     done = subprocess.run(
         [sys.executable, 'train.py', 'configs/bcss_r18_unet_frozen.yaml', '--cpu', 'data',
          str(tiles), 'out', str(tmp_path), 'crop', '64', 'batch_size', '2', 'iterations', '2',
@@ -223,9 +223,8 @@ def test_the_command_line(tiles, tmp_path):
     assert 'gland' in done.stdout and (tmp_path / 'index.html').read_text().count('<img') == 4
     settings_read = json.loads((tmp_path / 'results.json').read_text())['run']['settings']
     assert settings_read['freeze'] is True and settings_read['depth'] == 18
-    again = subprocess.run([sys.executable, 'train.py', 'configs/bcss_r18_unet.yaml', 'data',
-                            str(tiles), 'out', str(tmp_path)], cwd=SEMANTIC, capture_output=True,
-                           text=True)
+    again = tool('segmentation/semantic/train.py', 'configs/bcss_r18_unet.yaml', 'data', tiles,
+                 'out', tmp_path, cwd=SEMANTIC)
     assert again.returncode == 2 and 'an earlier run left results.json' in again.stderr
 
 

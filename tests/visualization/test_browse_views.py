@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,13 +9,9 @@ SCALE = 150 / 72  # pixels a point
 
 
 @pytest.fixture
-def browse(tmp_path):
-    def browse(config, *arguments):
-        tool = str(ROOT / 'tools' / 'browse_views.py')
-        return subprocess.run([sys.executable, tool, config, '--out', str(tmp_path / 'sheets'),
-                               *arguments],
-                              cwd=ROOT, capture_output=True, text=True, timeout=300)
-    return browse
+def browse(tmp_path, tool):
+    return lambda config, *arguments: tool('tools/browse_views.py', config, '--out',
+                                           tmp_path / 'sheets', *arguments)
 
 
 def test_the_demo_config_is_drawn(browse, tmp_path):

@@ -1,8 +1,6 @@
 """GlaS, CRAG, MoNuSeg and synthetic glands: every pixel arrives, oddities are told by file."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -228,17 +226,16 @@ def test_real_nuclei(tmp_path):
     assert len(report.problems) == 17  # images without labels
 
 
-def test_the_tool_end_to_end_from_an_archive(official, tmp_path):
+def test_the_tool_end_to_end_from_an_archive(official, tmp_path, tool):
     import shutil
     archive = shutil.make_archive(str(tmp_path / 'warwick'), 'zip', official)
-    tool = [sys.executable, str(ROOT / 'tools' / 'prepare_data.py'), 'glas']
-    done = subprocess.run([*tool, archive, str(tmp_path / 'ds')], capture_output=True, text=True)
+    script = 'tools/prepare_data.py', 'glas'
+    done = tool(*script, archive, tmp_path / 'ds')
     assert done.returncode == 0, done.stderr
     assert {p.name for p in (tmp_path / 'ds').iterdir()} == {'GlaS'}
-    done = subprocess.run([*tool, str(tmp_path / 'ds'), '--check'], capture_output=True, text=True)
+    done = tool(*script, tmp_path / 'ds', '--check')
     assert done.returncode == 0 and 'train.json: 4 images' in done.stdout
-    done = subprocess.run([*tool, str(tmp_path / 'ds'), str(tmp_path / 'x'), '--demo'],
-                          capture_output=True, text=True)
+    done = tool(*script, tmp_path / 'ds', tmp_path / 'x', '--demo')
     assert done.returncode == 2 and 'something else than synthetic' in done.stderr
 
 
