@@ -3,7 +3,7 @@
 A method of your own needs a ``backbone`` and a ``forward``; see docs/new_method.md.
 """
 
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -130,7 +130,7 @@ class BaseMethod(nn.Module):
     geometry: Geometry = 'axis_aligned'
 
     def set_data(self, length: int, classes: list[str] | None) -> None:
-        """See :meth:`Method.set_data`; a method that keeps something of each tile overrides it."""
+        """See :meth:`Method.set_data`; :class:`PerTileMethod` makes room for each tile."""
 
     def begin_step(self, progress: Progress) -> None:
         """See :meth:`Method.begin_step`."""
@@ -150,6 +150,51 @@ class BaseMethod(nn.Module):
     def load_backbone(self: Method, path: str, allow_partial: bool = False) -> LoadReport:
         """See :meth:`Method.load_backbone`; a method with several encoders overrides it."""
         return load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
+
+
+class PerTileMethod(BaseMethod):
+    """A method that keeps something of each tile of the data set, found by the tile's index.
+
+    A subclass defines :meth:`remember`, and calls :meth:`expect` when all else is built.
+
+    Attributes:
+        length: number N of tiles that the config asks for; None for those of the data set.
+        keeps: how the sentence begins that refuses another number of tiles.
+    """
+
+    batch_keys = ('index',)
+    keeps: ClassVar[str] = 'the memory is to hold'
+    length: int | None = None
+
+    def expect(self, length: int | None) -> None:
+        """Make room for N tiles, or with None wait for :meth:`set_data`.
+
+        Raises:
+            UserError: N is too few.
+        """
+        self.length = length
+        if length is not None:
+            self.remember(length)
+
+    def set_data(self, length: int, classes: list[str] | None) -> None:
+        """Make room for each tile of the data set.
+
+        Raises:
+            UserError: the config asked for another number of tiles, or there are too few.
+        """
+        if self.length is None:
+            self.remember(length)
+        elif self.length != length:
+            raise UserError(f'{self.keeps} {self.length} tiles, the data set has {length}',
+                            where='model.length', expected=f'{length}, or nothing at all')
+
+    def remember(self, length: int) -> None:
+        """Make room for N tiles in buffers, or in modules with buffers.
+
+        Raises:
+            UserError: N is too few.
+        """
+        raise NotImplementedError
 
 
 def check_method(algorithm: Any) -> None:

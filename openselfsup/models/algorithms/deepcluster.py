@@ -11,7 +11,7 @@ from ...registry import ALGORITHMS, BACKBONES, HEADS
 from ...values import Count, NotNegative
 from .. import health
 from ..heads.classification import accuracy
-from ..method import BaseMethod
+from ..method import PerTileMethod
 from ..parts import built
 from ..pseudo_labels import (
     check_head,
@@ -23,7 +23,7 @@ from ..pseudo_labels import (
 
 
 @ALGORITHMS.register_module()
-class DeepCluster(BaseMethod):
+class DeepCluster(PerTileMethod):
     """Tiles are classified into the clusters of their own features, found anew between epochs.
 
     The hook :class:`DeepClusterHook` finds them. Until then tile i has the label i mod K.
@@ -44,8 +44,8 @@ class DeepCluster(BaseMethod):
         loss_weight: buffer of shape (K,), weights of the clusters in the loss.
     """
 
-    batch_keys = ('index',)
     needs_hooks = ('DeepClusterHook',)
+    keeps = 'labels are kept of'
     labels: Tensor
     loss_weight: Tensor
 
@@ -59,23 +59,10 @@ class DeepCluster(BaseMethod):
         check_head(self.head, channels_of(self.backbone)[-1])
         self.reweight, self.reweight_pow = reweight, reweight_pow
         self.register_buffer('loss_weight', torch.full((self.clusters,), 1 / self.clusters))
-        self.length = length
-        if length is not None:
-            self._remember(length)
+        self.expect(length)
 
-    def set_data(self, length: int, classes: list[str] | None) -> None:
-        """Give each tile of the data set a label.
-
-        Raises:
-            UserError: the config asked for another number of tiles, or there are too few.
-        """
-        if self.length is None:
-            self._remember(length)
-        elif self.length != length:
-            raise UserError(f'labels are kept of {self.length} tiles, the data set has {length}',
-                            where='model.length', expected=f'{length}, or nothing at all')
-
-    def _remember(self, length: int) -> None:
+    def remember(self, length: int) -> None:
+        """Give each of N tiles a label, if they can form the clusters."""
         if length < self.clusters:
             raise UserError(f'{length} tiles cannot form {self.clusters} clusters',
                             where='model.head.num_classes', expected=f'at most {length}')

@@ -11,12 +11,12 @@ from .. import health
 from ..losses import sampled_info_nce
 from ..memories import SimpleMemory
 from ..memories.simple import draw_rows
-from ..method import BaseMethod
+from ..method import PerTileMethod
 from ..parts import built, check_channels, check_projection, normalize
 
 
 @ALGORITHMS.register_module()
-class NPID(BaseMethod):
+class NPID(PerTileMethod):
     """A tile is told from others by what it and they were mapped to before.
 
     As published in OpenSelfSup, the softmax goes over a sample of the memory; the paper estimates
@@ -40,7 +40,6 @@ class NPID(BaseMethod):
         UserError: sizes do not fit.
     """
 
-    batch_keys = ('index',)
     memory_bank: SimpleMemory
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
@@ -51,25 +50,13 @@ class NPID(BaseMethod):
         self.backbone, self.neck = built(backbone, BACKBONES), built(neck, NECKS)
         check_channels(self.backbone, self.neck)
         check_projection(self.neck, feat_dim)
-        self.length, self.feat_dim, self.neg_num = length, feat_dim, neg_num
+        self.feat_dim, self.neg_num = feat_dim, neg_num
         self.memory_momentum, self.temperature = memory_momentum, temperature
         self.ensure_neg = ensure_neg
-        if length is not None:
-            self._remember(length)
+        self.expect(length)
 
-    def set_data(self, length: int, classes: list[str] | None) -> None:
-        """Give each tile of the data set a vector.
-
-        Raises:
-            UserError: the config asked for another number of vectors.
-        """
-        if self.length is None:
-            self._remember(length)
-        elif self.length != length:
-            raise UserError(f'the memory is to hold {self.length} tiles, the data set has {length}',
-                            where='model.length', expected=f'{length}, or nothing at all')
-
-    def _remember(self, length: int) -> None:
+    def remember(self, length: int) -> None:
+        """Give each of N tiles a vector; one tile has none to be told from."""
         if length < 2:
             raise UserError('one tile has no other to be told from', where='model.length',
                             expected='at least 2 tiles')

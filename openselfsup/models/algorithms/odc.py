@@ -11,7 +11,7 @@ from ...values import Count, Fraction, NotNegative
 from .. import health
 from ..heads.classification import accuracy
 from ..memories import ODCMemory
-from ..method import BaseMethod
+from ..method import PerTileMethod
 from ..parts import built, check_channels
 from ..pseudo_labels import (
     check_head,
@@ -22,7 +22,7 @@ from ..pseudo_labels import (
 
 
 @ALGORITHMS.register_module()
-class ODC(BaseMethod):
+class ODC(PerTileMethod):
     """Tiles are classified into clusters that change a little with every step.
 
     The clusters that it starts from are found by the hook :class:`ODCHook`.
@@ -50,7 +50,6 @@ class ODC(BaseMethod):
         UserError: sizes do not fit.
     """
 
-    batch_keys = ('index',)
     needs_hooks = ('ODCHook',)
     memory_bank: ODCMemory
     loss_weight: Tensor
@@ -74,23 +73,10 @@ class ODC(BaseMethod):
         self.deal_with_small_clusters_interval = deal_with_small_clusters_interval
         self.reweight, self.reweight_pow = reweight, reweight_pow
         self.register_buffer('loss_weight', torch.full((self.clusters,), 1 / self.clusters))
-        self.length = length
-        if length is not None:
-            self._remember(length)
+        self.expect(length)
 
-    def set_data(self, length: int, classes: list[str] | None) -> None:
-        """Give each tile of the data set a feature and a label.
-
-        Raises:
-            UserError: the config asked for another number of tiles, or there are too few.
-        """
-        if self.length is None:
-            self._remember(length)
-        elif self.length != length:
-            raise UserError(f'the memory is to hold {self.length} tiles, the data set has {length}',
-                            where='model.length', expected=f'{length}, or nothing at all')
-
-    def _remember(self, length: int) -> None:
+    def remember(self, length: int) -> None:
+        """Give each of N tiles a feature and a label, if they can form the clusters."""
         if length < max(self.min_cluster, 2) * self.clusters:
             raise UserError(f'{length} tiles cannot form {self.clusters} clusters of at least '
                             f'{self.min_cluster}', where='model.head.num_classes',
