@@ -1,6 +1,6 @@
 """CIFAR: small images on which OpenSelfSup has a supervised config."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from torchvision import datasets
@@ -10,17 +10,29 @@ from ..registry import SOURCES
 from .sources import Source
 
 
-class _Cifar(Source):
-    """Images of 32 x 32 px in memory, read by torchvision after a look at their check sums."""
+@SOURCES.register_module()
+class Cifar10(Source):
+    """CIFAR-10 (Krizhevsky 2009): 32 x 32 px, 10 classes, in memory.
 
+    torchvision reads them after a look at their check sums.
+
+    Args:
+        root: folder in which the archive of the Python version was unpacked.
+        split: which images.
+
+    Raises:
+        UserError: they are not there, or not the official ones.
+    """
+
+    reader: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
     tile_size = 32, 32
 
-    def __init__(self, reader: type[datasets.CIFAR10], root: str, split: str):
+    def __init__(self, root: str, split: Literal['train', 'test'] = 'train'):
         try:
-            found = reader(root, train=split == 'train', download=False)
+            found = self.reader(root, train=split == 'train', download=False)
         except RuntimeError as error:
             raise UserError(f'{error}', where=located(root), expected='the folder '
-                            f"'{reader.base_folder}' of the official archive") from None
+                            f"'{self.reader.base_folder}' of the official archive") from None
         self.root, self.split = root, split
         self.images, self.classes = found.data, list(found.classes)
         self.labels = np.array(found.targets, np.int64)
@@ -36,32 +48,7 @@ class _Cifar(Source):
 
 
 @SOURCES.register_module()
-class Cifar10(_Cifar):
-    """CIFAR-10 (Krizhevsky 2009): 32 x 32 px, 10 classes.
+class Cifar100(Cifar10):
+    """CIFAR-100 with its 100 fine classes; arguments and errors are those of :class:`Cifar10`."""
 
-    Args:
-        root: folder in which the archive of the Python version was unpacked.
-        split: which images.
-
-    Raises:
-        UserError: they are not there, or not the official ones.
-    """
-
-    def __init__(self, root: str, split: Literal['train', 'test'] = 'train'):
-        super().__init__(datasets.CIFAR10, root, split)
-
-
-@SOURCES.register_module()
-class Cifar100(_Cifar):
-    """CIFAR-100 with its fine classes; otherwise as :class:`Cifar10`.
-
-    Args:
-        root: folder in which the archive of the Python version was unpacked.
-        split: which images.
-
-    Raises:
-        UserError: they are not there, or not the official ones.
-    """
-
-    def __init__(self, root: str, split: Literal['train', 'test'] = 'train'):
-        super().__init__(datasets.CIFAR100, root, split)
+    reader = datasets.CIFAR100
