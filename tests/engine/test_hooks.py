@@ -30,7 +30,8 @@ def health(records, caplog, cfg=CFG):
     logger = logging.getLogger('health')
     for step, record in enumerate(records):
         runner = types.SimpleNamespace(record=dict(record, step=step), logger=logger, cfg=cfg,
-                                       world_size=1)
+                                       world_size=1, batch_size=(cfg.global_batch_size
+                                                                 // cfg.get('accumulate', 1)))
         hook.after_step(runner, {})
         hook.after_step(runner, {})  # the same record is not counted twice
     return [r.getMessage() for r in caplog.records]
@@ -59,6 +60,9 @@ def test_a_small_batch_cannot_have_a_high_rank(caplog):
     cfg = Config(dict(model={}, optimizer=dict(lr=1e-3), global_batch_size=8, schedule={}))
     assert health(9 * [dict(effective_rank=2.5)], caplog, cfg) == []
     assert 'effective_rank is 1.5' in health(3 * [dict(effective_rank=1.5)], caplog, cfg)[0]
+    caplog.clear()
+    cfg = Config(dict(cfg.to_dict(), global_batch_size=32, accumulate=4))  # 8 tiles a pass
+    assert health(9 * [dict(effective_rank=2.5)], caplog, cfg) == []
 
 
 def test_drift_of_a_queue_is_told_in_the_terms_of_the_config(caplog):

@@ -53,9 +53,8 @@ class HealthHook(Hook):
 
     def _wrong(self, record: dict, runner: Any) -> Iterator[tuple[str, str, str]]:
         """Yield what is bad in a record: its cause, the monitor, what to say of it."""
-        tiles = runner.cfg.global_batch_size / runner.world_size
         for key, limit in self.lowest.items():
-            limit = min(limit, tiles / 4) if key == 'effective_rank' else limit
+            limit = min(limit, runner.batch_size / 4) if key == 'effective_rank' else limit
             if record.get(key, limit) < limit:
                 yield 'COLLAPSE', key, (f'{key} is {record[key]:.3g} (healthy: well above '
                                         f'{limit:.3g})')
