@@ -13,7 +13,7 @@ from . import health
 from .losses import info_nce
 from .memories import Queue, cell_kmeans
 from .method import Geometry
-from .parts import cells, normalize
+from .parts import at_least_float32, cells, normalize, weighted_mean
 
 LabelMaps = Literal['rounded', 'exact']
 LABEL_MAPS = get_args(LabelMaps)
@@ -91,10 +91,7 @@ class Concepts(nn.Module):
             z_k = normalize(project_k(p_k))
         losses = info_nce(z_q, z_k, self.queue.vectors, self.temperature, shared.to(z_q.dtype),
                           reduction='none')
-        # Gradients are averaged over ranks: dividing by the ranks' mean number of concepts makes
-        # that average the mean over all of them.
-        number = distributed.all_reduce_mean(shared.sum())
-        loss = losses.sum() / number.clamp_min(torch.finfo(number.dtype).tiny)
+        loss = weighted_mean(losses, shared)
         monitors.update(
             concepts_shared=shared.float().sum() / len(q_map),
             acc_concept=health.contrastive_accuracy(z_q, z_k, self.queue.vectors, shared,
@@ -117,7 +114,7 @@ class Concepts(nn.Module):
             an image has, and how many empty clusters began anew.
         """
         batch, _, height, width = reference.shape
-        points = cells(reference.to(torch.promote_types(reference.dtype, torch.float32)))
+        points = cells(at_least_float32(reference))
         first, reseed = draw_cells(batch, self.num_concepts, self.kmeans_iters, height * width,
                                    reference.device)
         found = cell_kmeans(points, first, reseed)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..errors import UserError, nearest
+from .parts import at_least_float32
 
 NORMS = ('BN', 'SyncBN', 'GN', 'SplitBN')
 
@@ -78,7 +79,7 @@ class BatchNormOverRanks(nn.BatchNorm1d):
             return super().forward(x)
         dims, shape = [0, *range(2, x.dim())], (-1, *[1] * (x.dim() - 2))
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            x = at_least_float32(x)
             mean = distributed.all_gather_with_grad(x.mean(dims)[None]).mean(0)
             centred = x - mean.view(shape)
             variance = distributed.all_gather_with_grad(centred.square().mean(dims)[None]).mean(0)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import distributed
 from ..errors import UserError
 from ..registry import Registry
 
@@ -52,6 +53,15 @@ def check_views(views: list[Tensor], count: int, method: nn.Module) -> None:
         raise UserError(f'{type(method).__name__} takes {count} view{"s" * (count > 1)} of each '
                         f'tile, but the recipe makes {len(views)}', where='dataset.recipe',
                         expected=f'n_views={count}, or {count} named view{"s" * (count > 1)}')
+
+
+def check_maps(view_to_tile: Tensor | None, method: nn.Module) -> Tensor:
+    """Return ``view_to_tile``; raise a UserError if a method that needs it was not given it."""
+    if view_to_tile is None:
+        raise UserError(f'{type(method).__name__} needs to know where each view lies on its tile, '
+                        'but the batch has no view_to_tile',
+                        expected='a recipe of tracked geometry')
+    return view_to_tile
 
 
 def init_linear(module: nn.Module, kind: Literal['kaiming', 'normal'], std: float = 0.01,
@@ -111,6 +121,19 @@ def total_loss(outputs: dict[str, Tensor]) -> Tensor:
                         where='model.type', expected="at least one scalar tensor whose name "
                         "starts with 'loss'")
     return sum(losses[1:], start=losses[0])
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Return Σ w·L / Σ w over the rows of all ranks, a scalar tensor; 0 if all weights are 0.
+
+    Args:
+        losses: w·L of this rank's rows, with their weights, or their sum.
+        weights: w of these rows, not negative.
+    """
+    # Gradients are averaged over ranks: dividing by the ranks' mean of Σ w makes that average the
+    # global Σ w·L / Σ w.
+    total = distributed.all_reduce_mean(weights.sum())
+    return losses.sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
 def zero_loss(grid: Tensor, *modules: nn.Module) -> Tensor:

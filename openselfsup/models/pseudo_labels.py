@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import distributed
 from ..errors import UserError
-from .parts import at_least_float32
+from .parts import at_least_float32, weighted_mean
 
 
 def sizes_of(labels: Tensor, clusters: int) -> Tensor:
@@ -32,10 +31,7 @@ def weighted_cross_entropy(scores: Tensor, labels: Tensor, weights: Tensor) -> T
         scores = at_least_float32(scores)
         weights = weights.to(scores.dtype)
         losses = F.cross_entropy(scores, labels, weights, reduction='sum')
-        # Gradients are averaged over ranks: dividing by the ranks' mean of Σ w makes that average
-        # the global Σ w CE / Σ w.
-        total = distributed.all_reduce_mean(weights[labels].sum())
-        return losses / total.clamp_min(torch.finfo(total.dtype).tiny)
+        return weighted_mean(losses, weights[labels])
 
 
 @torch.no_grad()

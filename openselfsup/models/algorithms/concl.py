@@ -14,7 +14,7 @@ from ..concepts import Concepts, LabelMaps
 from ..losses import info_nce
 from ..memories import Queue
 from ..method import Geometry
-from ..parts import check_projection, normalize
+from ..parts import check_maps, check_projection, normalize
 from .momentum import MomentumContrast
 
 
@@ -48,6 +48,16 @@ class WithConcepts(MomentumContrast):
         self.concepts.check_geometry(geometry)
         super().set_geometry(geometry)
 
+    def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images (B, 3, S, S) to what the losses need, not normalised.
+
+        Returns:
+            What the neck makes of them, the global projection (B, D) first, and the last feature
+            map (B, C, h, w).
+        """
+        maps = encoder['backbone'](images)
+        return *projections(encoder, maps), maps[-1]
+
     def is_warm(self) -> bool:
         """Return whether the first epochs, of the instance loss alone, are over."""
         return self.progress.epoch >= self.warmup_epochs
@@ -67,8 +77,8 @@ class WithConcepts(MomentumContrast):
         with torch.no_grad():
             stage = self.encoder_k['backbone'](reference)[self.stage]
         return self.concepts(q_map, k_map, stage, maps, self.geometry,
-                             lambda pooled: project(self.encoder_q, pooled),
-                             lambda pooled: project(self.encoder_k, pooled))
+                             lambda pooled: projections(self.encoder_q, [pooled])[0],
+                             lambda pooled: projections(self.encoder_k, [pooled])[0])
 
 
 @ALGORITHMS.register_module()
@@ -126,11 +136,6 @@ class ConCL(WithConcepts):
                      pad_queue), cluster_indice, warmup_epochs, keys_in_order)
         self.set_geometry(geometry)
 
-    def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the normalised projection (B, D) and the last map (B, C, h, w) of images."""
-        maps = encoder['backbone'](images)
-        return normalize(encoder['neck'](maps)), maps[-1]
-
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
         """Return losses and monitors.
@@ -140,9 +145,10 @@ class ConCL(WithConcepts):
                 holds both (:class:`openselfsup.views.UnionView`).
             view_to_tile: float32 tensor of shape (B, 3, 2, 3), maps from view to tile fractions.
         """
-        maps = check_views('ConCL', views, view_to_tile)
+        maps = check_input(self, views, view_to_tile)
         k, k_map = self.encode_keys(views[1])  # first, while nothing is kept for backward
         q, q_map = self.encode(self.encoder_q, views[0])
+        q, k = normalize(q), normalize(k)
         loss_instance = info_nce(q, k, self.queue.vectors, self.temperature)
         outputs = {'acc_contrast': health.contrastive_accuracy(q, k, self.queue.vectors)}
 
@@ -161,10 +167,10 @@ class ConCL(WithConcepts):
         return outputs
 
 
-def project(encoder: nn.ModuleDict, pooled: Tensor) -> Tensor:
-    """Return the global projection (N, D) of maps of one cell (N, C, 1, 1), not normalised."""
-    found = encoder['neck']([pooled])
-    return found if isinstance(found, Tensor) else found[0]
+def projections(encoder: nn.ModuleDict, maps: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return what a neck makes of feature maps, as a tuple where it is (B, D) alone."""
+    found = encoder['neck'](maps)
+    return (found,) if isinstance(found, Tensor) else found
 
 
 def shuffled(shuffle: bool | None, keys_in_order: bool) -> bool | None:
@@ -179,17 +185,15 @@ def shuffled(shuffle: bool | None, keys_in_order: bool) -> bool | None:
     return shuffle if keys_in_order else True
 
 
-def check_views(method: str, views: list[Tensor], view_to_tile: Tensor | None) -> Tensor:
+def check_input(method: nn.Module, views: list[Tensor], view_to_tile: Tensor | None) -> Tensor:
     """Return ``view_to_tile``; raise a UserError if it or the reference view is missing."""
-    if view_to_tile is None:
-        raise UserError(f'{method} needs to know where each view lies on its tile, but the batch '
-                        'has no view_to_tile', expected='a recipe of tracked geometry')
+    maps = check_maps(view_to_tile, method)
     if len(views) < 3:
-        raise UserError(f'{method} needs queries, keys and a reference that holds both, not '
-                        f'{len(views)} views', where='dataset.recipe',
+        raise UserError(f'{type(method).__name__} needs queries, keys and a reference that '
+                        f'holds both, not {len(views)} views', where='dataset.recipe',
                         expected="dict(query=..., key=..., reference=dict(type='UnionView', "
                                  "of=['query', 'key']))")
-    return view_to_tile
+    return maps
 
 
 def place_of_stage(backbone: nn.Module, stage: int) -> int:

@@ -14,7 +14,16 @@ from .. import health
 from ..losses import info_nce
 from ..memories import Queue
 from ..method import Geometry
-from ..parts import built, cells, check_projection, normalize, total_loss, zero_loss
+from ..parts import (
+    built,
+    cells,
+    check_maps,
+    check_projection,
+    normalize,
+    total_loss,
+    weighted_mean,
+    zero_loss,
+)
 from .momentum import MomentumContrast
 
 DenseReduction = Literal['mean', 'weighted_mean']
@@ -92,17 +101,14 @@ class PLM(MomentumContrast):
             views: two tensors of shape (B, 3, S, S), queries and keys.
             view_to_tile: float32 tensor of shape (B, V, 2, 3), maps from view to tile fractions.
         """
-        if view_to_tile is None:
-            raise UserError('PLM needs to know where each view lies on its tile, but the batch '
-                            'has no view_to_tile', expected='a recipe of tracked geometry')
+        maps = check_maps(view_to_tile, self)
         keys = self.encode_keys(views[1])  # first, while nothing is kept for backward
         queries = self.encode(self.encoder_q, views[0])
         q, q_grid, q_pooled, *group_q = queries
         k, _, k_pooled, *group_k = keys
         height, width = q_grid.shape[-2:]
         with torch.autocast(q.device.type, enabled=False):
-            matching = match_cells(view_to_tile[:, 0], view_to_tile[:, 1], (height, width),
-                                   self.geometry)
+            matching = match_cells(maps[:, 0], maps[:, 1], (height, width), self.geometry)
 
         outputs = self.contrast(queries, keys, matching)
         self.add_parts(outputs, views[0], (*group_q, *group_k), lambda attacked: total_loss(
@@ -166,8 +172,5 @@ class PLM(MomentumContrast):
         negatives = self.queue_dense.vectors
         if self.dense_reduction == 'mean':
             return info_nce(anchors, positives, negatives, self.temperature, weights)
-        losses = info_nce(anchors, positives, negatives, self.temperature, weights, 'none')
-        # Gradients are averaged over ranks: dividing by the ranks' mean of Σ w makes that
-        # average the global Σ w·CE / Σ w.
-        total = distributed.all_reduce_mean(weights.sum())
-        return losses.sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
+        return weighted_mean(
+            info_nce(anchors, positives, negatives, self.temperature, weights, 'none'), weights)

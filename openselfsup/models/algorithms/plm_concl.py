@@ -15,7 +15,7 @@ from ..concepts import Concepts, LabelMaps
 from ..losses import info_nce
 from ..method import Geometry
 from ..parts import cells, normalize
-from .concl import WithConcepts, check_views, shuffled
+from .concl import WithConcepts, check_input, shuffled
 from .plm import PLM, DenseReduction
 
 
@@ -73,20 +73,10 @@ class PLMConCL(WithConcepts, PLM):
                      pad_queue), cluster_indice, warmup_epochs, keys_in_order)
         self.set_geometry(geometry)
 
-    def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, S, S) to what all losses need, not normalised.
-
-        Returns:
-            The global projection (B, D), the dense one (B, D, h, w), the projection pooled over
-            cells (B, D), and the backbone's last feature map (B, C, h, w).
-        """
-        maps = encoder['backbone'](images)
-        return *encoder['neck'](maps), maps[-1]
-
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
         """Return losses and monitors; arguments are those of :meth:`ConCL.forward`."""
-        maps = check_views('PLMConCL', views, view_to_tile)
+        maps = check_input(self, views, view_to_tile)
         k, k_grid, k_pooled, k_map = self.encode_keys(views[1])
         q, q_grid, _, q_map = self.encode(self.encoder_q, views[0])
         q, k = normalize(q), normalize(k)

@@ -12,10 +12,11 @@ from ...registry import ALGORITHMS, BACKBONES, NECKS
 from ...values import Count, Fraction, NotNegative, Positive
 from ...views import cell_centres, determinant
 from .. import health
+from ..heads.classification import accuracy
 from ..losses import covariance_term, nearest_cells, variance_term, vicreg
 from ..losses.vicreg import Terms
 from ..method import BaseMethod
-from ..parts import at_least_float32, built, cells
+from ..parts import at_least_float32, built, cells, check_maps
 
 LARGE = 2  # views that are compared with all others
 _ROUNDING = 2 ** -21  # of places on the tile that float32 maps tell
@@ -87,7 +88,11 @@ class VICRegL(BaseMethod):
         return expander
 
     def set_data(self, length: int, classes: list[str] | None) -> None:
-        """Refuse labels that the classifier has no class for."""
+        """Refuse tiles of another number of classes than the classifier has.
+
+        Raises:
+            UserError: the numbers differ.
+        """
         if self.classifier is not None and classes and len(classes) != self.num_classes:
             raise UserError(f'the tiles have {len(classes)} classes, the classifier '
                             f'{self.num_classes}', where='model.num_classes',
@@ -128,16 +133,14 @@ class VICRegL(BaseMethod):
             assert label is not None, 'asked for'
             scores = at_least_float32(self.classifier(pooled[0].detach()))
             outputs['loss_classifier'] = nn.functional.cross_entropy(scores, label)
-            outputs['acc_classifier'] = (scores.argmax(1) == label).float().mean()
+            outputs['acc_classifier'] = accuracy(scores, label)
         self.features = (embeddings[0] if embeddings else grids[0].mean(1)).detach()
         outputs['feature_std'] = health.feature_std(self.features)
         return outputs
 
     def _check(self, views: list[Tensor], view_to_tile: Tensor | None) -> None:
-        if self.needs_geometry and view_to_tile is None:
-            raise UserError(f'{type(self).__name__} needs to know where each view lies on its '
-                            'tile, but the batch has no view_to_tile',
-                            expected='a recipe of tracked geometry')
+        if self.needs_geometry:
+            check_maps(view_to_tile, self)
         if len(views[0]) * distributed.world_size() < 2:
             raise UserError('one tile has no variance over the batch', where='global_batch_size',
                             expected='at least 2 tiles in a forward pass of all processes')

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...checkpoints import channels_of
 from ...registry import BACKBONES
+from ..parts import built
 
 
 class SobelLayer(nn.Module):
@@ -54,8 +55,7 @@ class SobelBackbone(nn.Module):
     def __init__(self, backbone: dict | nn.Module):
         super().__init__()
         self.sobel_layer = SobelLayer()
-        self.backbone = (backbone if isinstance(backbone, nn.Module)
-                         else BACKBONES.build(backbone))
+        self.backbone = built(backbone, BACKBONES)
         self.out_channels = channels_of(self.backbone)
 
     @property

@@ -16,6 +16,7 @@ from ..losses.cluster_contrast import (
     negative_mutual_information,
 )
 from ..memories.kmeans import EMPTY, INIT, Clusters, Empty, Init, batch_kmeans
+from ..parts import at_least_float32
 
 
 @HEADS.register_module()
@@ -73,7 +74,7 @@ class ClusterHead(nn.Module):
                             expected='a larger global_batch_size, fewer clusters, or '
                                      'drop_last=True where the last batch is short')
         with torch.autocast(group.device.type, enabled=False):
-            group = group.to(torch.promote_types(group.dtype, torch.float32))
+            group = at_least_float32(group)
             found = batch_kmeans(group, self.clusters, self.iters, self.init,
                                  resplit=self.empty == 'resplit')
         if self.detach_centroids:
