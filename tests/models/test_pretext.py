@@ -13,6 +13,7 @@ from openselfsup.models.algorithms.classification import Classification
 from openselfsup.models.algorithms.relative_loc import cut_patches
 from openselfsup.models.method import Progress
 from openselfsup.models.norm import BatchNormOverRanks, has_partial_statistics
+from openselfsup.registry import HEADS
 
 
 def test_the_target_of_byol_moves_after_the_step_only_and_slower_towards_the_end():
@@ -63,6 +64,22 @@ def test_a_head_with_too_few_classes_is_refused():
     with pytest.raises(UserError, match='there are 8 classes'):
         build(with_options('RelativeLoc', head=dict(num_classes=4)))
     build(with_options('Classification', head=dict(num_classes=5)))
+
+
+@pytest.mark.parametrize(('head', 'shapes', 'said'), [
+    (dict(type='ClsHead', in_channels=8), [(2, 8, 3, 2)],
+     'of size 8, but is given 48 numbers of whole maps.*48, or with_avg_pool=True and 8'),
+    (dict(type='ClsHead', in_channels=4, with_avg_pool=True), [(2, 8, 3, 3)],
+     'of size 4, but is given 8 numbers; expected 8'),
+    (dict(type='ClsHead', in_channels=4), [(2, 8)],
+     'of size 4, but is given 8 numbers; expected 8'),
+    (dict(type='ClsHead', in_channels=8, with_avg_pool=True), [(2, 8)], 'pooled already'),
+    (dict(type='MultiClsHead', in_channels=[4, 8]), [(2, 8, 3, 3), (2, 16, 3, 3)],
+     r'maps of \[4, 8\] channels, but is given \[8, 16\]'),
+    (dict(type='MultiClsHead', in_channels=[4, 8]), [(2, 8, 3, 3)], r'is given \[8\]')])
+def test_a_head_says_what_it_takes(head, shapes, said):
+    with pytest.raises(UserError, match=said):
+        HEADS.build(dict(head, num_classes=2))([torch.zeros(shape) for shape in shapes])
 
 
 def test_linear_evaluation_of_every_stage_leaves_the_backbone_as_it_is():

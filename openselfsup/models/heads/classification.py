@@ -37,8 +37,23 @@ class ClsHead(nn.Module):
         init_linear(self, 'normal')
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Map feature maps, the last of shape (B, C, h, w) or (B, C), to scores (B, K)."""
-        return self.fc_cls(image_vectors(maps, self.with_avg_pool))
+        """Map feature maps, the last of shape (B, C, h, w) or (B, C), to scores (B, K).
+
+        Raises:
+            UserError: vectors are to be pooled, or the sizes do not fit.
+        """
+        if self.with_avg_pool and maps[-1].dim() == 2:
+            raise UserError('the head is to pool what is pooled already',
+                            where='model.head.with_avg_pool', expected='False')
+        vectors = image_vectors(maps, self.with_avg_pool)
+        if vectors.shape[1] != self.in_channels:
+            unpooled = not self.with_avg_pool and maps[-1].dim() > 2
+            raise UserError(
+                f'the head takes vectors of size {self.in_channels}, but is given '
+                f"{vectors.shape[1]} numbers{' of whole maps' if unpooled else ''}",
+                where='model.head.in_channels', expected=str(vectors.shape[1])
+                + (f', or with_avg_pool=True and {maps[-1].shape[1]}' if unpooled else ''))
+        return self.fc_cls(vectors)
 
     def loss(self, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return ``loss``, the mean cross entropy, and ``acc``, the share that is right.
@@ -77,7 +92,7 @@ class MultiClsHead(nn.Module):
             raise UserError(f'{len(self.in_indices)} stages have {len(in_channels)} numbers of '
                             'channels', where='model.head.in_channels',
                             expected='as many as in_indices')
-        self.num_classes = num_classes
+        self.in_channels, self.num_classes = list(in_channels), num_classes
         self.sides = [max(1, int((self.POOLED / channels) ** 0.5)) for channels in in_channels]
         self.norms = nn.ModuleList(BatchNormOverRanks(channels, affine=affine)
                                    for channels in in_channels)
@@ -86,7 +101,15 @@ class MultiClsHead(nn.Module):
         init_linear(self, 'normal')
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map the feature maps (B, C, h, w) of all stages to scores (B, K) of each."""
+        """Map the feature maps (B, C, h, w) of all stages to scores (B, K) of each.
+
+        Raises:
+            UserError: there are other stages, or their channels are others.
+        """
+        found = [x.shape[1] for x in maps]
+        if found != self.in_channels:
+            raise UserError(f'the head takes maps of {self.in_channels} channels, but is given '
+                            f'{found}', where='model.head.in_channels', expected=str(found))
         return [fc(norm(F.adaptive_avg_pool2d(x, side)).flatten(1))
                 for x, side, norm, fc in zip(maps, self.sides, self.norms, self.fcs, strict=True)]
 
