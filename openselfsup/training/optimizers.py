@@ -44,7 +44,7 @@ class LARS(torch.optim.Optimizer):
       w <- w - v. The rate of each step stays in the buffer.
     - 'vicregl': v <- μ v + λ (g + β w), λ = η |w| / |g + β w|; w <- w - γ v.
 
-    λ is 1 where one of its norms is 0, so that tensors that start at zero learn, too.
+    λ is 1 where |w|, |g| or its divisor is 0, so that tensors that start at zero learn, too.
 
     Args:
         params: parameters or parameter groups.

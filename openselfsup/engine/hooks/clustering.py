@@ -18,7 +18,7 @@ from ...training.clustering import compare, kmeans, whiten
 from ...training.features import extract_features, refuse_not_finite
 from ...values import Count
 from .hook import Hook
-from .metrics import MetricsHook
+from .metrics import write_line
 
 _STREAM = 0xC1  # keeps the random numbers of clusterings apart from others of the same seed
 
@@ -99,9 +99,7 @@ class ClusteringHook(Hook):
         """Write a line of metrics.jsonl, and the same to the log."""
         if not distributed.is_main():
             return
-        writer = next(hook for hook in runner.hooks if isinstance(hook, MetricsHook)).writer
-        writer.write(dict(step=runner.steps_done, epoch=runner.position.epoch)
-                     | {name: round(value, 6) for name, value in found.items()})
+        write_line(runner, runner.steps_done, runner.position.epoch, found)
         runner.logger.info('clusters after epoch %d: %s', runner.position.epoch, '  '.join(
             f'{name} {value:.4g}' for name, value in found.items()))
 

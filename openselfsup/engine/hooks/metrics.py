@@ -75,6 +75,20 @@ class MetricsHook(Hook):
         return record
 
 
+def write_line(runner, step: int, epoch: int, found: dict[str, float]) -> None:
+    """Write a further line of metrics.jsonl; rank 0 only, between ``before_train`` and the end.
+
+    Args:
+        runner: the run.
+        step: optimiser steps behind it.
+        epoch: epochs behind it.
+        found: finite numbers by their names.
+    """
+    metrics = next(hook for hook in runner.hooks if isinstance(hook, MetricsHook))
+    metrics.writer.write(dict(step=step, epoch=epoch)
+                         | {name: round(value, 6) for name, value in found.items()})
+
+
 def monitors(algorithm: Method, module: nn.Module) -> dict[str, Tensor]:
     """Return what is too dear for every step, of the last features and of all queues.
 

@@ -23,7 +23,7 @@ from ...training.features import extract_features
 from ...training.metrics_writer import METRICS
 from ...values import Count, Positive, Seed, Share
 from .hook import Hook
-from .metrics import MetricsHook
+from .metrics import write_line
 
 
 class ProbeHook(Hook):
@@ -84,7 +84,7 @@ class ProbeHook(Hook):
         start = time.perf_counter()
         found = {name: value for name, value in self.measure(runner).items()
                  if math.isfinite(value)}  # JSON has no other numbers
-        self._write(runner, step, epoch, found)
+        write_line(runner, step, epoch, found)
         said = '  '.join(f'{name} {value:.3f}' for name, value in found.items())
         runner.logger.info('probe after epoch %d: %s (%.1f s)', epoch, said,
                            time.perf_counter() - start)
@@ -92,11 +92,6 @@ class ProbeHook(Hook):
             self.best = self.goodness(found)
             if self.save_best and step:
                 runner.save_checkpoint(self.best_file)
-
-    def _write(self, runner, step: int, epoch: int, found: dict[str, float]) -> None:
-        metrics = next(hook for hook in runner.hooks if isinstance(hook, MetricsHook))
-        metrics.writer.write(dict(step=step, epoch=epoch)
-                             | {k: round(v, 6) for k, v in found.items()})
 
 
 class LabelledProbeHook(ProbeHook):
