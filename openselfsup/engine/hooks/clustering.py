@@ -151,7 +151,7 @@ class DeepClusterHook(ClusteringHook):
         rows = normalize(rows) if self.pca_dim is None else whiten(rows, self.pca_dim)
         labels, found = self.cluster(runner, rows)
         clustered = time.perf_counter()
-        if runner.steps_done:
+        if runner.steps_done and distributed.is_main():  # who writes it
             before = compare(algorithm.labels.cpu(), labels.cpu())
             found |= dict(cluster_reassigned=before.reassigned,
                           cluster_agreement=before.agreement)
