@@ -44,15 +44,21 @@ class Stages(nn.Module):
 
 
 @contextlib.contextmanager
-def every_stage(backbone: nn.Module) -> Iterator[None]:
+def every_stage(backbone: nn.Module, stem: bool = True) -> Iterator[None]:
     """Let a ResNet, also one inside of another module, return the maps of all its stages.
 
     They are numbered as in OpenSelfSup: 0 is the stem before its pooling, 1 to 4 are layer1 ...
-    layer4. Another backbone returns whatever maps it has.
+    layer4. None comes after the last that it returned before. Another backbone returns whatever
+    maps it has.
+
+    Args:
+        backbone: maps images to a list of feature maps.
+        stem: False leaves out stage 0, unless the backbone has no other.
     """
     found = [(part, part.out_indices) for part in backbone.modules() if isinstance(part, ResNet)]
     for part, indices in found:
-        part.out_indices = tuple(range(indices[-1] + 1))
+        first = 0 if stem else min(1, indices[-1])
+        part.out_indices = tuple(range(first, indices[-1] + 1))
     try:
         yield
     finally:

@@ -1,6 +1,5 @@
 """Features of patches: cells of a backbone's feature maps, several maps laid over each other."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...models.backbones.resnet import ResNet
 from ...training.features import feature_maps
 from ...training.modes import eval_mode
 from ..baselines import (
@@ -21,6 +19,7 @@ from ..baselines import (
     ColourHistogram,
     ColourStatistics,
 )
+from ..stages import every_stage
 
 GRAIN = 32  # sides of images are resized to multiples of this, the coarsest stride
 LAST_TWO, ALL = 'last2', 'all'
@@ -125,19 +124,6 @@ def resized(image: np.ndarray, scale: float) -> np.ndarray:
                       interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_CUBIC)
 
 
-@contextlib.contextmanager
-def every_map(backbone: nn.Module) -> Iterator[None]:
-    """Let a ResNet, also one inside of another module, return the maps of all its stages."""
-    found = [(part, part.out_indices) for part in backbone.modules() if isinstance(part, ResNet)]
-    for part, indices in found:
-        part.out_indices = tuple(range(min(1, indices[-1]), indices[-1] + 1))
-    try:
-        yield
-    finally:
-        for part, indices in found:
-            part.out_indices = indices
-
-
 def find_layers(backbone: nn.Module, wanted: Sequence[str], side: int = 224) -> list[Layers]:
     """Return which feature maps of a backbone are meant.
 
@@ -150,7 +136,7 @@ def find_layers(backbone: nn.Module, wanted: Sequence[str], side: int = 224) -> 
         UserError: no such map.
     """
     weight = next(backbone.parameters())
-    with every_map(backbone), eval_mode(backbone), torch.no_grad():
+    with every_stage(backbone, stem=False), eval_mode(backbone), torch.no_grad():
         maps = backbone(torch.zeros(1, 3, side, side, device=weight.device))
     found = []
     for name in wanted:
@@ -211,7 +197,7 @@ def patch_features(backbone: nn.Module, images: Images, layers: Sequence[Layers]
         UserError: features that are not finite.
     """
     start = 0
-    with every_map(backbone):
+    with every_stage(backbone, stem=False):
         for maps in feature_maps(backbone, ResizedImages(images, scale), batch_size, mean, std,
                                  amp):
             if not all(bool(m.isfinite().all()) for m in maps):
