@@ -24,7 +24,15 @@ from .data import EvaluationData, Part
 from .finetune import Trained, train_as_published, train_heads, train_honestly
 from .fitted import Fitted
 from .frozen import FROZEN, Labelled, fits
-from .metrics import RANKING, SCORES, bootstrap, confusion, interval, per_class_recall, score
+from .metrics import (
+    RANKING,
+    SCORES,
+    bootstrap,
+    confusion,
+    per_class_recall,
+    score,
+    with_intervals,
+)
 from .notes import Notes
 from .ownership import digest, settle
 from .results import Results, Row
@@ -219,10 +227,8 @@ class Evaluation:
         if probabilities is not None:
             found = probabilities.numpy()
             draws = bootstrap(labels, found, self.units, self.settings.resamples)
-            scores = {key: dict(zip(('value', 'low', 'high'), (float(value[0]),
-                                                               *interval(draws[key]))))
-                      for key, value in score(labels, found).items()}
-            if getattr(fitted, 'probable', True):
+            scores = with_intervals(score(labels, found), draws)
+            if isinstance(fitted, Trained) or fitted.probable:
                 recall = per_class_recall(labels, found)
                 counts = confusion(labels, found)[0].astype(int)
             else:  # its answers rank the tiles of a class; those of two classes do not compare

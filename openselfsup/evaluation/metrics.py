@@ -4,7 +4,7 @@ Every score is computed under weights of the tiles, so that one implementation s
 plain value (all weights 1) and a thousand resamples at once (how often each tile was drawn).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -271,6 +271,18 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
         return float('nan'), float('nan')
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def with_intervals(values: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray]
+                   ) -> dict[str, dict[str, float | None]]:
+    """Return every score by name as ``value`` and the ends of its 95 % interval, ``low``, ``high``.
+
+    Args:
+        values: of :func:`score` under one weighting, (1,).
+        draws: of :func:`bootstrap`, (R,).
+    """
+    return {name: dict(zip(('value', 'low', 'high'), (float(value[0]), *interval(draws[name]))))
+            for name, value in values.items()}
 
 
 def _mean_where(values: np.ndarray, where: np.ndarray) -> np.ndarray:

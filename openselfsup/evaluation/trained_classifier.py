@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..models.algorithms.classification import Classification
 from ..models.parts import check_classes
 from .extract import extract_source
-from .metrics import SCORES, bootstrap, interval, score
+from .metrics import bootstrap, score, with_intervals
 
 
 class Scorer(nn.Module):
@@ -113,10 +113,6 @@ def score_classifier(model: Classification, source: Source, labels: np.ndarray, 
 
 
 def _scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    draws = bootstrap(labels, probabilities)
-    values = score(labels, probabilities)
-    found = {name: dict(zip(('value', 'low', 'high'), (float(values[name][0]),
-                                                       *interval(draws[name]))))
-             for name in SCORES}
+    found = with_intervals(score(labels, probabilities), bootstrap(labels, probabilities))
     best = np.argsort(-probabilities, axis=1, kind='stable')[:, :5]
     return {**found, 'top5': dict(value=float((best == labels[:, None]).any(1).mean()))}
