@@ -80,7 +80,7 @@ def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: i
                         where='--launcher', expected='at least one tile each')
     own = np.array_split(np.arange(len(source)), distributed.world_size())[distributed.rank()]
     tiles = LabeledTileDataset(_Unlabelled(source, own), size, resize, check=False)
-    found = dict(_pooled_stages(backbone, tiles, stages, batch_size, mean, std, amp)) if stages \
+    found = _pooled_stages(backbone, tiles, stages, batch_size, mean, std, amp) if stages \
         else dict(features=extract_features(backbone, tiles, batch_size, mean, std, amp))
     for name, values in found.items():
         refuse_not_finite(values, of=name)
@@ -92,18 +92,19 @@ def extract_source(backbone: nn.Module, source: Source, size: int, batch_size: i
     distributed.barrier()
     if not distributed.is_main():
         return None
-    arrays = [np.load(path) for path in parts]
-    whole = {name: torch.from_numpy(np.concatenate([part[name] for part in arrays]))
-             for name in found}
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in found}
     for path in parts:
+        with np.load(path) as part:
+            for name, own_pieces in pieces.items():
+                own_pieces.append(part[name])
         path.unlink()
-    return whole
+    return {name: torch.from_numpy(np.concatenate(ones)) for name, ones in pieces.items()}
 
 
 def _pooled_stages(backbone: nn.Module, tiles: LabeledTileDataset, stages: Sequence[int],
                    batch_size: int, mean: Sequence[float], std: Sequence[float], amp: str
-                   ) -> list[tuple[str, Tensor]]:
-    """Return ``feat{stage + 1}`` and its features, for each stage."""
+                   ) -> dict[str, Tensor]:
+    """Return the features of each stage as ``feat{stage + 1}``."""
     parts: list[list[Tensor]] = [[] for _ in stages]
     with every_stage(backbone):
         for maps in feature_maps(backbone, tiles, batch_size, mean, std, amp):
@@ -113,7 +114,7 @@ def _pooled_stages(backbone: nn.Module, tiles: LabeledTileDataset, stages: Seque
             for part, stage in zip(parts, stages):
                 part.append(F.adaptive_avg_pool2d(maps[stage].float(), SIDES[min(stage, 4)])
                             .flatten(1).cpu())
-    return [(f'feat{stage + 1}', torch.cat(part)) for stage, part in zip(stages, parts)]
+    return {f'feat{stage + 1}': torch.cat(part) for stage, part in zip(stages, parts)}
 
 
 def inputs_of(backbone: nn.Module, source: Source, size: int, mean: Sequence[float],
