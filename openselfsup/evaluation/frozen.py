@@ -12,9 +12,10 @@ from .cached_features import Features
 from .fitted import Fitted
 from .knn import fit_knn
 from .linear_probe import fit_linear
+from .sampling import draw_shots
 from .settings import KNN, LINEAR, LOW_SHOT, STAGES, SVM, EvaluationSettings
 from .stages import STAGES_OF
-from .svm import SHOTS, draw_shots, fit_svm
+from .svm import SHOTS, fit_svm
 
 FROZEN = (LINEAR, KNN, STAGES, SVM, LOW_SHOT)
 

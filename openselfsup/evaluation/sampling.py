@@ -35,6 +35,27 @@ def too_small_for(labels: np.ndarray, fraction: float) -> list[int]:
     return [int(c) for c, n in zip(found, counts) if round(fraction * n) < 1]
 
 
+def draw_shots(labels: np.ndarray, shots: int, seed: int) -> np.ndarray | None:
+    """Return ``shots`` tiles of each class, sorted; None where a class has fewer.
+
+    Each class then has ``shots`` positives and (classes - 1) · ``shots`` negatives, as published.
+    More shots contain fewer ones of the same seed.
+
+    Args:
+        labels: int64 array of shape (N,).
+        shots: how many of each class.
+        seed: another seed draws an independent sample.
+    """
+    chosen = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        if len(own) < shots:
+            return None
+        order = np.random.default_rng([seed, int(label), 7]).permutation(len(own))
+        chosen.append(own[order[:shots]])
+    return np.sort(np.concatenate(chosen))
+
+
 def hold_out(labels: np.ndarray, share: float, seed: int,
              groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Split tiles into those that stay and those held out.

@@ -86,27 +86,6 @@ def fit_svm(features: Tensor, labels: Tensor, classes: int, seed: int,
     return Fitted(scores, settings, chosen, probable=False)
 
 
-def draw_shots(labels: np.ndarray, shots: int, seed: int) -> np.ndarray | None:
-    """Return ``shots`` tiles of each class, sorted; None where a class has fewer.
-
-    Each class then has ``shots`` positives and (classes - 1) · ``shots`` negatives, as published.
-    More shots contain fewer ones of the same seed.
-
-    Args:
-        labels: int64 array of shape (N,).
-        shots: how many of each class.
-        seed: another seed draws an independent sample.
-    """
-    chosen = []
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        if len(own) < shots:
-            return None
-        order = np.random.default_rng([seed, int(label), 7]).permutation(len(own))
-        chosen.append(own[order[:shots]])
-    return np.sort(np.concatenate(chosen))
-
-
 def unit_rows(features: Tensor) -> np.ndarray:
     """Return features divided by their length, float64 (N, D)."""
     rows = features.double().numpy()

@@ -8,7 +8,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from openselfsup.evaluation.metrics import average_precision, average_precisions
-from openselfsup.evaluation.svm import COSTS, draw_shots, fit_svm, train_svm, unit_rows
+from openselfsup.evaluation.sampling import draw_shots
+from openselfsup.evaluation.svm import COSTS, fit_svm, train_svm, unit_rows
 
 GOLDEN = np.load(Path(__file__).parents[1] / 'data/golden/svm_parts.npz')
 
