@@ -113,9 +113,9 @@ def check_folder(folder: str | Path) -> None:
         _remove(probe)
 
 
-def write_json(path: str | Path, content: object) -> None:
-    """Write a JSON file that is there completely or not at all."""
-    write_text(path, json.dumps(content))
+def write_json(path: str | Path, content: object, indent: int | None = None) -> None:
+    """Write a JSON file that is there completely or not at all, on one line without ``indent``."""
+    write_text(path, json.dumps(content, indent=indent) + ('\n' if indent else ''))
 
 
 def read_json(path: str | Path) -> dict:

@@ -1,7 +1,6 @@
 """Command line of the learning study: pretrain, evaluate, compare; what is finished is kept."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from openselfsup import __version__
 from openselfsup.cli.arguments import add_overrides, checked
 from openselfsup.errors import UserError
 from openselfsup.evaluation.baselines import COLOUR_HISTOGRAM, COLOUR_STATISTICS, RANDOM_INIT
-from openselfsup.files import read_json, write_text
+from openselfsup.files import read_json, write_json
 from openselfsup.values import Count, Whole
 
 from . import dense, glands, supervised, table
@@ -109,8 +108,7 @@ def settle(args: argparse.Namespace, configs: dict[str, str]) -> None:
                         where=str(args.out), expected='an --out of its own')
     args.out.mkdir(parents=True, exist_ok=True)
     settings['glas'] = settings['glas'] or known['settings']['glas']
-    write_text(path, json.dumps(dict(settings=settings, configs=known['configs'] | configs),
-                                indent=1) + '\n')
+    write_json(path, dict(settings=settings, configs=known['configs'] | configs), indent=1)
 
 
 def image_sets(args: argparse.Namespace, out: Path) -> dict[str, dense.DenseData]:

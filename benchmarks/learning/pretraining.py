@@ -1,6 +1,5 @@
 """Pretrain one method under a budget, through the command that users have."""
 
-import json
 import os
 import re
 import shlex
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openselfsup.errors import UserError
-from openselfsup.files import write_text
+from openselfsup.files import read_json, write_json, write_text
 from openselfsup.shipped import find_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,8 +94,8 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
     folder.mkdir(parents=True, exist_ok=True)
     if not plan.exists():
         epochs, rate = plan_epochs(config, folder, budget, options, device)
-        write_text(plan, json.dumps(dict(epochs=epochs, tiles_per_s=rate, budget=str(budget))))
-    epochs = json.loads(plan.read_text())['epochs']
+        write_json(plan, dict(epochs=epochs, tiles_per_s=rate, budget=str(budget)))
+    epochs = read_json(plan)['epochs']
     command([sys.executable, '-m', 'openselfsup', 'train', config_path(config), '--work-dir',
              str(folder / 'run'), '--resume', '--cfg-options', *options, f'seed={seed}',
              f'epochs={epochs}'], folder / 'train.log', device)
@@ -110,7 +109,7 @@ def plan_epochs(config: str, folder: Path, budget: Budget, options: list[str], d
     out = folder / 'rate.json'
     command([sys.executable, '-m', 'benchmarks.learning.rate', config_path(config), str(out),
              *options], folder / 'rate.log', device)
-    found = json.loads(out.read_text())
+    found = read_json(out)
     tiles = (budget.amount if budget.unit == 'tiles'
              else budget.amount * 60 * found['tiles_per_s'])
     return max(1, round(tiles / found['tiles_per_epoch'])), found['tiles_per_s']

@@ -28,7 +28,7 @@ from openselfsup.errors import UserError
 from openselfsup.evaluation.dense.data import DenseData
 from openselfsup.evaluation.dense.scores import scores_of
 from openselfsup.evaluation.metrics import interval
-from openselfsup.files import write_text
+from openselfsup.files import write_json, write_text
 
 from . import dense
 from .classification import answers_file
@@ -161,12 +161,12 @@ def write(out: Path, checkpoints: Sequence[Checkpoint], probed: Sequence[dict[st
           images: int) -> None:
     """Write ranking.json and ranking.md."""
     found = rank(checkpoints, probed)
-    write_text(out / 'ranking.json', json.dumps(dict(
+    write_json(out / 'ranking.json', dict(
         images=images, correlations={score: {question: _finite(asdict(one))
                                              for question, one in row.items()}
                                      for score, row in found.items()},
         checkpoints=[dict(run=one.run, epoch=one.epoch, scores=one.scores, mdice=values)
-                     for one, values in zip(checkpoints, probed)]), indent=1) + '\n')
+                     for one, values in zip(checkpoints, probed)]), indent=1)
     heading = ['score', 'checkpoints', *(f'{question}{more}' for question in probed[0]
                                          for more in ('', ', within runs (how many)'))]
     rows = [[score, str(next(iter(row.values())).checkpoints),

@@ -1,7 +1,6 @@
 """The tables of the study: JSON with everything, Markdown and a page for people."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openselfsup.evaluation.comparison import Estimate
-from openselfsup.files import write_text
+from openselfsup.files import write_json, write_text
 from openselfsup.visualization import page
 
 #: By question, by name: the score under '' and differences from others under their names.
@@ -33,7 +32,7 @@ def write(folder: Path, found: Found, baselines: list[str], study: Mapping[str, 
     """
     plain = {question: {name: {other: _plain(one) for other, one in row.items()}
                         for name, row in by_name.items()} for question, by_name in found.items()}
-    write_text(folder / 'results.json', json.dumps(dict(study, estimates=plain), indent=1) + '\n')
+    write_json(folder / 'results.json', dict(study, estimates=plain), indent=1)
     lead = [', '.join(f'{name}: {value}' for name, value in study.items()) + '.', READING]
     lines = [f'# {TITLE}', '', lead[0], '', lead[1], '']
     body = [page.heading(TITLE, lead[0]), page.paragraph(READING)]
