@@ -141,7 +141,7 @@ def stop_holder(folder: str | Path, name: str = IN_USE) -> str:
         Who was asked, in words.
 
     Raises:
-        UserError: nobody writes into it, or a process that cannot be reached from here.
+        UserError: nobody writes into it, or a process of another user or host.
     """
     try:
         file = os.open(Path(folder) / name, os.O_RDONLY)
@@ -155,7 +155,10 @@ def stop_holder(folder: str | Path, name: str = IN_USE) -> str:
     if not same:
         raise UserError(f'{describe(holder)} writes into this folder', where=str(folder),
                         expected=f"the command on {holder['host']}")
-    os.kill(holder['pid'], signal.SIGTERM)
+    try:
+        os.kill(holder['pid'], signal.SIGTERM)
+    except PermissionError:
+        raise UserError(f'{describe(holder)} is not yours', where=str(folder)) from None
     return describe(holder)
 
 

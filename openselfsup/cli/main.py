@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from .. import __version__
 from ..errors import UserError, nearest
@@ -96,11 +97,24 @@ def parse(name: str, words: Sequence[str], prog: str | None = None) -> argparse.
     return parser.parse_args(words)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says which option is near to one that there is not."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the message, status 2."""
+        if message.startswith('unrecognized arguments: '):
+            unknown = (word.partition('=')[0] for word in message.split() if word[:2] == '--')
+            close = {nearest(word, self._option_string_actions, 0.7) for word in unknown} - {None}
+            if close:
+                message += '; did you mean ' + ', '.join(map(str, sorted(close))) + '?'
+        super().error(message)
+
+
 def parser_of(name: str, prog: str | None = None) -> argparse.ArgumentParser:
     """Return what reads the arguments of a command, and knows its help."""
     module = module_of(name)
-    parser = argparse.ArgumentParser(prog=prog, description=module.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(prog=prog, description=module.__doc__,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
     return parser
 

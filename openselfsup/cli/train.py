@@ -57,6 +57,7 @@ def main(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             cfg[name] = getattr(args, name)
     cfg.work_dir = cfg.work_dir or str(Path('work_dirs') / Path(cfg.filename).stem)
+    resume = args.resume or found.resume
     from ..engine.train import dry_run, train
     launch.use_port(args.launcher, args.port)
     try:
@@ -69,8 +70,8 @@ def main(args: argparse.Namespace) -> int:
             cfg.global_batch_size = DEV_BATCH * where.world_size * cfg.accumulate
         if args.dry_run:
             with tempfile.TemporaryDirectory() as scratch:
-                dry_run(cfg, where, scratch, remarks(found))
+                dry_run(cfg, where, scratch, remarks(found), resume)
             return 0
-        return train(cfg, where, args.resume or found.resume, remarks(found))
+        return train(cfg, where, resume, remarks(found))
     finally:
         launch.stop()

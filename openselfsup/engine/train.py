@@ -66,14 +66,26 @@ def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
     return 128 + runner.stop_signal if runner.interrupted and runner.stop_signal else 0
 
 
-def dry_run(cfg: Config, launch: Launch, scratch: str, remarks: Sequence[str] = ()) -> None:
-    """Build everything, print what would run, take one step, and leave no trace."""
+def dry_run(cfg: Config, launch: Launch, scratch: str, remarks: Sequence[str] = (),
+            resume: str | None = None) -> None:
+    """Build everything, print what would run, take one step, and leave no trace.
+
+    Args:
+        cfg, launch, resume, remarks: as of :func:`train`.
+        scratch: a folder in place of the work directory.
+
+    Raises:
+        UserError: see :func:`train`.
+    """
     check_precision(cfg.amp, launch.device)  # refused before the tiles are looked at
-    runner = Runner(cfg, launch, scratch)
+    checkpoint = on_main(lambda: find_checkpoint(Path(cfg.work_dir), resume)) if resume else None
+    runner = Runner(cfg, launch, scratch, pretrained=checkpoint is None)
     if distributed.is_main():
         CONSOLE.print(config_text(cfg), markup=False, highlight=False, soft_wrap=True)
     for line in [*remarks, *describe_run(runner)]:
         runner.logger.info(line)
+    if checkpoint is not None:
+        runner.resume(checkpoint)
     runner.loader.set_position(0, 0)
     batches = iter(runner.loader)
     count = min(cfg.accumulate, len(runner.loader))

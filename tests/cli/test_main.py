@@ -25,6 +25,15 @@ def test_an_unknown_command_is_answered_with_the_nearest():
         dispatch(['trian', 'config.py'])
 
 
+def test_an_unknown_option_is_answered_with_the_nearest(capsys):
+    for words, told in ((['--work_dirr', 'a'], "--work_dirr a; did you mean --work_dir?\n"),
+                        (['--sed=3', '--zzz'], "--sed=3 --zzz; did you mean --seed?\n"),
+                        (['--zzz'], 'unrecognized arguments: --zzz\n')):
+        with pytest.raises(SystemExit):
+            dispatch(['train', 'a.py', *words])
+        assert capsys.readouterr().err.endswith(told)
+
+
 def test_help_and_a_typo_wait_for_no_library():
     code = """
 import sys

@@ -113,6 +113,9 @@ def test_flags_of_old_of_the_trainer(tool, tmp_path):
     config = str(REPO / 'configs/demo/plm_r18.py')
     with pytest.raises(UserError, match='--gpus: 4 GPUs are asked for, 1 process.* started'):
         execute('train', [config, '--gpus', '4'])
+    with pytest.raises(UserError, match='nowhere.pth'):
+        execute('train', [config, '--dry-run', '--resume_from', 'nowhere.pth', '--cfg-options',
+                          'dataset.recipe.size=32', 'workers=0'])
     done = tool('tools/train.py', config, '--dry-run', '-d', '-c', '--work_dir', 'out',
                 '--local_rank', 0, '--launcher', 'none', '--cfg-options',
                 f"dataset.source.root='{TILES}'", 'dataset.recipe.size=32', 'workers=0',
