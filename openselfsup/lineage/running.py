@@ -25,22 +25,28 @@ def translate_optimizer(fields: Fields) -> dict[str, Any]:
     if kind not in ('SGD', 'LARS', 'Adam', 'AdamW'):
         raise fields.wrong(f"no optimiser here is called '{kind}'",
                            nearest(str(kind), ('SGD', 'LARS', 'Adam', 'AdamW')))
-    ours = dict(type=kind, lr=fields.take('lr'), **fields.given('momentum', 'weight_decay'))
-    if kind == 'LARS':
-        ours.update(fields.given('eta'))
-        fields.only('nesterov', False, 'LARS has no such momentum here')
+    ours = dict(type=kind, lr=fields.take('lr'),
+                **fields.given('momentum', 'weight_decay', 'nesterov', 'dampening'))
+    if kind == 'LARS':  # published: without momentum unless it is given, every tensor is adapted
+        ours.update(fields.given('eta'), momentum=ours.get('momentum', 0.0), lars_exclude=False)
     else:
-        ours.update(fields.given('nesterov', 'dampening', 'betas', 'eps'))
+        ours.update(fields.given('betas', 'eps'))
     if (options := fields.take('paramwise_options', None)) is not None:
         _paramwise(fields, ours, options)
     fields.close()
+    if 'lars_exclude' in ours:
+        fields.note('kept', 'tensors of one dimension are adapted and decay as all do, unless '
+                    'paramwise_options say otherwise; lars_exclude=None leaves them out',
+                    'optimizer.lars_exclude', key='type')
     return ours
 
 
 def _paramwise(fields: Fields, ours: dict[str, Any], options: Any) -> None:
     excluded = dict(weight_decay=0., lars_exclude=True)
     if options == {NORM_PATTERN: excluded, BIAS_PATTERN: excluded}:
-        if ours['type'] != 'LARS':
+        if ours['type'] == 'LARS':
+            del ours['lars_exclude']  # it leaves them out itself
+        else:
             ours['decay_norm_and_bias'] = False
         fields.note('differs', 'norm layers and biases are left out of decay and adaptation by '
                     'what they are; the published names miss some (downsample.1.weight)',

@@ -218,3 +218,16 @@ def test_the_heads_of_all_stages_have_norms_without_weights(there):
     name = 'OpenSelfSup/configs/benchmarks/linear_classification/imagenet/r50_multihead.py'
     head = HEADS.build(load(name).cfg.model.head)
     assert len(head.norms) == 5 and not any(norm.affine for norm in head.norms)
+def test_lars_is_the_published_one(there):
+    """It adapts every tensor that no option leaves out, and has no momentum unless told."""
+    def optimizer(text):
+        return load(child(there, f'optimizer = dict(_delete_=True, {text})')).cfg.optimizer
+    assert optimizer("type='LARS', lr=1., nesterov=True, momentum=0.9, dampening=0.") == dict(
+        type='LARS', lr=1., nesterov=True, momentum=0.9, dampening=0., lars_exclude=False)
+    plain = optimizer(r"type='LARS', lr=1., paramwise_options={r'\Ahead.': dict(lr_mult=3)}")
+    assert plain == dict(type='LARS', lr=1., momentum=0., lars_exclude=False,
+                         paramwise_options={r'\Ahead.': dict(lr_mult=3)})
+    left_out = load(BYOL).cfg.optimizer  # whose options name norm layers and biases
+    assert 'lars_exclude' not in left_out and 'paramwise_options' not in left_out
+
+
