@@ -10,6 +10,7 @@ from ..engine.config import Config, check_fields, report
 from ..engine.config_check import Problem
 from ..errors import UserError, nearest
 from ..shipped import find_config
+from ..values import Count, accepts
 from . import running
 from .data import translate_data
 from .fields import Fields, Log, Note, Stop
@@ -128,12 +129,12 @@ def translate(path: Path, processes: int | None = None) -> Translation:
 def _model(top: Fields, ours: dict[str, Any], published: PublishedConfig,
            processes: int | None) -> None:
     """Translate the model and the hooks, some of which are about it."""
-    hooks = top.take('custom_hooks', ())
+    hooks = top.take('custom_hooks', (), list)
     model = top.part('model')
     if (pretrained := model.take('pretrained', None)) is not None:
         ours['pretrained'] = pretrained
     ours['model'] = translate_model(model)
-    train = dict(published.values.get('data', {})).get('train', {})
+    train = top.left['data'].get('train') if isinstance(top.left.get('data'), dict) else None
     tiles = train.get('data_source') if isinstance(train, dict) else None
     if found := translate_hooks(hooks, ours['model'], tiles, top.log):
         ours['hooks'] = found
@@ -151,16 +152,16 @@ def _run(top: Fields, ours: dict[str, Any], published: PublishedConfig,
 def _batch(top: Fields, ours: dict[str, Any], published: PublishedConfig,
            processes: int | None) -> None:
     """Translate the data and the size of a batch, which the number of processes decides."""
-    data, config = top.part('data'), top.take('optimizer_config', None) or {}
+    data = top.part('data')
+    config = top.part_of(top.take('optimizer_config', None) or {}, 'optimizer_config')
     prefetch, norm = top.take('prefetch', False), top.take('img_norm_cfg', None)
-    each = data.take('imgs_per_gpu')
+    each = data.take('imgs_per_gpu', kind=Count)
     ours.update(translate_data(data, prefetch, norm))
-    fp16 = top.take('use_fp16', False) or dict(config).get('use_fp16', False)
-    ours['amp'] = running.precision(top, fp16)
-    ours.update(running.translate_optimizer_config(top.part_of(config, 'optimizer_config')))
+    ours['amp'] = running.precision(top, config)
+    ours.update(running.translate_optimizer_config(config))
     meant = _meant_batch(published)
     if processes is None:
-        processes = published.values.get('num_gpu') or (meant or each) // each or 1
+        processes = _number('num_gpu', published) or (meant or each) // each or 1
     total = each * processes
     ours['global_batch_size'] = total * ours['accumulate']
     said = f'{each} tiles x {processes} process{"es" * (processes > 1)}'
@@ -179,10 +180,14 @@ def _batch(top: Fields, ours: dict[str, Any], published: PublishedConfig,
 
 def _meant_batch(published: PublishedConfig) -> int | None:
     """Return the batch of all processes, as a config's own ``batch_size`` or its name says it."""
-    if isinstance(size := published.values.get('batch_size'), int):
-        return size
     found = re.search(r'bs(\d+)', published.path.stem)
-    return int(found[1]) if found else None
+    return _number('batch_size', published) or (int(found[1]) if found else None)
+
+
+def _number(name: str, published: PublishedConfig) -> int | None:
+    """Return a count under a name of the file's own, None where it is none."""
+    value = published.values.get(name)
+    return value if accepts(value, Count) else None
 
 
 def _rest(top: Fields, ours: dict[str, Any], published: PublishedConfig,
@@ -206,7 +211,7 @@ def _own_names(top: Fields, published: PublishedConfig) -> None:
     for name in top.left:
         if name in published.used or name.startswith('_'):
             continue  # it stands in an expression
-        if (close := nearest(name, TOP, _ALIKE)) and name not in published.used:
+        if close := nearest(name, TOP, _ALIKE):
             top.log.problems.append(Problem((name,), f"the published trainer reads no '{name}'",
                                             close))
         else:

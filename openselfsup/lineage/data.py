@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import nearest
 from .fields import Fields
-from .views import Pipeline, translate_pipeline
+from .views import Pipeline, mean_and_std, translate_pipeline
 
 Dataset = tuple[dict[str, Any], list[Pipeline]]
 Views = Callable[[Fields, dict[str, Any]], Dataset]
@@ -80,23 +80,23 @@ def _same_views(n_views: int) -> Views:
     """Return what translates a dataset of views by one pipeline."""
     def translate(train: Fields, source: dict) -> Dataset:
         side = 32 if source['type'].startswith('Cifar') else None
-        found = translate_pipeline(train.take('pipeline'), (*train.path, 'pipeline'), train.log,
-                                   'dataset.recipe', side)
+        found = translate_pipeline(train.take('pipeline', kind=list), (*train.path, 'pipeline'),
+                                   train.log, 'dataset.recipe', side)
         return dict(recipe=found.recipe, n_views=n_views), [found]
     return translate
 
 
 def _two_pipelines(train: Fields, source: dict) -> Dataset:
     found = {f'view{i}': translate_pipeline(
-        train.take(f'pipeline{i}'), (*train.path, f'pipeline{i}'), train.log,
+        train.take(f'pipeline{i}', kind=list), (*train.path, f'pipeline{i}'), train.log,
         f'dataset.recipe.view{i}') for i in (1, 2)}
     return dict(recipe={name: one.recipe for name, one in found.items()}), [*found.values()]
 
 
 def _with_reference(train: Fields, source: dict) -> Dataset:
     """Two views, and as a third the box around both, resized bicubically."""
-    found = translate_pipeline(train.take('pipeline'), (*train.path, 'pipeline'), train.log,
-                               'dataset.recipe.query')
+    found = translate_pipeline(train.take('pipeline', kind=list), (*train.path, 'pipeline'),
+                               train.log, 'dataset.recipe.query')
     reference = dict(type='UnionView', of=['query', 'key'], size=found.size)
     return dict(recipe=dict(query=found.recipe, key=found.recipe, reference=reference)), [found]
 
@@ -104,13 +104,14 @@ def _with_reference(train: Fields, source: dict) -> Dataset:
 def _formatted(train: Fields, source: dict) -> Dataset:
     """Views that are cut into patches by the method, and formatted then."""
     views, pipelines = _same_views(1)(train, source)
-    last = Fields(dict(type='format_pipeline'), train.path, train.log)
-    for item in train.take('format_pipeline'):
-        if item['type'] == 'Normalize':
-            pipelines[0].normalize = dict(mean=list(item['mean']), std=list(item['std']))
-        elif item['type'] != 'ToTensor':
-            raise last.wrong(f"{item['type']} of patches is not here; expected ToTensor and "
-                             'Normalize')
+    for i, values in enumerate(train.take('format_pipeline', kind=list)):
+        item = train.part_of(values, f'format_pipeline.{i}')
+        kind = item.take('type')
+        if kind == 'Normalize':
+            pipelines[0].normalize = mean_and_std(item)
+        elif kind != 'ToTensor':
+            raise item.wrong(f'{kind} of patches is not here; expected ToTensor and Normalize')
+        item.close()
     return views, pipelines
 
 
@@ -163,7 +164,7 @@ def _normalize(fields: Fields, pipelines: list[Pipeline], prefetch: bool, img_no
         if not isinstance(img_norm_cfg, Mapping):
             raise fields.wrong('prefetch=True needs img_norm_cfg at the top, by which views are '
                                'normalised on the GPU')
-        found = [dict(mean=list(img_norm_cfg['mean']), std=list(img_norm_cfg['std']))]
+        found = [mean_and_std(Fields(img_norm_cfg, ('img_norm_cfg',), fields.log))]
     if any(other != found[0] for other in found):
         raise fields.wrong('the views are normalised differently; here one mean and std is for all')
     if found[0] is None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..datasets.sources import Source
 from ..errors import UserError, located
 from ..files import atomic_file, read_json, write_json
-from ..registry import SOURCES
 from . import reading
+from .tiles import open_tiles
 
 INPUTS = 'inputs.json'
 
@@ -42,27 +42,23 @@ def read_dataset_config(path: str | Path) -> Tiles:
     path = Path(path)
     if not path.is_file():
         raise UserError('no such file', where=located(path))
-    values = reading.read(path).values
+    published = reading.read(path)
+    values = published.values
     try:
-        extract = values['data']['extract']
-        origin = extract['data_source']
-        names, cuts = list(values['split_name']), list(values['split_at'])
-        described = dict(type=origin['type'], list_file=origin['list_file'], root=origin['root'])
-        sizes = [step['size'] for step in extract.get('pipeline', ()) if 'size' in step]
+        extract, names, cuts = values['data']['extract'], values['split_name'], values['split_at']
     except (KeyError, TypeError) as error:
         raise UserError(f'{error} is missing', where=str(path), expected='data.extract with '
                         'data_source (type, list_file, root), split_name and split_at') from None
     if len(names) != len(cuts) + 1:
         raise UserError(f'{len(cuts)} cuts make no {len(names)} parts', where=str(path),
                         expected='one cut less than names')
-    source = SOURCES.build(described)
+    source, sides = open_tiles(extract, ('data', 'extract'), published)
     ends = [0, *cuts, len(source)]
     if ends != sorted(ends):
         raise UserError(f'split_at is {cuts}', where=str(path),
                         expected=f'rising numbers up to {len(source)}, the number of tiles')
-    size = sizes[-1] if sizes else None
-    side = size if isinstance(size, int) or size is None else size[0]
-    return Tiles(source, side, dict(zip(names, map(slice, ends, ends[1:]))))
+    return Tiles(source, sides[-1][1] if sides else None,
+                 dict(zip(names, map(slice, ends, ends[1:]))))
 
 
 def refuse_other_splits(folder: Path, inputs: str) -> None:

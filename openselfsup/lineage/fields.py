@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from ..engine.config_check import Problem
 from ..errors import nearest
+from ..values import fault
 
 Kind = Literal['repaired', 'ignored', 'differs', 'kept']
 Path = tuple[str, ...]
@@ -64,15 +65,25 @@ class Fields:
         #: What messages call the dict.
         self.name = str(values.get('type') or '.'.join(path) or 'this config')
 
-    def take(self, key: str, default: Any = _REQUIRED) -> Any:
+    def take(self, key: str, default: Any = _REQUIRED, kind: Any = Any) -> Any:
         """Return the value of a key, its default if it is not there.
 
+        Args:
+            key: the key.
+            default: its default; there must be a value without one.
+            kind: annotation (:mod:`openselfsup.values`) of what is computed with here; other
+                values are checked as those of our fields.
+
         Raises:
-            Stop: it is not there and has no default.
+            Stop: it is not there and has no default, or is of another kind.
         """
         self.known.add(key)
         if key in self.left:
-            return self.left.pop(key)
+            value = self.left.pop(key)
+            if value != default and (said := fault(value, kind)):
+                self.mistake(key, f'{key} {said}')
+                raise Stop
+            return value
         if default is _REQUIRED:
             self.mistake(key, f"{self.name} needs '{key}'")
             raise Stop

@@ -21,7 +21,7 @@ def translate_hooks(hooks: Any, model: dict[str, Any], tiles: Any, log: Log) -> 
     ours: Hooks = []
     for number, hook in enumerate(hooks):
         fields = Fields(hook, ('custom_hooks', str(number)), log)
-        kind = fields.take('type')
+        kind = fields.take('type', kind=str)
         if kind not in HOOKS:
             raise fields.wrong(f"no hook is called '{kind}' that is known here",
                                nearest(str(kind), HOOKS))
@@ -65,7 +65,7 @@ def _deepcluster(fields: Fields, model: dict[str, Any], tiles: Any) -> Hooks:
     clustering = fields.part('clustering')
     clustering.only('type', 'Kmeans', 'k-means is what is here')
     clustering.only('k', model['head']['num_classes'], 'the head has a class for each cluster')
-    pca_dim = clustering.take('pca_dim', -1)
+    pca_dim = clustering.take('pca_dim', -1, int)
     clustering.close()
     uniform, interval = fields.take('unif_sampling'), fields.take('interval', 1)
     model.update(reweight=fields.take('reweight'), reweight_pow=fields.take('reweight_pow'))
@@ -85,7 +85,7 @@ def _extracted(extractor: Fields, tiles: Any) -> dict[str, Any]:
     if (found := dataset.take('data_source')) != tiles:
         dataset.mistake('data_source', f'{found} is clustered, {tiles} is trained on; here they '
                         'are the same tiles')
-    sizes = {item['type']: item.get('size') for item in dataset.take('pipeline')
+    sizes = {item['type']: item.get('size') for item in dataset.take('pipeline', kind=list)
              if isinstance(item, Mapping) and item.get('type') not in ('ToTensor', 'Normalize')}
     if set(sizes) != {'Resize', 'CenterCrop'}:
         raise dataset.wrong('the clustered tiles undergo ' + (', '.join(sizes) or 'nothing')

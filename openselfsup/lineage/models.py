@@ -10,7 +10,7 @@ from .parts import backbone, cls_head, neck, temperature, typed
 
 def translate_model(fields: Fields) -> dict[str, Any]:
     """Return our ``model`` for a published one."""
-    kind = fields.take('type')
+    kind = fields.take('type', kind=str)
     if kind not in METHODS:
         raise fields.wrong(f"no published method is called '{kind}' (there are: "
                            + ', '.join(METHODS) + ')', nearest(str(kind), METHODS))
@@ -63,7 +63,7 @@ def _concepts(fields: Fields, below: dict[str, Any]) -> dict[str, Any]:
 
 def _stage(fields: Fields, stages: list[int]) -> int:
     """Return the stage that is clustered: published counts its number from the last output."""
-    place = fields.take('cluster_indice', 3) - 5
+    place = fields.take('cluster_indice', 3, int) - 5
     if not -len(stages) <= place < 0:
         valid = ', '.join(str(5 - i) for i in range(len(stages), 0, -1))
         fields.mistake('cluster_indice', f'cluster_indice={place + 5} is output {place} of a '

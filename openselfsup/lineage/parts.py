@@ -1,10 +1,13 @@
 """Published backbones, necks and heads → ours."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from ..errors import nearest
+from ..values import Filled, Range
 from .fields import Fields
+
+Stages = Annotated[list[Annotated[int, Range(0, 4)]], Filled()]  # of a ResNet, 0 is the stem
 
 
 def typed(fields: Fields, kind: str) -> Fields:
@@ -34,9 +37,9 @@ def backbone(model: Fields, sobel: bool = False) -> dict[str, Any]:
                                           'frozen_stages'))
     if (width := fields.take('base_width', None)) is not None:
         ours['width_per_group'] = width
-    if (indices := fields.take('out_indices', None)) is not None:
+    if (indices := fields.take('out_indices', None, Stages)) is not None:
         ours['out_indices'] = list(indices)
-    if (norm := fields.take('norm_cfg', None)) is not None:
+    if (norm := fields.take('norm_cfg', None, dict)) is not None:
         ours['norm_cfg'] = {key: value for key, value in norm.items()
                             if (key, value) != ('requires_grad', True)}
     fields.close()
@@ -59,7 +62,7 @@ def neck(model: Fields, key: str = 'neck', pooled: bool = True, vectors: bool = 
         vectors: whether it takes vectors, as a predictor does.
     """
     fields = model.part(key)
-    kind = fields.take('type')
+    kind = fields.take('type', kind=str)
     if kind not in NECKS:
         raise fields.wrong(f"no neck here is called '{kind}' (there are: {', '.join(NECKS)})",
                            nearest(str(kind), NECKS))
@@ -158,13 +161,13 @@ def cls_head(model: Fields) -> dict[str, Any]:
 
 def _multi_head(head: Fields) -> dict[str, Any]:
     channels = {'resnet50': [64, 256, 512, 1024, 2048]}
-    name = head.take('backbone', 'resnet50')
+    name = head.take('backbone', 'resnet50', str)
     if name not in channels:
         raise head.wrong(f"the sizes of maps of '{name}' are not published; expected resnet50")
     head.only('pool_type', 'specified', 'maps are pooled to about 9,000 numbers here',
               default='adaptive')
     head.only('with_last_layer_unpool', False, 'the last map is pooled as all are here')
-    affine = dict(head.take('norm_cfg', dict(type='BN'))).get('affine', True)
-    indices = list(head.take('in_indices', (0,)))
+    affine = head.take('norm_cfg', dict(type='BN'), dict).get('affine', True)
+    indices = list(head.take('in_indices', (0,), Stages))
     return dict(type='MultiClsHead', in_channels=[channels[name][i] for i in indices],
                 num_classes=head.take('num_classes', 1000), in_indices=indices, affine=affine)

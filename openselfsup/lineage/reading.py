@@ -53,8 +53,7 @@ def is_published(path: Path) -> bool:
     try:
         names = {name for file in _chain(path)[0] for name in _assigned(file)}
     except SyntaxError as error:
-        raise UserError(f'not valid Python: {error.msg}',
-                        where=f'{error.filename}:{error.lineno}') from None
+        raise _no_python(error) from None
     except (OSError, ValueError, RecursionError, MemoryError, UserError):
         return False  # whoever reads it says what is wrong
     return bool(MARKS & names) and not _OURS & names
@@ -66,10 +65,19 @@ def read(path: Path) -> PublishedConfig:
     Raises:
         UserError: a base that is nowhere, or what Python says of the code.
     """
-    files, repaired = _chain(path)
+    try:
+        files, repaired = _chain(path)
+    except SyntaxError as error:
+        raise _no_python(error) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f'not valid Python: {error}', where=str(path)) from None
     used = {node.id for file in files for node in ast.walk(_parse(file))
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     return PublishedConfig(path, _merged(path, ()), files, repaired, used)
+
+
+def _no_python(error: SyntaxError) -> UserError:
+    return UserError(f'not valid Python: {error.msg}', where=f'{error.filename}:{error.lineno}')
 
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

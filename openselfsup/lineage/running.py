@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..errors import nearest
+from ..values import Count
 from .fields import Fields
 
 #: Names at the top that the published trainer reads and nothing here needs, and why.
@@ -33,11 +34,11 @@ def translate_optimizer(fields: Fields) -> dict[str, Any]:
         ours.update(fields.given('betas', 'eps'))
     if (options := fields.take('paramwise_options', None)) is not None:
         _paramwise(fields, ours, options)
-    fields.close()
     if 'lars_exclude' in ours:
         fields.note('kept', 'tensors of one dimension are adapted and decay as all do, unless '
                     'paramwise_options say otherwise; lars_exclude=None leaves them out',
                     'optimizer.lars_exclude', key='type')
+    fields.close()
     return ours
 
 
@@ -59,8 +60,8 @@ def _paramwise(fields: Fields, ours: dict[str, Any], options: Any) -> None:
 
 
 def translate_optimizer_config(fields: Fields) -> dict[str, Any]:
-    """Return ``clip_grad`` and ``accumulate``; the precision is for :func:`precision`."""
-    ours: dict[str, Any] = dict(accumulate=fields.take('update_interval', 1))
+    """Return ``clip_grad`` and ``accumulate``; :func:`precision` has taken ``use_fp16``."""
+    ours: dict[str, Any] = dict(accumulate=fields.take('update_interval', 1, Count))
     if (clip := fields.take('grad_clip', None)) is not None:
         clip = fields.part_of(clip, 'grad_clip')
         clip.only('norm_type', 2, 'the norm is L2 here')
@@ -68,14 +69,13 @@ def translate_optimizer_config(fields: Fields) -> dict[str, Any]:
         clip.close()
     fields.ignore('gradients are shared by DistributedDataParallel', 'coalesce',
                   'bucket_size_mb')
-    fields.take('use_fp16', False)
     fields.close()
     return ours
 
 
-def precision(top: Fields, use_fp16: bool) -> str:
+def precision(top: Fields, optimizer_config: Fields) -> str:
     """Return ``amp`` as published: float32, or fp16 by apex."""
-    if use_fp16:
+    if any([top.take('use_fp16', False), optimizer_config.take('use_fp16', False)]):
         top.note('kept', "fp16, on a GPU; amp='auto' would take bf16 where there is bf16", 'amp',
                  key='use_fp16')
         return 'fp16'
@@ -138,7 +138,7 @@ def translate_checkpoints(fields: Fields) -> dict[str, Any]:
 def translate_log(fields: Fields) -> dict[str, Any]:
     """Return ``log_interval``; text and TensorBoard are always written."""
     ours = dict(log_interval=fields.take('interval', 10))
-    for number, hook in enumerate(fields.take('hooks', ())):
+    for number, hook in enumerate(fields.take('hooks', (), list[dict])):
         if hook.get('type') not in ('TextLoggerHook', 'TensorboardLoggerHook'):
             fields.note('ignored', f"{hook.get('type')}: metrics.jsonl and TensorBoard's events "
                         'are what is written', key=f'hooks.{number}')

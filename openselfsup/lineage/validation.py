@@ -1,14 +1,11 @@
 """Which tiles a published config validates on: ``data.val``, or those of its ``ValidateHook``."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..datasets.sources import Source
-from ..errors import UserError
-from ..registry import SOURCES
 from . import reading
-from .data import translate_source
-from .fields import Fields, Log, Stop
+from .tiles import open_tiles
 
 
 class Validation(NamedTuple):
@@ -33,20 +30,14 @@ def validation_of(path: Path) -> Validation | None:
     """
     if not reading.is_published(path):
         return None
-    values = reading.read(path).values
-    hooks = [hook for hook in values.get('custom_hooks', ()) if hook.get('type') == 'ValidateHook']
-    found: dict[str, Any] | None = values.get('data', {}).get('val') or next(
-        (hook['dataset'] for hook in hooks if 'dataset' in hook), None)
-    if found is None:
-        return None
-    log = Log()
-    try:
-        described = translate_source(Fields(found.get('data_source'), ('data', 'val'), log))
-    except Stop:
-        described = {}
-    if log.problems:
-        raise UserError('; '.join(problem.what for problem in log.problems), where=str(path))
-    sizes = {step['type']: step['size'] for step in found.get('pipeline', ()) if 'size' in step}
-    crop, resize = sizes.get('CenterCrop'), sizes.get('Resize')
-    sides = [side if isinstance(side, int) or side is None else side[0] for side in (crop, resize)]
-    return Validation(SOURCES.build(described), sides[0] or sides[1], sides[1])
+    published = reading.read(path)
+    hooks = published.values.get('custom_hooks') or ()
+    candidates = [(published.values.get('data', {}).get('val'), ('data', 'val')),
+                  *((hook.get('dataset'), ('custom_hooks', str(i), 'dataset'))
+                    for i, hook in enumerate(hooks) if hook.get('type') == 'ValidateHook')]
+    for found, place in candidates:
+        if found is not None:
+            source, sides = open_tiles(found, place, published)
+            resize, crop = (dict(sides).get(kind) for kind in ('Resize', 'CenterCrop'))
+            return Validation(source, crop or resize, resize)
+    return None

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import nearest
+from ..values import Fraction, Side, Whole
 from .fields import Fields, Log, Path
 
 INTERPOLATIONS = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic'}  # PIL's numbers
@@ -67,7 +68,7 @@ def translate_pipeline(items: Any, path: Path, log: Log, ours: str, side: int | 
 
 def _add(pipeline: Pipeline, item: Fields, p: float | None = None) -> None:
     """Translate one transform; ``p`` is the probability of the RandomAppliedTrans around it."""
-    kind = item.take('type')
+    kind = item.take('type', kind=str)
     if kind not in TRANSFORMS:
         raise item.wrong(f"no transform is called '{kind}' that is known here",
                          nearest(str(kind), TRANSFORMS))
@@ -83,7 +84,7 @@ def _always(p: float | None, item: Fields) -> None:
 
 def _random_resized_crop(pipeline: Pipeline, item: Fields, p: float | None) -> None:
     _always(p, item)
-    pipeline.size = pipeline.shorter = item.take('size')
+    _resized(pipeline, item)
     step = dict(type='RandomResizedCrop', scale=item.take('scale', (0.08, 1.0)),
                 **item.given('ratio'))
     _interpolate(pipeline, item)
@@ -91,7 +92,7 @@ def _random_resized_crop(pipeline: Pipeline, item: Fields, p: float | None) -> N
 
 
 def _interpolate(pipeline: Pipeline, item: Fields) -> None:
-    how = item.take('interpolation', 2)
+    how = item.take('interpolation', 2, int | str)
     pipeline.interpolation = INTERPOLATIONS.get(how, how)
     if pipeline.interpolation not in ('bilinear', 'bicubic'):
         item.mistake('interpolation', f'{how!r} is {pipeline.interpolation}; expected 2, bilinear,'
@@ -101,8 +102,12 @@ def _interpolate(pipeline: Pipeline, item: Fields) -> None:
 def _resize(pipeline: Pipeline, item: Fields, p: float | None) -> None:
     """Remember how large the image now is: views are resized once, at the end."""
     _always(p, item)
-    size = item.take('size')
+    _resized(pipeline, item)
     _interpolate(pipeline, item)
+
+
+def _resized(pipeline: Pipeline, item: Fields) -> None:
+    size = item.take('size', kind=Side)
     pipeline.size, pipeline.shorter = size, size if isinstance(size, int) else min(size)
 
 
@@ -114,7 +119,7 @@ def _center_crop(pipeline: Pipeline, item: Fields, p: float | None) -> None:
 def _random_crop(pipeline: Pipeline, item: Fields, p: float | None) -> None:
     _always(p, item)
     before, step = pipeline.shorter, dict(type='RandomCrop', share=_share(pipeline, item))
-    if (padding := item.take('padding', None)) and before:
+    if (padding := item.take('padding', None, Whole)) and before:
         step['padding'] = padding / before
     place = pipeline.add('crop', step)
     if padding:
@@ -124,7 +129,7 @@ def _random_crop(pipeline: Pipeline, item: Fields, p: float | None) -> None:
 
 def _share(pipeline: Pipeline, item: Fields) -> float:
     """Return the side of a square crop as a share of the image's shorter side."""
-    side, shorter = item.take('size'), pipeline.shorter
+    side, shorter = item.take('size', kind=Side), pipeline.shorter
     if shorter is None or not isinstance(side, int) or side > shorter:
         raise item.wrong(f"{side} pixels of an image of {shorter or 'any size'}; expected a "
                          'square, and Resize with one number before it')
@@ -133,7 +138,7 @@ def _share(pipeline: Pipeline, item: Fields) -> float:
 
 
 def _applied(pipeline: Pipeline, item: Fields, p: float | None) -> None:
-    transforms = item.take('transforms')
+    transforms = item.take('transforms', kind=list)
     if p is not None or len(transforms) != 1:
         raise item.wrong(f'{len(transforms)} transforms happen together or not at all; here each '
                          'step has its own p, so that one may stand there')
@@ -154,7 +159,7 @@ def _simple(kind: str, name: str, p_of_its_own: float | None = None, *keys: str
     def translate(pipeline: Pipeline, item: Fields, p: float | None) -> None:
         chance = 1.0 if p is None else p
         if p_of_its_own is not None:
-            chance *= item.take('p', p_of_its_own)
+            chance *= item.take('p', p_of_its_own, Fraction)
         pipeline.add(name, dict(type=kind, **item.given(*keys), p=chance))
     return translate
 
@@ -175,7 +180,12 @@ def _rotation(pipeline: Pipeline, item: Fields, p: float | None) -> None:
 
 
 def _normalize(pipeline: Pipeline, item: Fields, p: float | None) -> None:
-    pipeline.normalize = dict(mean=list(item.take('mean')), std=list(item.take('std')))
+    pipeline.normalize = mean_and_std(item)
+
+
+def mean_and_std(fields: Fields) -> dict[str, list[float]]:
+    """Return what a dict says of normalisation."""
+    return {key: list(fields.take(key, kind=list[float])) for key in ('mean', 'std')}
 
 
 def _lighting(pipeline: Pipeline, item: Fields, p: float | None) -> None:

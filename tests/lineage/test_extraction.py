@@ -127,7 +127,10 @@ def test_mistakes_are_told(weights, tmp_path, monkeypatch, words, told):
 @pytest.mark.parametrize('change, told', [
     (('split_at = [7]', 'split_at = [7, 9]'), '2 cuts make no 2 parts'),
     (('split_at = [7]', 'split_at = [70]'), 'rising numbers up to 11'),
-    (("split_name = ", "names = "), "'split_name' is missing")])
+    (("split_name = ", "names = "), "'split_name' is missing"),
+    (("type='ImageList', mem", "type='ImageLst', mem"),
+     "voc07.py:.*no source of tiles here is called 'ImageLst'; did you mean 'ImageList'"),
+    (('split_at = [', 'split_at = (['), 'voc07.py:3: not valid Python')])
 def test_a_dataset_config_that_says_something_else(voc, change, told):
     voc.write_text(voc.read_text().replace(*change))
     with pytest.raises(UserError, match=told):

@@ -87,6 +87,10 @@ def test_deep_copies_and_their_changes_are_executed(there):
     ("load_from = 'x.pth'", "all of another run's weights"),
     ("data = dict(train=dict(data_source=dict(type='ImageLst')))", "did you mean 'ImageList'"),
     ("model = dict(neck=3)", "model.neck: 'neck' must be a dict, not 3"),
+    ("data = dict(imgs_per_gpu=0)", 'imgs_per_gpu must be a whole number of at least 1, not 0'),
+    ("custom_hooks = None", 'custom_hooks must be a list, not None'),
+    ("model = dict(backbone=dict(out_indices=4))", 'out_indices must be a list.*, not 4'),
+    ("log_config = dict(hooks=['TextLoggerHook'])", 'hooks must be a list, each of it a dict'),
     ("1 / 0", 'mine.py:2: ZeroDivisionError'),
     ("total_epochs = (", 'mine.py:2: not valid Python'),
 ])
@@ -214,10 +218,6 @@ def test_plm_and_concl_together_have_a_name_too(there):
         assert ALGORITHMS.build(cfg.model).needs_geometry
 
 
-def test_the_heads_of_all_stages_have_norms_without_weights(there):
-    name = 'OpenSelfSup/configs/benchmarks/linear_classification/imagenet/r50_multihead.py'
-    head = HEADS.build(load(name).cfg.model.head)
-    assert len(head.norms) == 5 and not any(norm.affine for norm in head.norms)
 def test_lars_is_the_published_one(there):
     """It adapts every tensor that no option leaves out, and has no momentum unless told."""
     def optimizer(text):
@@ -231,3 +231,7 @@ def test_lars_is_the_published_one(there):
     assert 'lars_exclude' not in left_out and 'paramwise_options' not in left_out
 
 
+def test_the_heads_of_all_stages_have_norms_without_weights(there):
+    name = 'OpenSelfSup/configs/benchmarks/linear_classification/imagenet/r50_multihead.py'
+    head = HEADS.build(load(name).cfg.model.head)
+    assert len(head.norms) == 5 and not any(norm.affine for norm in head.norms)
