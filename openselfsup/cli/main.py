@@ -104,9 +104,10 @@ class _Parser(argparse.ArgumentParser):
         """Leave with the message, status 2."""
         if message.startswith('unrecognized arguments: '):
             unknown = (word.partition('=')[0] for word in message.split() if word[:2] == '--')
-            close = {nearest(word, self._option_string_actions, 0.7) for word in unknown} - {None}
+            close = {found for word in unknown
+                     if (found := nearest(word, self._option_string_actions, 0.7))}
             if close:
-                message += '; did you mean ' + ', '.join(map(str, sorted(close))) + '?'
+                message += '; did you mean ' + ', '.join(sorted(close)) + '?'
         super().error(message)
 
 
