@@ -145,8 +145,10 @@ def stop_holder(folder: str | Path, name: str = IN_USE) -> str:
     """
     try:
         file = os.open(Path(folder) / name, os.O_RDONLY)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError('no process writes into this folder', where=str(folder)) from None
+    except OSError as error:
+        raise UserError(f'cannot be read: {error.strerror}', where=str(folder)) from None
     holder, us = _read(file), about_us('')
     os.close(file)
     same = holder.get('namespace') == us['namespace'] and holder.get('machine') == us['machine']

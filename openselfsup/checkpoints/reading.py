@@ -74,7 +74,22 @@ def _refuse_what_cannot_be_weights(path: Path, start: bytes) -> None:
                         where=str(path))
 
 
+def _is_text(start: bytes) -> bool:
+    """Return whether the first bytes of a file are characters that can be printed."""
+    try:
+        text = start.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 3:  # else a character that is cut in two
+            return False
+        text = start[:error.start].decode()
+    return ''.join(text.split()).isprintable()
+
+
 def _read_torch(path: Path, start: bytes, map_location: str | torch.device) -> dict[str, Any]:
+    if _is_text(start):
+        raise UserError('this is a text file, not a checkpoint', where=str(path),
+                        expected='a file written by torch.save, or .safetensors',
+                        nearest=_sibling(path))
     is_zip = start.startswith(b'PK\x03\x04')
     try:
         if is_zip and (spoilt := zipfile.ZipFile(path).testzip()):
@@ -109,9 +124,10 @@ def _not_readable(path: Path, is_zip: bool, error: Exception) -> UserError:
     if found := _objects_in(path, is_zip, error):
         return _needs_code(path, f'Python objects besides tensors ({shorten(found)})',
                            'torch.load({path}, map_location="cpu", weights_only=False)')
-    reason = ' '.join(str(error).split())[:100]
-    return UserError('this is no PyTorch checkpoint, or it is damaged '
-                     f'({type(error).__name__}: {reason})', where=str(path),
+    reason = f" ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
+    if 'weights_only' in str(error):  # torch's advice, which does not help here
+        reason = ''
+    return UserError(f'this is no PyTorch checkpoint, or it is damaged{reason}', where=str(path),
                      expected='a file written by torch.save, or .safetensors',
                      nearest=_sibling(path))
 

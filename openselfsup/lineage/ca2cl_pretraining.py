@@ -42,6 +42,9 @@ FIELDS = {
     'ca-t': ['model.cluster.temperature'], 'Lambda': ['model.cluster.weight'],
     'clusters': ['model.cluster.clusters'], 'num-iters': ['model.cluster.iters'],
     'do_entro': ['model.cluster.mutual_information'], 'epsilon': ['model.adversary.epsilon']}
+#: Of ``cos``; 1 is that of our configs.
+SCHEDULES: dict[int, dict[str, str]] = {
+    1: {}, 2: {'type': 'QuarterCosine', 'by': 'epoch'}, 0: {'type': 'Constant'}}
 _ADVERSARY = {'type': 'WeightAdversary', 'target': 'backbone.conv1.weight', 'relative': False,
               'norm': 'l2', 'bn': 'shared', 'detach_anchor': False}
 
@@ -127,8 +130,8 @@ def _options(given: dict[str, Any], values: dict[str, Any], depth: int) -> dict[
         options |= {'model.adversary': adversary, 'hooks': pictures}
     if 'workers' in given:  # otherwise as many as fit the machine
         options['workers'] = given['workers']
-    if _choice('cos', values['cos'], (1, 0)) == 0:
-        options['schedule'] = {'type': 'Constant'}
+    if schedule := SCHEDULES[_choice('cos', values['cos'], SCHEDULES)]:
+        options['schedule'] = schedule
     return options
 
 

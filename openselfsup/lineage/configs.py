@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from ..values import Count, accepts
 from . import running
 from .data import translate_data
 from .fields import Fields, Log, Note, Stop
-from .hooks import translate_hooks
+from .hooks import Rest, translate_hooks
 from .models import translate_model
 from .reading import PublishedConfig, is_published, read
 
@@ -134,10 +135,20 @@ def _model(top: Fields, ours: dict[str, Any], published: PublishedConfig,
     if (pretrained := model.take('pretrained', None)) is not None:
         ours['pretrained'] = pretrained
     ours['model'] = translate_model(model)
-    train = top.left['data'].get('train') if isinstance(top.left.get('data'), dict) else None
-    tiles = train.get('data_source') if isinstance(train, dict) else None
-    if found := translate_hooks(hooks, ours['model'], tiles, top.log):
+    if found := translate_hooks(hooks, ours['model'], _rest_of(published), top.log):
         ours['hooks'] = found
+
+
+def _rest_of(published: PublishedConfig) -> Rest:
+    """Return what hooks must agree with; None where it is not said, or of another kind."""
+    def at(*keys: str) -> Any:
+        value: Any = published.values
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+    passes = at('optimizer_config', 'update_interval')
+    return Rest(at('data', 'train', 'data_source'), at('img_norm_cfg'),
+                1 if passes is None else passes)
 
 
 def _run(top: Fields, ours: dict[str, Any], published: PublishedConfig,
@@ -153,8 +164,8 @@ def _batch(top: Fields, ours: dict[str, Any], published: PublishedConfig,
            processes: int | None) -> None:
     """Translate the data and the size of a batch, which the number of processes decides."""
     data = top.part('data')
-    config = top.part_of(top.take('optimizer_config', None) or {}, 'optimizer_config')
-    prefetch, norm = top.take('prefetch', False), top.take('img_norm_cfg', None)
+    config = top.part_or_empty('optimizer_config')
+    prefetch, norm = top.take('prefetch', False, bool), top.take('img_norm_cfg', None)
     each = data.take('imgs_per_gpu', kind=Count)
     ours.update(translate_data(data, prefetch, norm))
     ours['amp'] = running.precision(top, config)
@@ -193,12 +204,10 @@ def _number(name: str, published: PublishedConfig) -> int | None:
 def _rest(top: Fields, ours: dict[str, Any], published: PublishedConfig,
           processes: int | None) -> None:
     """Translate checkpoints and logs; say what is not needed."""
-    ours.update(running.translate_checkpoints(top.part_of(
-        top.take('checkpoint_config', None) or {}, 'checkpoint_config')))
-    ours.update(running.translate_log(top.part_of(top.take('log_config', None) or {},
-                                                  'log_config')))
+    ours.update(running.translate_checkpoints(top.part_or_empty('checkpoint_config')))
+    ours.update(running.translate_log(top.part_or_empty('log_config')))
     ours.update(top.given('work_dir', 'seed'))
-    top.take('resume_from', None)
+    top.take('resume_from', None, str | None)
     if top.take('load_from', None) is not None:
         top.mistake('load_from', "it would start from all of another run's weights; expected None, "
                     'or model.pretrained for those of a backbone')
@@ -209,8 +218,8 @@ def _rest(top: Fields, ours: dict[str, Any], published: PublishedConfig,
 def _own_names(top: Fields, published: PublishedConfig) -> None:
     """Tell the file's own names, which are allowed, from misspellings."""
     for name in top.left:
-        if name in published.used or name.startswith('_'):
-            continue  # it stands in an expression
+        if name in TOP or name in published.used or name.startswith('_'):
+            continue  # a mistake stopped us before it, or it stands in an expression
         if close := nearest(name, TOP, _ALIKE):
             top.log.problems.append(Problem((name,), f"the published trainer reads no '{name}'",
                                             close))

@@ -33,7 +33,7 @@ def translate_data(fields: Fields, prefetch: bool, img_norm_cfg: Any) -> dict[st
         fields.note('kept', 'the last step of an epoch sees the tiles that are left; published '
                     'ranks fill it with tiles of the same epoch, and configs of ours leave it out',
                     'drop_last', key='drop_last')
-    if fields.take('sampling_replace', False):
+    if fields.take('sampling_replace', False, bool):
         fields.note('differs', 'every tile is seen once an epoch; published draws them with '
                     'replacement, which leaves out 37 % of them', 'dataset',
                     key='sampling_replace')
@@ -45,7 +45,7 @@ def translate_data(fields: Fields, prefetch: bool, img_norm_cfg: Any) -> dict[st
 
 def _dataset(train: Fields) -> Dataset:
     """Return our dataset for a published one, and the pipelines of its views."""
-    kind = train.take('type')
+    kind = train.take('type', kind=str)
     if kind == 'RepeatDataset':
         dataset, pipelines = _dataset(train.part('dataset'))
         times = train.take('times')
@@ -57,7 +57,7 @@ def _dataset(train: Fields) -> Dataset:
                           nearest(str(kind), DATASETS))
     source = translate_source(train.part('data_source'))
     views, pipelines = DATASETS[kind](train, source)
-    train.take('prefetch', False)  # here views are always normalised where the model is
+    train.take('prefetch', False, bool)  # here views are always normalised where the model is
     train.close()
     return dict(type='TileDataset', source=source, **views), pipelines
 
@@ -139,19 +139,19 @@ SOURCES = ('ImageList', 'ImageNet', 'Places205', 'Cifar10', 'Cifar100')
 
 def translate_source(source: Fields) -> dict[str, Any]:
     """Return our ``source`` for a published ``data_source``."""
-    kind = source.take('type')
+    kind = source.take('type', kind=str)
     if kind not in SOURCES:
         raise source.wrong(f"no source of tiles here is called '{kind}'",
                            nearest(str(kind), SOURCES))
     if kind.startswith('Cifar'):
         ours = dict(type=kind, root=source.take('root'), split=source.take('split'))
-        source.take('return_label', True)
+        source.take('return_label', True, bool)
         source.close()
         return ours
     ours = dict(type='ImageList', root=source.take('root'), list_file=source.take('list_file'))
     source.ignore('tiles are read from the disk, or packed into one file by `openselfsup pack`',
                   'memcached', 'mclient_path')
-    source.take('return_label', True)  # labels are there where the list has them
+    source.take('return_label', True, bool)  # labels are there where the list has them
     source.close()
     return ours
 

@@ -102,6 +102,11 @@ class Fields:
         """Return a dict that was taken from under a key."""
         return Fields(values, (*self.path, *key.split('.')), self.log)
 
+    def part_or_empty(self, key: str) -> 'Fields':
+        """Return the dict under a key, an empty one where there is none."""
+        values = self.take(key, None)
+        return self.part_of({} if values is None else values, key)
+
     def only(self, key: str, value: Any, why: str, default: Any = None) -> None:
         """Take a key that may have one value only, which is what happens here anyway."""
         found = self.take(key, value if default is None else default)

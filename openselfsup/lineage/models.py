@@ -55,7 +55,7 @@ def _concepts(fields: Fields, below: dict[str, Any]) -> dict[str, Any]:
     """Return what ConCL and PLM + ConCL say of their concepts, with the published defaults."""
     ours = dict(num_concepts=fields.take('num_concepts', 4),
                 cluster_indice=_stage(fields, below.get('out_indices', [4])),
-                warmup_epochs=None if fields.take('warmup', True) else 0)
+                warmup_epochs=None if fields.take('warmup', True, bool) else 0)
     fields.note('differs', 'concepts are pooled from the keys of their own tile; published pools '
                 'those that shuffling put in its place (keys_in_order=False)', 'model')
     return ours
@@ -103,7 +103,7 @@ def _npid(fields: Fields) -> dict[str, Any]:
 
 
 def _classification(fields: Fields) -> dict[str, Any]:
-    sobel = fields.take('with_sobel', False)
+    sobel = fields.take('with_sobel', False, bool)
     return dict(backbone=backbone(fields, sobel), head=cls_head(fields))
 
 
@@ -121,7 +121,7 @@ def _deepcluster(fields: Fields) -> dict[str, Any]:
 
 
 def _odc(fields: Fields) -> dict[str, Any]:
-    sobel = fields.take('with_sobel', False)
+    sobel = fields.take('with_sobel', False, bool)
     ours = dict(backbone=backbone(fields, sobel), neck=neck(fields), head=cls_head(fields))
     memory = typed(fields.part('memory_bank'), 'ODCMemory')
     ours.update(memory_momentum=memory.take('momentum'), min_cluster=memory.take('min_cluster'))

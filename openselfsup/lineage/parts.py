@@ -66,9 +66,9 @@ def neck(model: Fields, key: str = 'neck', pooled: bool = True, vectors: bool = 
     if kind not in NECKS:
         raise fields.wrong(f"no neck here is called '{kind}' (there are: {', '.join(NECKS)})",
                            nearest(str(kind), NECKS))
-    if kind not in UNPOOLED and fields.take('with_avg_pool', True) != (pooled and not vectors):
-        fields.mistake('with_avg_pool', f'with_avg_pool is {not pooled or vectors}; here '
-                       + ('it takes vectors' if vectors else 'maps are pooled once'))
+    if kind not in UNPOOLED:
+        fields.only('with_avg_pool', pooled and not vectors, 'here '
+                    + ('it takes vectors' if vectors else 'maps are pooled once'), default=True)
     ours = NECKS[kind](fields)
     if vectors:
         ours['with_avg_pool'] = False

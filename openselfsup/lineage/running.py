@@ -22,7 +22,7 @@ NORM_PATTERN, BIAS_PATTERN = r'(bn|gn)(\d+)?.(weight|bias)', 'bias'
 
 def translate_optimizer(fields: Fields) -> dict[str, Any]:
     """Return our ``optimizer``."""
-    kind = fields.take('type')
+    kind = fields.take('type', kind=str)
     if kind not in ('SGD', 'LARS', 'Adam', 'AdamW'):
         raise fields.wrong(f"no optimiser here is called '{kind}'",
                            nearest(str(kind), ('SGD', 'LARS', 'Adam', 'AdamW')))
@@ -75,7 +75,7 @@ def translate_optimizer_config(fields: Fields) -> dict[str, Any]:
 
 def precision(top: Fields, optimizer_config: Fields) -> str:
     """Return ``amp`` as published: float32, or fp16 by apex."""
-    if any([top.take('use_fp16', False), optimizer_config.take('use_fp16', False)]):
+    if any([fields.take('use_fp16', False, bool) for fields in (top, optimizer_config)]):
         top.note('kept', "fp16, on a GPU; amp='auto' would take bf16 where there is bf16", 'amp',
                  key='use_fp16')
         return 'fp16'
@@ -87,7 +87,7 @@ def precision(top: Fields, optimizer_config: Fields) -> str:
 
 def translate_schedule(fields: Fields) -> dict[str, Any]:
     """Return our ``schedule``."""
-    policy = fields.take('policy')
+    policy = fields.take('policy', kind=str)
     policies = {'CosineAnnealing': _cosine, 'step': _step, 'fixed': lambda _: dict(type='Constant')}
     if policy not in policies:
         raise fields.wrong(f"no policy here is called '{policy}'", nearest(str(policy), policies))
@@ -96,7 +96,7 @@ def translate_schedule(fields: Fields) -> dict[str, Any]:
     if warmup not in (None, 'linear'):
         raise fields.wrong(f"warmup is '{warmup}'; expected 'linear' or none")
     length, ratio = fields.take('warmup_iters', 0), fields.take('warmup_ratio', 0.1)
-    by_epoch = fields.take('warmup_by_epoch', False)
+    by_epoch = fields.take('warmup_by_epoch', False, bool)
     if warmup:
         if not by_epoch:
             raise fields.wrong(f'a warm-up of {length} iterations; here it is counted in epochs: '
@@ -109,7 +109,7 @@ def translate_schedule(fields: Fields) -> dict[str, Any]:
 
 
 def _cosine(fields: Fields) -> dict[str, Any]:
-    by = 'epoch' if fields.take('by_epoch', True) else 'iteration'
+    by = 'epoch' if fields.take('by_epoch', True, bool) else 'iteration'
     if by == 'epoch':
         fields.note('kept', 'the rate is constant within an epoch; configs of ours follow the '
                     'cosine step by step', 'schedule.by', key='policy')
@@ -128,7 +128,7 @@ def _step(fields: Fields) -> dict[str, Any]:
 def translate_checkpoints(fields: Fields) -> dict[str, Any]:
     """Return ``checkpoint_interval`` and ``keep_checkpoints``."""
     ours = dict(checkpoint_interval=fields.take('interval', 1))
-    if (keep := fields.take('max_keep_ckpts', -1)) > 0:
+    if (keep := fields.take('max_keep_ckpts', -1, int)) > 0:
         ours['keep_checkpoints'] = keep
     fields.only('by_epoch', True, 'checkpoints are kept by epochs here')
     fields.close()

@@ -143,7 +143,7 @@ def _applied(pipeline: Pipeline, item: Fields, p: float | None) -> None:
         raise item.wrong(f'{len(transforms)} transforms happen together or not at all; here each '
                          'step has its own p, so that one may stand there')
     inner = Fields(transforms[0], (*item.path, 'transforms', '0'), item.log)
-    _add(pipeline, inner, item.take('p', 0.5))
+    _add(pipeline, inner, item.take('p', 0.5, Fraction))
 
 
 def _simple(kind: str, name: str, p_of_its_own: float | None = None, *keys: str

@@ -114,6 +114,18 @@ def Step(base_lr: float, epochs: int, steps_per_epoch: int,
 
 
 @SCHEDULES.register_module()
+def QuarterCosine(base_lr: float, epochs: int, steps_per_epoch: int,
+                  by: By = 'iteration') -> np.ndarray:
+    """A quarter of a cosine from ``base_lr`` to 0, which falls late: CA2CL's ``cos: 2``.
+
+    ``by`` is 'iteration', or 'epoch' for a rate that is constant within an epoch; shape
+    (epochs * steps_per_epoch,).
+    """
+    time = _positions(by, epochs, steps_per_epoch) / max(epochs * steps_per_epoch, 1)
+    return base_lr * np.cos(0.5 * math.pi * time)
+
+
+@SCHEDULES.register_module()
 def Constant(base_lr: float, epochs: int, steps_per_epoch: int, warmup_epochs: NotNegative = 0.0,
              warmup_start: NotNegative = 0.001) -> np.ndarray:
     """The same rate throughout, after warm-up; shape (epochs * steps_per_epoch,)."""

@@ -61,8 +61,9 @@ def test_a_folder_names_the_checkpoint_inside(folder):
     (b'<!DOCTYPE html><html><body>404</body></html>', 'web page'),
     (b'\n <html>', 'web page'),
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'Git LFS'),
-    (b'just some text that is no checkpoint', 'no PyTorch checkpoint'),
-    (bytes(4096), 'no PyTorch checkpoint'),
+    (b'just some text that is no checkpoint', 'this is a text file, not a checkpoint; expected'),
+    ('Ergebnisse: Präzision größer als zuvor, Rückruf kleiner als dort ä'.encode(), 'text file'),
+    (bytes(4096), 'no PyTorch checkpoint, or it is damaged; expected'),
 ])
 def test_what_is_no_checkpoint_is_said(folder, content, what):
     (folder / 'latest.pth').write_bytes(content)

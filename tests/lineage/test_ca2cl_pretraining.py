@@ -1,6 +1,7 @@
 """CA2CL's pretrain.py: every key of its config.yaml as a flag and in the file."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from openselfsup.cli.published import launcher
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
 from openselfsup.lineage.ca2cl_pretraining import FIELDS, KEYS, translate
+from openselfsup.registry import SCHEDULES
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -92,7 +94,11 @@ def test_switches_are_read_as_they_are_meant(clusters, attacked):
         if drawn == 'True']
 
 
-def test_the_constant_rate_and_the_widths_of_resnet_50():
+def test_the_other_rates_and_the_widths_of_resnet_50():
+    cfg = config_of('--cos', '2', '--epochs', '4')
+    assert SCHEDULES.build({**cfg.schedule, 'base_lr': 6e-4, 'epochs': cfg.epochs,
+                            'steps_per_epoch': 2}) == pytest.approx(
+        [6e-4 * math.cos(math.pi * epoch / 8) for epoch in (0, 0, 1, 1, 2, 2, 3, 3)])
     cfg = config_of('--cos', '0', '--resnet', 'ResNet50', '--do_ca', 'False')
     assert cfg.schedule == dict(type='Constant')
     assert (cfg.model.backbone.depth, cfg.model.neck.in_channels) == (50, 2048)
@@ -102,7 +108,7 @@ def test_the_constant_rate_and_the_widths_of_resnet_50():
     (['--do_adv', 'maybe'], "do_adv is 'maybe'; expected True or False"),
     (['--epochs', '1.5'], "--epochs: epochs is '1.5'; expected a whole number"),
     (['--resnet', 'resnet18'], "did you mean 'ResNet18'"),
-    (['--cos', '2'], '--cos: cos is 2; expected 1 or 0'),
+    (['--cos', '3'], '--cos: cos is 3; expected 1 or 2 or 0'),
     (['--start_epoch', '5'], 'no checkpoint is read'),
     (['--default_device', 'cuda:1'], 'expected cuda or cpu')])
 def test_what_has_no_counterpart_is_refused(words, told):

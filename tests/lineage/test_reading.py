@@ -195,6 +195,39 @@ def test_hooks_and_parts_of_methods_mean_what_is_done_here(of, text, words, ther
         load(child(there, text, of))
 
 
+@pytest.mark.parametrize('passes, hook, said', [
+    (1, '', []), (2, ', update_interval=2', []), (1, ', update_interval=1', []),
+    (2, '', ['custom_hooks.0.update_interval: differs: the target moves once a step of the '
+             'optimiser, which is 2 passes; published: after every 1'])])
+def test_the_target_of_byol_moves_once_a_step(passes, hook, said, there):
+    text = (f"optimizer_config = dict(update_interval={passes})\n"
+            f"custom_hooks = [dict(type='BYOLHook', end_momentum=1.{hook})]")
+    notes = map(str, load(child(there, text, BYOL)).notes)
+    assert [note for note in notes if 'update_interval' in note] == said
+
+
+def test_a_mistake_does_not_make_others(there):
+    """What comes after it in a file is not called unknown."""
+    with pytest.raises(UserError) as caught:
+        load(child(there, 'log_config = dict(interval=3, hooks=5)'))
+    assert str(caught.value).count('\n') == 0 and 'hooks must be a list' in str(caught.value)
+
+
+def test_clustered_tiles_are_those_that_are_trained_on(there):
+    name = 'OpenSelfSup/configs/selfsup/deepcluster/r50_withoutsobel.py'
+    text = "import copy\ncustom_hooks = copy.deepcopy(custom_hooks)\n"
+    source = Path(name).read_text() + text
+    for change, words in (
+            ("['pipeline'][3]['mean'] = [0., 0., 0.]", 'normalised otherwise'),
+            ("['data_source']['root'] = 'elsewhere'", 'those tiles are clustered that are trained'),
+            ("['pipeline'][0]['size'] = 'large'", 'size must be a whole number')):
+        path = Path(name).with_name('changed.py')
+        path.write_text(f"{source}custom_hooks[0]['extractor']['dataset']{change}\n")
+        with pytest.raises(UserError, match=words):
+            load(path)
+    path.unlink()
+
+
 def test_the_warm_up_of_concl_is_an_argument_of_the_method(there):
     hooks = "custom_hooks = [dict(type='ConCLHook', warm_up_epoch=7)]"
     assert load(child(there, hooks, CONCL)).cfg.model.warmup_epochs == 7

@@ -1,5 +1,6 @@
 """Published scripts as real processes; `python` and `srun` are stand-ins where that is enough."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from openselfsup.checkpoints import load
+from openselfsup.claims import claimed, stop_holder
 from openselfsup.cli.main import execute, parse
 from openselfsup.errors import UserError
 from openselfsup.files import read_json
@@ -135,6 +137,22 @@ def test_a_run_is_stopped_by_its_work_directory(shell, tmp_path):
     assert f'asked to save and end: process {process.pid} on' in said
     assert process.wait(30) == 7
     assert 'no process writes into this folder' in shell(*kill, PYTHON=sys.executable, status=2)
+
+
+def test_a_run_of_another_user_or_host_is_named_and_left_alone(tmp_path, monkeypatch):
+    def not_permitted(pid, number):
+        raise PermissionError
+    monkeypatch.setattr(os, 'kill', not_permitted)
+    with claimed(tmp_path / 'out', 'pretraining'):
+        with pytest.raises(UserError, match=f'process {os.getpid()} .*pretraining.* not yours$'):
+            stop_holder(tmp_path / 'out')
+        record = tmp_path / 'out/.in_use'
+        record.write_text(json.dumps({**json.loads(record.read_text()), 'machine': 'another',
+                                      'host': 'node7'}))
+        with pytest.raises(UserError, match='node7.* writes into .* expected the command on node7'):
+            stop_holder(tmp_path / 'out')
+    with pytest.raises(UserError, match='cannot be read: File name too long'):
+        stop_holder(tmp_path / ('a' * 300))
 
 
 # The two command lines of CA2CL's README: the blanks behind backslashes are its own.

@@ -21,7 +21,8 @@ STEPS = ['vicregl_two_views_lars', 'vicregl_multicrop_adamw',
 TERMS = {'global_inv': 'inv_l', 'global_var': 'var_l', 'global_cov': 'cov_l',
          'local_inv': 'minv_l', 'local_var': 'mvar_l', 'local_cov': 'mcov_l',
          'loss_classifier': 'cls_l'}
-# Biases before a batch norm have a gradient of 0 but for rounding.
+# Biases before a batch norm have a gradient of 0 but for the rounding of a sum over rows whose
+# parts cancel; see test_what_is_left_of_gradients_that_are_zero_is_rounding.
 WITHOUT_EFFECT = {f'{part}.{layer}.bias' for part in ('projector', 'maps_projector')
                   for layer in (0, 3)}
 
@@ -80,6 +81,25 @@ def test_losses_gradients_and_final_state_are_the_published_ones(name):
         optimizer.step()
     for key, value in method.state_dict().items():
         assert_golden(value, golden[f'final/{key}'], f'final {key}')
+
+
+@pytest.mark.parametrize('name', STEPS)
+def test_what_is_left_of_gradients_that_are_zero_is_rounding(name):
+    golden = np.load(GOLDEN / f'{name}.npz')
+    method = golden_method(golden)
+    method.load_state_dict({key[6:]: tensor(golden, key) for key in golden.files
+                            if key.startswith('state/')})
+    maps = maps_of_crops(golden['step0/crop_top_left_height_width_flip']).transpose(0, 1)
+    outputs = method.double()([tensor(golden, key).double() for key in sorted(golden.files)
+                               if key.startswith('step0/view')], maps.double(),
+                              label=tensor(golden, 'step0/labels'))
+    sum(value for key, value in outputs.items() if key.startswith('loss')).backward()
+    for key, p in method.named_parameters():
+        if key in WITHOUT_EFFECT:
+            assert p.grad.abs().max() < 1e-12
+        else:
+            assert_golden(p.grad.float(), tensor(golden, f'step0/grad/{key}'), key, 0,
+                          1e-4 * p.grad.abs().max().float())
 
 
 def test_the_published_terms_and_neighbours():

@@ -1,0 +1,6 @@
+# Fine-tuning on 1 % of the labels; --pretrained names the backbone's weights.
+_base_ = '../../../classification/imagenet/r50.py'
+dataset = dict(source=dict(list_file='data/imagenet/meta/train_labeled_1percent.txt'))
+optimizer = dict(weight_decay=5e-4)
+schedule = dict(milestones=(12, 16), gamma=0.2)
+epochs = 20
