@@ -12,7 +12,7 @@ from openselfsup.files import read_json, write_json
 from openselfsup.values import Count, Whole
 
 from . import dense, glands, supervised, table
-from .pretraining import CONFIGS, Budget, find_configs, pretrain
+from .pretraining import CONFIGS, Budget, Start, find_configs, find_starts, pretrain
 from .study import Study
 from .tissue import Tiles, parts
 
@@ -23,13 +23,14 @@ def main() -> None:
     """Run what is missing of the study and write its tables."""
     args = parse()
     budget, configs = Budget.of(args.budget), find_configs(args.methods, args.config)
+    starts = find_starts(args.after, configs)
     out, seeds = args.out, list(range(args.seeds))
     tiles = parts(args.data, args.final)
-    settle(args, configs)
+    settle(args, configs, starts)
     baselines = [*BASELINES, *([supervised.name_of(args.supervised)] if args.supervised else [])]
     study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size,
-                  image_sets(args, out), args.supervised, detection(args, out),
-                  args.gland_iterations, args.device)
+                  image_sets(args, out), tuple(args.dense_layers), args.supervised,
+                  detection(args, out), args.gland_iterations, args.device)
     about = described(args, tiles)
     print(f"{about['learn']} learn, {about['test']} are tested", flush=True)
 
@@ -37,11 +38,16 @@ def main() -> None:
                                                 for seed in seeds]
     # One seed of all methods, then the next: an interrupted study can be read.
     for seed in seeds:
+        done: dict[str, Path] = {}
         for name, config in configs.items():
-            print(f'{name}, seed {seed}: pretraining, {budget}', flush=True)
+            start = starts.get(name)
+            own = start.budget if start and start.budget else budget
+            print(f'{name}, seed {seed}: pretraining, {own}', flush=True)
             tiles_of = [f"dataset.source.root={args.data / 'train'}"] if name in CONFIGS else []
-            checkpoint = pretrain(config, out / 'runs' / f'{name}_{seed}', seed, budget,
-                                  [*tiles_of, *args.cfg_options], args.device)
+            checkpoint = pretrain(config, out / 'runs' / f'{name}_{seed}', seed, own,
+                                  [*tiles_of, *args.cfg_options], args.device,
+                                  done[start.method] if start else None)
+            done[name] = checkpoint
             runs.append((name, checkpoint, seed))
             answer(study, runs, baselines, list(configs), about)
     if not configs:
@@ -68,6 +74,8 @@ def parse() -> argparse.Namespace:
     add('--methods', type=lambda text: text.split(',') if text else [],
         default=list(CONFIGS), metavar='A,B', help='of ' + ','.join(CONFIGS))
     add('--config', action='append', default=[], metavar='NAME=CONFIG', help='a method of your own')
+    add('--after', action='append', default=[], metavar='NAME=METHOD[:BUDGET]',
+        help='NAME starts from the backbone of METHOD of the same seed, with a budget on top')
     add('--seeds', type=checked(Count), default=3, help='pretraining runs of each method')
     add('--budget', default='40min', help='of each run: minutes, or tiles such as 100000tiles')
     add('--supervised', type=checked(Whole), nargs='?', const=supervised.EPOCHS, default=0,
@@ -75,6 +83,8 @@ def parse() -> argparse.Namespace:
                                f'all of them (without a number: {supervised.EPOCHS})')
     add('--gland-iterations', type=checked(Whole), default=200, metavar='N',
         help='of a Mask R-CNN from each backbone, with --glas and --final; 0 leaves it out')
+    add('--dense-layers', nargs='+', default=list(dense.LAYERS), metavar='LAYERS',
+        help='feature maps whose cells are probed')
     add('--device', choices=('cpu', 'cuda'), default='cpu')
     add('--size', type=checked(Count), default=224,
         help='side of the tiles that are evaluated, in pixels')
@@ -85,7 +95,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settle(args: argparse.Namespace, configs: dict[str, str]) -> None:
+def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, Start]) -> None:
     """Note what the study in ``--out`` is of, so that no answer of another is taken for its own.
 
     More methods and more seeds may join, and GlaS.
@@ -94,8 +104,11 @@ def settle(args: argparse.Namespace, configs: dict[str, str]) -> None:
         UserError: the folder holds a study of other tiles, another budget or another config.
     """
     path = args.out / 'study.json'
+    configs = {name: config + (f', {starts[name]}' if name in starts else '')
+               for name, config in configs.items()}
     settings = dict(data=str(args.data.resolve()), glas=args.glas and str(args.glas.resolve()),
-                    budget=args.budget, size=args.size, options=args.cfg_options)
+                    budget=args.budget, size=args.size, layers=args.dense_layers,
+                    options=args.cfg_options)
     known = read_json(path) if path.exists() else dict(settings=settings, configs={})
     differing = [f'{key} was {value}, is now {settings[key]}'
                  for key, value in known['settings'].items()

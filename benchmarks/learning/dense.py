@@ -1,5 +1,6 @@
 """Frozen cells against masks: linear and kNN probes of patches, on gland and nuclear masks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 from .classification import answers_file, save, untrained
 from .tissue import CASE
+
+#: The second stage of a ResNet (stride 8), where it says more of glands in tiles of 224 px than the
+#: last two together (stride 16) in docs/learning.md; and these.
+LAYERS = ('2', LAST_TWO)
 
 
 def find_images(folder: Path, final: bool) -> DenseData:
@@ -50,7 +55,8 @@ def official_glas(folder: Path, out: Path) -> Path:
     return out
 
 
-def evaluate(name: str, checkpoint: Path | None, seed: int, data: DenseData, out: Path) -> None:
+def evaluate(name: str, checkpoint: Path | None, seed: int, data: DenseData, out: Path,
+             wanted: Sequence[str]) -> None:
     """Probe the patches of one backbone or baseline; what was probed before is kept.
 
     Args:
@@ -59,12 +65,13 @@ def evaluate(name: str, checkpoint: Path | None, seed: int, data: DenseData, out
         seed: of the run, of random weights and of the patches.
         data: images with masks that learn and that are tested.
         out: folder of the confusion matrices (M, C, C) of each test image, ``NAME_SEED.npz``.
+        wanted: choices of feature maps, see :func:`find_layers`.
     """
     path = answers_file(out, name, seed)
     if path.exists():
         return
     reference = untrained(seed)
-    layers, norm = find_layers(reference, (LAST_TWO,)), (IMAGENET_MEAN, IMAGENET_STD)
+    layers, norm = find_layers(reference, wanted), (IMAGENET_MEAN, IMAGENET_STD)
     colours, own = patch_colours(layers)
     if name in colours:
         backbone, layers, norm = colours[name], own, NO_NORM

@@ -72,8 +72,46 @@ def find_configs(methods: list[str], own: list[str]) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a method begins that goes on from another.
+
+    Attributes:
+        method: whose backbone of the same seed it starts from.
+        budget: what it may spend on top; None is what every method may.
+    """
+
+    method: str
+    budget: Budget | None
+
+    def __str__(self) -> str:
+        return f'after {self.method}' + (f', {self.budget}' if self.budget else '')
+
+
+def find_starts(texts: list[str], configs: dict[str, str]) -> dict[str, Start]:
+    """Return what starts from the backbone of which other method, by name.
+
+    Args:
+        texts: NAME=METHOD or NAME=METHOD:BUDGET, two names of ``configs``, METHOD before NAME.
+        configs: by name, in the order in which they run.
+
+    Raises:
+        UserError: one of them is none, or runs too late, or a budget is none.
+    """
+    order, found = list(configs), {}
+    for text in texts:
+        name, _, rest = text.partition('=')
+        method, colon, budget = rest.partition(':')
+        if not {name, method} <= set(order) or order.index(method) >= order.index(name):
+            raise UserError(f"'{text}' does not name two methods of this study in their order",
+                            where='--after', expected='NAME=METHOD, or NAME=METHOD:BUDGET, where '
+                            'NAME starts from the backbone of METHOD; of ' + ', '.join(order))
+        found[name] = Start(method, Budget.of(budget) if colon else None)
+    return found
+
+
 def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list[str],
-             device: str) -> Path:
+             device: str, start: Path | None = None) -> Path:
     """Pretrain, or go on where an earlier call was interrupted; return the finished checkpoint.
 
     Args:
@@ -84,6 +122,7 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
         budget: what may be spent.
         options: ``--cfg-options`` of every run of the study, such as where the tiles are.
         device: 'cpu', or 'cuda' for whatever the machine has.
+        start: checkpoint whose backbone the run starts from.
 
     Raises:
         UserError: the training failed; its output is in the folder.
@@ -96,9 +135,11 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
         epochs, rate = plan_epochs(config, folder, budget, options, device)
         write_json(plan, dict(epochs=epochs, tiles_per_s=rate, budget=str(budget)))
     epochs = read_json(plan)['epochs']
+    begin = ['--pretrained', str(start)] if start else []
     command([sys.executable, '-m', 'openselfsup', 'train', config_path(config), '--work-dir',
-             str(folder / 'run'), '--resume', '--cfg-options', *options, f'seed={seed}',
-             f'epochs={epochs}'], folder / 'train.log', device)
+             str(folder / 'run'), '--resume', *begin,
+             '--cfg-options', *options, f'seed={seed}', f'epochs={epochs}'],
+            folder / 'train.log', device)
     write_text(folder / 'done', '')
     return checkpoint
 

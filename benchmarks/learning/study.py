@@ -23,6 +23,7 @@ class Study:
         tiles: those that learn and those that are tested.
         size: side of the tiles in pixels.
         images: with masks whose cells are probed, by name.
+        layers: feature maps that are probed, see :func:`.dense.evaluate`.
         epochs: of the supervised baseline, see :func:`.supervised.evaluate`.
         detection: data sets of :func:`.glands.prepare`, or None to segment no glands.
         iterations: of a detector's fine-tuning.
@@ -33,6 +34,7 @@ class Study:
     tiles: tuple[Tiles, Tiles]
     size: int
     images: dict[str, DenseData] = field(default_factory=dict)
+    layers: tuple[str, ...] = dense.LAYERS
     epochs: int = 0
     detection: Path | None = None
     iterations: int = 0
@@ -52,7 +54,7 @@ class Study:
         classification.evaluate(name, checkpoint, seed, self.tiles, self.size,
                                 self._answers('tiles'))
         for key, data in self.images.items():
-            dense.evaluate(name, checkpoint, seed, data, self._answers(key))
+            dense.evaluate(name, checkpoint, seed, data, self._answers(key), self.layers)
         if self.detection and name not in COLOURS:
             glands.evaluate(name, checkpoint, seed, self.detection, self.iterations,
                             self._answers(self.of_glands), self.device)

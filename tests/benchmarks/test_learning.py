@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks.learning import classification, glands, results, supervised, table
 from benchmarks.learning.__main__ import parse, settle
 from benchmarks.learning.classification import answers, questions
-from benchmarks.learning.pretraining import Budget, find_configs
+from benchmarks.learning.pretraining import Budget, Start, find_configs, find_starts
 from benchmarks.learning.study import Study
 from benchmarks.learning.tissue import few, parts
 from openselfsup.datasets.prepare.instances import encode
@@ -85,6 +85,17 @@ def test_methods_are_named_once():
         find_configs(['simclear'], [])
     with pytest.raises(UserError, match="'simclr=b.py' is no new name"):
         find_configs(['simclr'], ['simclr=b.py'])
+
+
+def test_a_method_goes_on_from_one_that_ran_before():
+    configs = {'simclr': 'a.py', 'plm': 'b.py', 'more': 'c.py'}
+    assert find_starts(['plm=simclr', 'more=plm:3min'], configs) == {
+        'plm': Start('simclr', None), 'more': Start('plm', Budget(3, 'min'))}
+    for wrong in ('simclr=plm', 'plm=plm', 'plm', 'plm=simclear', 'other=simclr'):
+        with pytest.raises(UserError, match='does not name two methods.*NAME=METHOD'):
+            find_starts([wrong], configs)
+    with pytest.raises(UserError, match="'soon' is no budget"):
+        find_starts(['plm=simclr:soon'], configs)
 
 
 def test_what_tells_classes_apart_is_above_what_does_not(tissue, tmp_path):
@@ -212,14 +223,19 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
         "dataset = dict(recipe=dict(size=32))\nglobal_batch_size = 8\ncheckpoint_interval = 1\n"
         "hooks = [dict(type='CorrespondenceHook', interval=1, tiles=16)]\n")
     words = [sys.executable, '-m', 'benchmarks.learning', '--data', str(tissue), '--methods', '',
-             '--config', f'small={tmp_path / "small.py"}', '--seeds', '1', '--budget', '210tiles',
+             '--config', f'small={tmp_path / "small.py"}', '--config',
+             f'longer={tmp_path / "small.py"}', '--after', 'longer=small:72tiles', '--dense-layers',
+             'last2', '4', '--seeds', '1', '--budget', '210tiles',
              '--size', '48', '--out', str(tmp_path / 'out'), '--cfg-options',
              f'dataset.source.root={tissue / "train"}']
     assert subprocess.run(words, cwd=REPO).returncode == 0
     text = (tmp_path / 'out/choosing/tables.md').read_text()
-    assert '| small | ' in text and '## glands of the tiles: dense-linear-v1' in text
+    assert '| small | ' in text and '## glands of the tiles: dense-linear-v1, 4' in text
     run = tmp_path / 'out/runs/small_0'
     assert json.loads((run / 'plan.json').read_text())['epochs'] == 3  # of 72 tiles
+    longer = tmp_path / 'out/runs/longer_0'
+    assert json.loads((longer / 'plan.json').read_text())['epochs'] == 1
+    assert str(run / 'run/latest.pth') in (longer / 'train.log').read_text()
     before = (run / 'run/latest.pth').stat().st_mtime_ns
     (tmp_path / 'out/choosing/tiles/small_0.npz').unlink()
     words += ['--final', '--glas', str(write_glas_layout(tmp_path / 'glas', (4, 2, 2), size=64)),
@@ -228,13 +244,14 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     assert (run / 'run/latest.pth').stat().st_mtime_ns == before
     folder = tmp_path / 'out/final/glands of GlaS, 2 iterations'
     assert sorted(path.name for path in folder.iterdir()) == [  # the detectors are gone
-        f'{name}_0.{kind}' for name in ('random-init', 'small') for kind in ('json', 'log', 'npz')]
+        f'{name}_0.{kind}' for name in ('longer', 'random-init', 'small')
+        for kind in ('json', 'log', 'npz')]
     scores = json.loads((folder / 'small_0.json').read_text())
     assert scores['run']['initialised'].endswith('latest.pth')
     written = json.loads((tmp_path / 'out/final/results.json').read_text())['estimates']
     found = written['glands of GlaS, 2 iterations: object Dice']['small']
     assert found['']['value'] == round(scores['scores']['all']['objects']['dice'], 5)
-    assert set(found) == {'', 'random init'}
+    assert set(found) == {'', 'random init', 'longer'}
     assert supervised.name_of(1) in written['tiles: 3 classes, linear-v1, 5 % of the labels'][
         'small']
 
@@ -254,12 +271,12 @@ def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):
                                          str(tmp_path / 'out'), *words])
         return parse()
 
-    settle(study('--budget', '1min'), {'a': 'a.py'})
-    settle(study('--budget', '1min', '--seeds', '5', '--glas', 'g'), {'b': 'b.py'})  # more of it
-    settle(study('--budget', '1min'), {'a': 'a.py'})
+    settle(study('--budget', '1min'), {'a': 'a.py'}, {})
+    settle(study('--budget', '1min', '--seeds', '5', '--glas', 'g'), {'b': 'b.py'}, {})  # more
+    settle(study('--budget', '1min'), {'a': 'a.py'}, {})
     with pytest.raises(UserError, match='glas was .*g, is now .*h'):
-        settle(study('--budget', '1min', '--glas', 'h'), {})
+        settle(study('--budget', '1min', '--glas', 'h'), {}, {})
     with pytest.raises(UserError, match='budget was 1min, is now 2min; the config of a was a.py'):
-        settle(study('--budget', '2min'), {'a': 'c.py'})
+        settle(study('--budget', '2min'), {'a': 'c.py'}, {})
     with pytest.raises(SystemExit):
         study('--seeds', '0')
