@@ -22,6 +22,7 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 #: What trains a detector; see :func:`openselfsup.transfer.instance.backends.choose_backend`.
 BACKENDS = ('auto', 'detectron2', 'torchvision')
 
+_Init = TypeVar('_Init', bound=Callable)
 _UNIONS = (Union, types.UnionType)
 _NOT_LISTS = (str, bytes, Mapping)
 
@@ -208,6 +209,23 @@ def annotations(function: Callable) -> dict[str, Any]:
     named = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     return {name: hint for name, hint in {**found, **_DECLARED.get(function, {})}.items()
             if name in named and not isinstance(hint, TypeVar)}
+
+
+def passing_on(base: Callable) -> Callable[[_Init], _Init]:
+    """Decorate an ``__init__`` whose ``**arguments`` are those of a base class's.
+
+    Its signature and annotations then name them all, so that a config is checked against them.
+    """
+    def named(init: _Init) -> _Init:
+        own = [p for p in inspect.signature(init).parameters.values()
+               if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {p.name for p in own}
+        inherited = [p for p in inspect.signature(base).parameters.values()
+                     if p.name not in names]
+        init.__signature__ = inspect.Signature(own + inherited)  # type: ignore[attr-defined]
+        init.__annotations__ = {**base.__annotations__, **init.__annotations__}
+        return init
+    return named
 
 
 def declare(function: Callable, **hints: Any) -> None:

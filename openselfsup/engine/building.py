@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from torch import nn
@@ -14,6 +15,7 @@ from ..datasets import TileDataset
 from ..errors import UserError
 from ..models.method import Method
 from ..registry import BACKBONES
+from ..training.schedules import cosine
 from .hooks import Hook
 
 
@@ -40,6 +42,21 @@ def scaled_learning_rate(cfg: Config) -> float:
     """Return optimizer.lr, times global_batch_size / base_batch_size where that is given."""
     scale = cfg.global_batch_size / cfg.base_batch_size if cfg.base_batch_size else 1.0
     return cfg.optimizer['lr'] * scale
+
+
+def weight_decays(cfg: Config, steps: int) -> np.ndarray:
+    """Return factors on the weight decay, (steps,): half a cosine to ``weight_decay_end``.
+
+    Raises:
+        UserError: there is an end, but the weight decay is 0, of which nothing is a multiple.
+    """
+    end, start = cfg.optimizer.get('weight_decay_end'), cfg.optimizer.get('weight_decay')
+    if end is None:
+        return np.ones(steps)
+    if not start:
+        raise UserError('weight_decay_end needs a weight decay to begin with',
+                        where='optimizer.weight_decay', expected='a number above 0')
+    return cosine(1., end / start, steps)
 
 
 def tell_data(algorithm: Method, dataset: TileDataset) -> None:

@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from ..errors import UserError
 from ..shipped import find_config
+from ..training.clipping import ClipBy
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from ..values import Amp, Count, Positive, Range, Seed, Whole, accepts
 from .config_check import Problem, base_path, config_files, find_problems, locate, own_names
@@ -82,6 +83,8 @@ class PretrainConfig:
         channels_last: memory format of images and convolutions.
         compile: compile the forward pass with torch.compile.
         clip_grad: largest L2 norm of the gradient, None for no clipping.
+        clip_grad_by: what that is the norm of: 'all' gradients, those of each 'part' of the
+            method (backbone, heads), or of each 'tensor'.
         normalize: ``mean`` and ``std`` of the input channels, for values in [0, 1].
         render: where views are rendered: 'worker' (loader's workers, on the CPU), 'device' (where
             the model is) or 'auto', the device if it is a GPU and recipe and tiles allow it.
@@ -112,6 +115,7 @@ class PretrainConfig:
     channels_last: bool = True
     compile: bool = False
     clip_grad: Positive | None = None
+    clip_grad_by: ClipBy = 'all'
     normalize: Annotated[dict, Channels()] = dataclasses.field(
         default_factory=lambda: dict(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)))
     render: Literal['auto', 'worker', 'device'] = 'auto'

@@ -20,12 +20,14 @@ from ..errors import UserError, nearest
 from ..registry import OPTIMIZERS, SCHEDULES, Registry, registry_named, registry_of
 from ..shipped import shipped_config
 from ..training.optimizers import paramwise_faults
-from ..values import accepts, annotations, choices, fault
+from ..values import NotNegative, Part, accepts, annotations, choices, fault
 
 # Arguments that training fills in itself, and fields that it takes out before it builds. A class
 # that gets arguments from the method it is a part of names them in its attribute ``filled_in``.
 FILLED_IN = {OPTIMIZERS.name: {'params'}, SCHEDULES.name: {'base_lr', 'epochs', 'steps_per_epoch'}}
-TAKEN_OUT = {OPTIMIZERS.name: {'decay_norm_and_bias': bool, 'paramwise_options': Mapping | None}}
+TAKEN_OUT = {OPTIMIZERS.name: {'decay_norm_and_bias': bool, 'paramwise_options': Mapping | None,
+                               'layer_decay': Part | None,
+                               'weight_decay_end': NotNegative | None}}
 # Dicts under arguments that end so are of mmcv's dialect (norm_cfg, init_cfg), not of a registry.
 FOREIGN = '_cfg'
 

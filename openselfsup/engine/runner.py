@@ -56,6 +56,7 @@ class Runner:
         model: what is called in a step: the algorithm, or its wrapper for several ranks.
         step: takes one optimiser step.
         learning_rates: one for each step of the run, float64 (steps,).
+        decays: factors on the weight decay, one for each step of the run, float64 (steps,).
         hooks: in the order in which they act.
         record: the newest line of metrics.jsonl, by :class:`~.hooks.MetricsHook`.
         claim: what holds the work directory; looked at before every checkpoint, if given.
@@ -107,12 +108,13 @@ class Runner:
         self.learning_rates = SCHEDULES.build({
             **cfg.schedule, 'base_lr': self.lr, 'epochs': cfg.epochs,
             'steps_per_epoch': self.steps_per_epoch})
+        self.decays = building.weight_decays(cfg, self.max_steps)
         self.preprocessor = Preprocessor(
             **cfg.normalize, channels_last=cfg.channels_last,
             recipes=self.dataset.recipes if self.render == 'device' else (),
             compile=can_compile(self.device)).to(self.device)
         self.step = TrainStep(self.model, self.preprocessor, self.optimizer, self.amp,
-                              cfg.clip_grad)
+                              cfg.clip_grad, cfg.clip_grad_by)
 
         self.record: dict[str, Any] = {}
         self.facts = self._facts()
@@ -186,7 +188,7 @@ class Runner:
         left = len(self.loader) - self.position.step * self.cfg.accumulate
         outputs = self.step(batches, min(self.cfg.accumulate, left), self.learning_rates[number],
                             Progress(self.position.epoch, number, self.steps_per_epoch,
-                                     self.max_steps))
+                                     self.max_steps), self.decays[number])
         self.position = self.position.after_step()
         self.finite.watch({key: value for key, value in outputs.items() if key.startswith('loss')},
                           f'epoch {self.position.epoch + 1}, step {self.steps_done}',

@@ -128,6 +128,33 @@ def contrastive_accuracy(query: Tensor, positive: Tensor, negatives: Tensor,
 
 
 @torch.no_grad()
+def mean_cosine(features: Tensor) -> Tensor:
+    """Return the mean cosine of different rows of (B, D), a scalar tensor; 0 for a single row."""
+    unit = F.normalize(features.float(), dim=1)
+    rows = len(unit)
+    return (unit.sum(0).square().sum() - unit.square().sum()) / max(rows * (rows - 1), 1)
+
+
+@torch.no_grad()
+def target_entropies(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how undecided a teacher is, and how unevenly it uses its prototypes.
+
+    Args:
+        targets: its probabilities of K prototypes, (B, K).
+
+    Returns:
+        The mean entropy of a row, and the divergence of the mean row from uniform, ln K minus its
+        entropy, both as shares of ln K. An entropy of 1 is a teacher that says the same of
+        everything: the loss stays at ln K. A divergence of 1 is one prototype for all tiles;
+        B rows cannot push it below 1 - ln B / ln K where each is decided.
+    """
+    most = math.log(targets.shape[1])
+    rows = targets.float()
+    entropy = torch.special.entr(rows).sum(1).mean() / most
+    return entropy, 1 - torch.special.entr(rows.mean(0)).sum() / most
+
+
+@torch.no_grad()
 def label_agreement(first: Tensor, second: Tensor, clusters: int) -> Tensor:
     """Return how far two clusterings of the same rows agree, whatever their numbering.
 

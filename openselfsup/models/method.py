@@ -97,6 +97,14 @@ class Method(Protocol):
                 gradients that the method itself takes in its forward vanish without it.
         """
 
+    def rate_factors(self) -> dict[str, float]:
+        """Return factors on this step's learning rates, by how parameters' names begin.
+
+        The longest beginning counts; the factor 0 leaves parameters as they are. The beginnings
+        are the same in every step of a run.
+        """
+        ...
+
     def set_geometry(self, geometry: Geometry) -> None:
         """Hear of what kind the maps in ``view_to_tile`` are in this run."""
 
@@ -142,6 +150,10 @@ class BaseMethod(nn.Module):
     def begin_pass(self, first: bool = True, loss_scale: Tensor | float = 1.0) -> None:
         """See :meth:`Method.begin_pass`."""
         self.first_pass, self.loss_scale = first, loss_scale
+
+    def rate_factors(self) -> dict[str, float]:
+        """See :meth:`Method.rate_factors`; none, unless a method overrides it."""
+        return {}
 
     def set_geometry(self, geometry: Geometry) -> None:
         """See :meth:`Method.set_geometry`."""

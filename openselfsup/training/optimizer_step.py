@@ -1,7 +1,7 @@
 """From a loss to changed weights: what all training loops do alike."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class OptimizerStep:
                  clip: Clip | None = None):
         self.optimizer, self.device, self.amp, self.clip = optimizer, device, amp, clip
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == 'fp16')
+        self.decays = [group.get('weight_decay') for group in optimizer.param_groups]
 
     def autocast(self) -> torch.autocast:
         """Return the context of forward passes; losses are computed in float32."""
@@ -51,11 +52,24 @@ class OptimizerStep:
         """Add the gradients of a loss that is one of ``batches`` of this step."""
         self.scaler.scale(loss / batches if batches > 1 else loss).backward()
 
-    def update(self, lr: float) -> None:
-        """Move the weights at a rate, or a group's multiple of it, and forget the gradients."""
-        for group in self.optimizer.param_groups:
+    def update(self, lr: float, factors: Mapping[str, float] = {}, decay: float = 1.0) -> None:
+        """Move the weights at a rate, or a group's multiple of it, and forget the gradients.
+
+        Args:
+            lr: learning rate of the step.
+            factors: on the rates of groups, by what they are ``paced`` by; 0 leaves a group as
+                it is, momenta and all.
+            decay: factor on the weight decay that the groups began with.
+        """
+        for group, weight_decay in zip(self.optimizer.param_groups, self.decays):
+            factor = factors.get(group.get('paced', ''), 1.0)
             # float: a numpy number would end up in checkpoints
-            group['lr'] = float(lr) * group.get('lr_mult', 1.0)
+            group['lr'] = float(lr) * group.get('lr_mult', 1.0) * factor
+            if decay != 1.0 and weight_decay is not None:
+                group['weight_decay'] = weight_decay * float(decay)
+            if factor == 0:
+                for parameter in group['params']:
+                    parameter.grad = None
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
             self.clip([p for g in self.optimizer.param_groups for p in g['params']])

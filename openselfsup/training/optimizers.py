@@ -120,8 +120,9 @@ def build_optimizer(module: nn.Module, cfg: dict, lr: float) -> torch.optim.Opti
     Args:
         module: the algorithm; parameters without gradient (key encoder) are left out.
         cfg: ``type``, its arguments, ``decay_norm_and_bias`` (default True; False takes biases
-            and norm layers out of the weight decay), and ``paramwise_options``, see
-            :func:`parameter_groups`.
+            and norm layers out of the weight decay), ``paramwise_options``, see
+            :func:`parameter_groups`, ``layer_decay``, see :func:`layer_factors`, and
+            ``weight_decay_end``, which the run's steps heed.
         lr: learning rate after scaling; replaces the one in ``cfg``.
 
     Raises:
@@ -130,10 +131,16 @@ def build_optimizer(module: nn.Module, cfg: dict, lr: float) -> torch.optim.Opti
     cfg = {**cfg, 'lr': lr}
     decay_all = cfg.pop('decay_norm_and_bias', True)
     options = cfg.pop('paramwise_options', None)
+    layer_decay = cfg.pop('layer_decay', None)
+    cfg.pop('weight_decay_end', None)
+    paced = tuple(getattr(module, 'rate_factors', dict)())
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trainable:
         raise UserError('the model has no trainable parameter', where='model')
-    if options:
+    if layer_decay is not None or paced:
+        groups = parameter_groups(trainable, options or {}, cfg, decay_all)
+        groups = paced_groups(trainable, groups, layer_factors(trainable, layer_decay), paced)
+    elif options:
         groups = parameter_groups(trainable, options, cfg, decay_all)
     elif decay_all:
         groups = [dict(params=[*trainable.values()])]
@@ -191,6 +198,59 @@ def parameter_groups(parameters: Mapping[str, nn.Parameter],
             logger.warning("optimizer.paramwise_options: '%s' is found in the name of no "
                            'parameter', pattern)
     return groups
+
+
+_BLOCK = re.compile(r'(?:^|\.)backbone\.(?:.*\.)?blocks\.(\d+)\.')
+_LAST_NORM = re.compile(r'(?:^|\.)backbone\.(?:.*\.)?(?:fc_)?norm\.')
+
+
+def layer_factors(names: Iterable[str], decay: float | None) -> dict[str, float]:
+    """Return factors r^(depth + 1 - i) on the learning rates of a ViT's layers (BEiT, DINOv2).
+
+    i is 0 for the embedding of patches, positions and tokens, n + 1 for block n, depth + 1 for
+    the last norm; heads and all else outside the backbone have the factor 1.
+
+    Args:
+        names: of the parameters of a method, ViT blocks being called ``backbone. ... .blocks.n``.
+        decay: r; None for factors of 1.
+
+    Raises:
+        UserError: there are no such blocks.
+    """
+    names = list(names)
+    if decay is None:
+        return dict.fromkeys(names, 1.)
+    blocks = {name: int(found[1]) for name in names if (found := _BLOCK.search(name))}
+    if not blocks:
+        raise UserError('layer_decay is for the blocks of a ViT, which this backbone lacks',
+                        where='optimizer.layer_decay', expected='None, or a ViT')
+    depth = max(blocks.values()) + 1
+    layers = {name: blocks[name] + 1 if name in blocks
+              else depth + 1 if _LAST_NORM.search(name) or not re.search(r'(^|\.)backbone\.', name)
+              else 0 for name in names}
+    return {name: decay ** (depth + 1 - layer) for name, layer in layers.items()}
+
+
+def paced_groups(names: Iterable[str], groups: Iterable[dict[str, Any]],
+                 factors: Mapping[str, float], paced: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Join groups of one parameter each into those that differ.
+
+    Args:
+        names: of the parameters, in the order of ``groups``.
+        groups: of one parameter each.
+        factors: on the learning rate, by names; they multiply a group's ``lr_mult``.
+        paced: beginnings of names, see ``rate_factors`` of
+            :class:`openselfsup.models.method.Method`; the longest that fits is a group's
+            ``paced``.
+    """
+    joined: dict[tuple, dict[str, Any]] = {}
+    for name, group in zip(names, groups):
+        group['lr_mult'] = group.get('lr_mult', 1.0) * factors[name]
+        group['paced'] = max((p for p in paced if name.startswith(p)), key=len, default='')
+        params = group.pop('params')
+        key = tuple(sorted(group.items()))
+        joined.setdefault(key, dict(group, params=[]))['params'] += params
+    return [*joined.values()]
 
 
 def paramwise_faults(cls: type, options: Mapping[str, Any]

@@ -14,7 +14,7 @@ from ..registry import SCHEDULES
 from ..values import NotNegative, Positive
 
 By = Literal['iteration', 'epoch']
-Warmup = Literal['before', 'within']
+Warmup = Literal['before', 'within', 'inclusive']
 
 
 def half_cosine(time: np.ndarray) -> np.ndarray:
@@ -30,6 +30,11 @@ def cosine_with_restarts(base_lr: float, steps: int, period: int, min_lr: float 
     """
     time = np.arange(steps) % period / period
     return min_lr + (base_lr - min_lr) * half_cosine(time)
+
+
+def cosine(start: float, end: float, steps: int) -> np.ndarray:
+    """Go from ``start`` towards ``end`` like half a cosine, shape (steps,); ``end`` comes after."""
+    return end + (start - end) * half_cosine(np.arange(steps) / max(steps, 1))
 
 
 def _warm_up(rates: np.ndarray, base_lr: float | np.ndarray, warmup_steps: int,
@@ -69,14 +74,15 @@ def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: NotNegativ
         warmup_start: first rate as a fraction of ``base_lr``.
         by: 'iteration', or 'epoch' for a rate that is constant within an epoch.
         warmup: 'before' lets the cosine begin when the warm-up ends; 'within' lets it begin at
-            once and the warm-up multiply its first rates, as OpenSelfSup does.
+            once and the warm-up multiply its first rates, as OpenSelfSup does; 'inclusive' is
+            'before', but the last step of the warm-up has the full rate already, as in DINO.
 
     Returns:
         Array of shape (epochs * steps_per_epoch,).
     """
     if warmup not in get_args(Warmup):
-        raise UserError(f"a warm-up lies 'before' or 'within' the cosine, not {warmup!r}",
-                        where='schedule.warmup')
+        raise UserError(f'there is no warm-up called {warmup!r}', where='schedule.warmup',
+                        expected='one of ' + ', '.join(get_args(Warmup)))
     warmup_steps = round(warmup_epochs * steps_per_epoch)
     if warmup == 'within':
         rates = Cosine(base_lr, epochs, steps_per_epoch, min_lr, by=by)
@@ -84,6 +90,10 @@ def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: NotNegativ
     total = max(epochs * steps_per_epoch - warmup_steps, 1)
     time = np.clip(_positions(by, epochs, steps_per_epoch) - warmup_steps, 0, total) / total
     rates = min_lr + (base_lr - min_lr) * half_cosine(time)
+    if warmup == 'inclusive':
+        shown = min(warmup_steps, len(rates))
+        rates[:shown] = np.linspace(warmup_start * base_lr, base_lr, warmup_steps)[:shown]
+        return rates
     return _warm_up(rates, base_lr, warmup_steps, warmup_start)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..models.method import Method, Progress
 from ..models.parts import total_loss
+from .clipping import Clip, ClipBy
 from .finite import LateFlag
 from .optimizer_step import OptimizerStep, enough_for_batch_norm
 from .preprocessor import Preprocessor
@@ -29,20 +29,23 @@ class TrainStep:
         optimizer: over the algorithm's parameters.
         amp: 'off', 'bf16' or 'fp16' (with loss scaling).
         clip_grad: largest L2 norm of the gradient, or None.
+        clip_grad_by: what that is the norm of, see :class:`.clipping.Clip`; norms are among what
+            a step returns where there is a bound, or anything but 'all' is asked for.
     """
 
     def __init__(self, model: nn.Module, preprocessor: Preprocessor,
                  optimizer: torch.optim.Optimizer, amp: str = 'bf16',
-                 clip_grad: float | None = None):
+                 clip_grad: float | None = None, clip_grad_by: ClipBy = 'all'):
         self.model, self.preprocessor = model, preprocessor
         unwrapped: Any = getattr(model, 'module', model)
         self.algorithm: Method = unwrapped
-        clip = None if clip_grad is None else partial(nn.utils.clip_grad_norm_, max_norm=clip_grad)
-        self.optimizer_step = OptimizerStep(optimizer, preprocessor.device, amp, clip)
+        self.clip = (None if clip_grad is None and clip_grad_by == 'all'
+                     else Clip(unwrapped, clip_grad, clip_grad_by))
+        self.optimizer_step = OptimizerStep(optimizer, preprocessor.device, amp, self.clip)
         self.scaler = self.optimizer_step.scaler
 
     def __call__(self, batches: Iterator[dict], count: int, lr: float,
-                 progress: Progress = Progress()) -> dict[str, Tensor]:
+                 progress: Progress = Progress(), decay: float = 1.0) -> dict[str, Tensor]:
         """Take a step.
 
         Args:
@@ -50,10 +53,11 @@ class TrainStep:
             count: batches that make up this step.
             lr: learning rate of the step.
             progress: where the run stands.
+            decay: factor on the weight decay.
 
         Returns:
             The algorithm's losses and monitors, detached scalars averaged over the
-            batches, and ``loss``, their sum.
+            batches, ``loss``, their sum, and norms of gradients where they are bounded.
         """
         outputs: dict[str, Tensor] = {}
         skips: list[LateFlag] = []
@@ -77,8 +81,9 @@ class TrainStep:
         if any(any(skip.take() or ()) for skip in skips):  # the same on all ranks
             self.optimizer_step.leave_out()
         else:
-            self.optimizer_step.update(lr)
+            self.optimizer_step.update(lr, self.algorithm.rate_factors(), decay)
             self.algorithm.end_step()
+            outputs |= self.clip.norms if self.clip is not None else {}
         return outputs
 
     def forward(self, views: list[Tensor], view_to_tile: Tensor | None, batch: dict

@@ -18,6 +18,7 @@ from .geometry import (
     is_axis_aligned,
     transform,
 )
+from .multicrop import dino_views, hed_jitter, tissue_views, unit_scale
 from .overlap import Matching, match_cells
 from .published import strong_view, vicregl_views, weak_view
 from .recipe import ViewRecipe, unbind
@@ -28,7 +29,8 @@ from .union import UnionView
 
 __all__ = [
     'Draws', 'Matching', 'TorchRenderer', 'TorchvisionPipeline', 'UnionView', 'ViewRecipe',
-    'cell_boxes', 'cell_centres', 'cell_polygons', 'compose', 'determinant', 'invert',
-    'is_axis_aligned', 'match_cells', 'missing_steps', 'render_opencv', 'render_pil',
-    'strong_view', 'transform', 'unbind', 'vicregl_views', 'weak_view']
+    'cell_boxes', 'cell_centres', 'cell_polygons', 'compose', 'determinant', 'dino_views',
+    'hed_jitter', 'invert', 'is_axis_aligned', 'match_cells', 'missing_steps',
+    'render_opencv', 'render_pil', 'strong_view', 'tissue_views', 'transform', 'unbind',
+    'unit_scale', 'vicregl_views', 'weak_view']
 __all__ += steps.__all__

@@ -63,7 +63,18 @@ def small(name):
         narrow += ['model.min_cluster=2']
     if cfg.model.type == 'RelativeLoc':
         narrow.append('model.gap=3')
-    return [f'dataset.recipe{key}.size=32' for key in keys] + narrow + (MODEL if has_queue else [])
+    if cfg.model.type in ('DINO', 'iBOT', 'DINOv2'):
+        narrow += ['model.head.prototypes=64', 'model.head.hidden=32']
+        if cfg.model.get('heads_only_epochs'):  # in which the backbone would stay as it is
+            narrow.append('model.heads_only_epochs=0')
+            narrow.append('model.backbone_warmup_epochs=0')
+    side = 32
+    if cfg.model.backbone.type == 'TimmBackbone':
+        narrow += [f'model.backbone.{key}={value}' for key, value in dict(
+            embed_dim=24, depth=2, num_heads=3).items()]
+        side = 56 if 'patch14' in cfg.model.backbone.model else 64
+    return ([f'dataset.recipe{key}.size={side}' for key in keys] + narrow
+            + (MODEL if has_queue else []))
 
 
 def runner_of(name, work_dir, *options):
@@ -95,7 +106,9 @@ def test_a_step_of_every_config(name, tmp_path):
     moved = [key for key, value in runner.algorithm.named_parameters()
              if value.requires_grad and not value.equal(before[key])]
     frozen = 'frozen_stages' in runner.cfg.model.backbone
-    assert moved and frozen != any(key.endswith('backbone.conv1.weight') for key in moved)
+    first = ('patch_embed.proj.weight' if runner.cfg.model.backbone.type == 'TimmBackbone'
+             else 'backbone.conv1.weight')
+    assert moved and frozen != any(key.endswith(first) for key in moved)
     if 'perturbation' in outputs:
         relative = runner.algorithm.adversary.relative
         assert outputs['skip_step'] == 0 and outputs['perturbation'] > 0

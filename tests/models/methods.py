@@ -6,11 +6,11 @@ in test_two_ranks.py and in tests/test_no_synchronisation.py, for every row and 
 CASES that change what is computed.
 """
 
-from toy_model import CLASSES, TILES, StagedBackbone, ToyBackbone
+from toy_model import CLASSES, TILES, StagedBackbone, ToyBackbone, ToyViT
 
 from openselfsup.registry import ALGORITHMS, BACKBONES
 
-for toy_backbone in ToyBackbone, StagedBackbone:
+for toy_backbone in ToyBackbone, StagedBackbone, ToyViT:
     BACKBONES.register_module(module=toy_backbone, force=True)
 
 POOLED = dict(type='NonLinearNeck', in_channels=24, hid_channels=24, out_channels=16)
@@ -25,6 +25,11 @@ CLUSTER, ATTACK = dict(type='ClusterHead', clusters=6), dict(type='WeightAdversa
 CLUSTERS = dict(group_neck=GROUP, cluster=CLUSTER)
 EXPANDER = dict(type='Expander', in_channels=24, channels=(24, 24, 16))
 EXPANDERS = dict(projector=EXPANDER, maps_projector=EXPANDER)
+HEAD = dict(type='DINOHead', prototypes=32, hidden=24, bottleneck=12)
+VIT = dict(backbone=dict(type='ToyViT'), head=HEAD)
+CELLS = dict(matched=dict(type='MatchedPatches', rows=8, local_rows=3),
+             alignment=dict(type='KernelAlignment'),
+             gram=dict(type='GramAnchoring', start=0.5, refresh=0.5))
 CONCEPTS = dict(backbone=dict(type='StagedBackbone'), warmup_epochs=0, num_concepts=4)
 
 METHODS = {
@@ -54,6 +59,9 @@ METHODS = {
     'VICRegL': dict(type='VICRegL', **EXPANDERS),
     'PLMVICRegL': dict(type='PLMVICRegL', **EXPANDERS,
                        matching_neck=dict(type='MatchingNeck', channels=16)),
+    'DINO': dict(type='DINO', head=HEAD),
+    'iBOT': dict(type='iBOT', **VIT),
+    'DINOv2': dict(type='DINOv2', **VIT, patch_head=HEAD),
 }
 
 
@@ -118,6 +126,14 @@ CASES = METHODS | {
         'PLMVICRegL', matching_neck=dict(type='AttentionMatchingNeck', channels=16,
                                          mid_channels=8)),
     'VICRegL, classifier': with_options('VICRegL', num_classes=3),
+    'DINO, cells': with_options('DINO', **CELLS, targets='sinkhorn'),
+    'DINO, distributions of cells': with_options(
+        'DINO', matched=dict(type='MatchedPatches', rows=5, mix='distributions')),
+    'iBOT, every crop masked': with_options('iBOT', mask_share=1., exact_masks=True, matched=dict(
+        type='MatchedPatches', rows=9, cells='masked', min_coverage=0.)),
+    'DINOv2, every option': with_options(
+        'DINOv2', **CELLS, patch_head=None, targets='centering', spread='kde',
+        head=dict(trained_norm=True), heads_only_epochs=0.5, backbone_warmup_epochs=0.5),
     'VICRegL, whole views only': with_options('VICRegL', alpha=1.),
 }
 

@@ -28,7 +28,7 @@ def test_what_a_class_lacks_is_named():
         check_method(BaseMethod())
     with pytest.raises(UserError, match='Linear lacks needs_geometry, batch_keys, features, '
                                         'backbone, set_data, begin_step, end_step, begin_pass, '
-                                        'set_geometry, load_backbone'):
+                                        'rate_factors, set_geometry, load_backbone'):
         check_method(nn.Linear(1, 1))
 
 

@@ -1,4 +1,6 @@
-"""The backbone of the toys, and batches for them: two convolutions, no batch norm."""
+"""The backbones of the toys, and batches for them: two convolutions, no batch norm."""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +40,37 @@ class StagedBackbone(nn.Module):
         second = torch.relu(self.norm(self.conv1(x)))
         third = torch.relu(self.conv3(second))
         return [second, third, torch.relu(self.conv2(third))]
+
+
+class Tokens(NamedTuple):
+    cls: torch.Tensor
+    patches: torch.Tensor
+    grid: tuple
+
+
+class ToyViT(ToyBackbone):
+    """The same cells as tokens that look at one another, beside a class and a mask token."""
+
+    patch_size = 8
+
+    def __init__(self, norm: nn.Module | None = None):
+        super().__init__(norm)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 24))
+        self.mask_token = nn.Parameter(torch.randn(1, 1, 24))
+        self.qkv, self.last = nn.Linear(24, 72), nn.LayerNorm(24)
+
+    def tokens(self, x, mask=None):
+        grid = super().forward(x)[0]
+        x = grid.flatten(2).mT
+        x = x + 0 * self.mask_token if mask is None else torch.where(
+            mask[..., None], self.mask_token.to(x.dtype), x)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+        x = self.last(x + nn.functional.scaled_dot_product_attention(*self.qkv(x).chunk(3, -1)))
+        return Tokens(x[:, 0], x[:, 1:], grid.shape[-2:])
+
+    def forward(self, x):
+        found = self.tokens(x)
+        return [found.patches.mT.unflatten(2, found.grid)]
 
 
 def maps_of_crops(crops, tile=224):
@@ -83,8 +116,14 @@ def random_batch(rows, size=56, seed=0, dtype=torch.float32):
 
 
 def batch_for(algorithm, rows, seed=0, dtype=torch.float32):
-    """Return a random batch, with a reference view for a method that finds concepts in it."""
+    """Return a random batch, with a reference view for a method that finds concepts in it.
+
+    Methods with a student and a teacher get two small views.
+    """
     views, maps = random_batch(rows, seed=seed, dtype=dtype)
+    if hasattr(algorithm, 'student'):
+        small, places = random_batch(rows, 24, seed + 2000, dtype)
+        return views + small, torch.cat([maps, places], 1)
     if not hasattr(algorithm, 'concepts'):
         return views, maps
     generator = torch.Generator().manual_seed(seed + 1000)

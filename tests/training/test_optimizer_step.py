@@ -59,3 +59,16 @@ def test_a_batch_without_variance_is_told_and_other_errors_are_left_alone():
     with pytest.raises(ValueError, match='something else'):
         with enough_for_batch_norm(image, '--batch_size'):
             raise ValueError('something else')
+
+
+def test_factors_slow_groups_down_and_0_leaves_them_and_their_momenta():
+    still, slow, free = (torch.nn.Parameter(torch.ones(1)) for _ in range(3))
+    step = OptimizerStep(torch.optim.AdamW([
+        dict(params=[still], paced='backbone.'), dict(params=[slow], paced='head.', lr_mult=0.5),
+        dict(params=[free])], lr=9., weight_decay=0.1), CPU)
+    step.backward(still.sum() + slow.sum() + free.sum())
+    step.update(0.2, {'backbone.': 0., 'head.': 0.25}, decay=2.)
+    assert still == 1 and not step.optimizer.state[still]
+    assert slow.item() == pytest.approx(1 * (1 - 0.025 * 0.2) - 0.025)
+    assert free.item() == pytest.approx(1 * (1 - 0.2 * 0.2) - 0.2)
+    assert [group['weight_decay'] for group in step.optimizer.param_groups] == [0.2] * 3

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,36 @@ def test_patterns_are_tried_in_order_and_the_later_one_counts(caplog):
 def test_options_that_are_none_are_refused(options, words):
     with pytest.raises(UserError, match=words):
         build_optimizer(nn.Linear(2, 2), dict(type='SGD', paramwise_options=options), 1.0)
+
+
+@pytest.mark.parametrize('case', ['centering_tied', 'sinkhorn_untied_registers'])
+def test_groups_of_dinov2_are_the_published_ones(case):
+    golden = np.load(GOLDEN / f'dinov2_step_{case}.npz')
+    settings = json.loads(str(golden['settings_json']))
+    published = json.loads(str(golden['param_groups_json']))
+    method = nn.Module()
+    for name in published:
+        *path, last = name.split('.')
+        owner = method
+        for part in path:
+            if not hasattr(owner, part):
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        owner.register_parameter(last, nn.Parameter(torch.zeros(2)))
+    method.rate_factors = lambda: {'dino_head.last_layer.': 0., 'ibot_head.last_layer.': 0.}
+    optimizer = build_optimizer(method, dict(
+        type='AdamW', weight_decay=0.04, layer_decay=settings['layerwise_decay'],
+        paramwise_options={r'\.bias$|norm|gamma': dict(weight_decay=0.),
+                           'patch_embed': dict(lr_mult=settings['patch_embed_lr_mult'])}), 1e-3)
+    names = {parameter: name for name, parameter in method.named_parameters()}
+    ours = {names[p]: [group['lr_mult'], group['weight_decay'] / 0.04, bool(group['paced'])]
+            for group in optimizer.param_groups for p in group['params']}
+    assert ours.keys() == published.keys()
+    for name, (rate, decay, last) in published.items():
+        assert ours[name] == [pytest.approx(rate), decay, last], name
+    assert len(optimizer.param_groups) <= 10  # equal ones are joined
+
+
+def test_layer_decay_needs_the_blocks_of_a_vit():
+    with pytest.raises(UserError, match='layer_decay.*ViT'):
+        build_optimizer(nn.Linear(2, 2), dict(type='AdamW', layer_decay=0.9), 1e-3)

@@ -7,7 +7,7 @@ import torch
 
 from openselfsup.errors import UserError
 from openselfsup.registry import SCHEDULES
-from openselfsup.training.schedules import cosine_with_restarts
+from openselfsup.training.schedules import cosine, cosine_with_restarts
 
 
 def build(**cfg):
@@ -73,5 +73,17 @@ def test_rates_are_those_of_openselfsup(name, cfg):
 
 
 def test_a_warm_up_of_an_unknown_kind_is_refused():
-    with pytest.raises(UserError, match="'before' or 'within'"):
+    with pytest.raises(UserError, match="'before', 'within' or 'inclusive'"):
         build(type='Cosine', warmup='after')
+
+
+def test_rates_and_decays_of_dinov2_are_the_published_ones():
+    golden = np.load(Path(__file__).parents[1] / 'data/golden/schedules.npz')
+    epochs, per_epoch, warmup, _, base, batch = golden['settings']
+    rates = build(type='Cosine', base_lr=base * np.sqrt(batch / 1024), epochs=int(epochs),
+                  steps_per_epoch=int(per_epoch), min_lr=1e-6, warmup_epochs=float(warmup),
+                  warmup_start=0., warmup='inclusive')
+    np.testing.assert_allclose(rates, golden['lr'], rtol=1e-12, atol=1e-16)
+    steps = int(epochs * per_epoch)
+    np.testing.assert_allclose(cosine(0.04, 0.4, steps), golden['weight_decay'], rtol=1e-12)
+    np.testing.assert_allclose(cosine(0.992, 1., steps), golden['teacher_momentum'], rtol=1e-12)
