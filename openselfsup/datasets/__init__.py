@@ -7,10 +7,12 @@ from .mixed import Mixed
 from .packed import PackedTiles, pack
 from .pcam import PCam
 from .recipes import build_recipe
+from .shard_writer import write_shards
+from .shards import Shards
 from .sources import FileSource, ImageFolder, ImageList, Source, build_source
 from .tiles import TileDataset
 from .windows import Windows
 
 __all__ = ['FileSource', 'ImageFolder', 'ImageList', 'LabeledTileDataset', 'Mixed', 'PCam',
-           'PackedTiles', 'Source', 'TileDataset', 'TileError', 'ViewLoader', 'Windows',
-           'build_recipe', 'build_source', 'pack']
+           'PackedTiles', 'Shards', 'Source', 'TileDataset', 'TileError', 'ViewLoader', 'Windows',
+           'build_recipe', 'build_source', 'pack', 'write_shards']

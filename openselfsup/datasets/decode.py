@@ -37,10 +37,28 @@ def read_tile(path: str | Path) -> np.ndarray:
         TileError: the file is missing, damaged, no image of a known format, of a form that is
             not read (the tag is named), or smaller than 32 x 32 px.
     """
+    return decode_tile(read_bytes(path), path)
+
+
+def read_bytes(path: str | Path) -> np.ndarray:
+    """Return the bytes of a tile's file as a writable uint8 array of shape (bytes,).
+
+    Raises:
+        TileError: it cannot be read.
+    """
     try:
-        data = np.fromfile(path, np.uint8)
+        return np.fromfile(path, np.uint8)
     except OSError as error:
         raise TileError(error.strerror or str(error), where=str(path)) from None
+
+
+def decode_tile(data: np.ndarray, path: str | Path) -> np.ndarray:
+    """Decode the content of a file as :func:`read_tile` does.
+
+    Args:
+        data: uint8 array of shape (bytes,), writable: an uncompressed tile is a view of it.
+        path: of the tile, for messages.
+    """
     tile = raw_rgb(data)
     if tile is not None:
         height, width, _ = tile.shape

@@ -7,7 +7,7 @@ Python's lock.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -30,7 +30,8 @@ _ORDER, _VIEWS = 0, 1  # keep the random streams of order and views apart
 class ViewLoader:
     """Iterates over the batches of one epoch, as one rank sees them.
 
-    The tiles are permuted by (seed, epoch) alone, unless :meth:`see_alike` draws them by classes.
+    The tiles are permuted by (seed, epoch) alone, as the source permutes them, unless
+    :meth:`see_alike` draws them by classes.
     Of the global batch i, tiles [i·W·B, (i+1)·W·B) of that permutation, rank r gets the r-th B. A
     tile's place in the permutation also decides on its views: ranks together see what one process
     sees. Iterating starts at the position that :meth:`set_position` set and does not move it:
@@ -114,8 +115,15 @@ class ViewLoader:
         return waited
 
     def __iter__(self) -> Generator[dict, None, None]:
-        todo = range(self.iteration, len(self))
+        todo = self._announced(self.epoch, range(self.iteration, len(self)))
         return (self._ahead if self.workers else self._in_place)(self.epoch, todo)
+
+    def _announced(self, epoch: int, todo: range) -> Iterator[int]:
+        """Let the source know what is read next, before each batch is begun."""
+        for iteration in todo:
+            self.dataset.source.coming(self._order(epoch),
+                                       iteration * self.world_size * self.batch_size)
+            yield iteration
 
     def indices(self, epoch: int, iteration: int) -> np.ndarray:
         """Return the tiles of this rank's batch as int64 array of shape (B,)."""
@@ -158,18 +166,18 @@ class ViewLoader:
                 order = uniform_indices(self._classes, np.random.RandomState(words))
             else:
                 generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-                order = torch.randperm(len(self.dataset), generator=generator).numpy()
+                order = self.dataset.source.permutation(generator)
             self._known_order = epoch, order
         return order
 
-    def _in_place(self, epoch: int, todo: range) -> Generator[dict, None, None]:
+    def _in_place(self, epoch: int, todo: Iterable[int]) -> Generator[dict, None, None]:
         for iteration in todo:
             start = time.perf_counter()
             batch = self.make_batch(epoch, iteration)
             self._count_wait(time.perf_counter() - start)
             yield batch
 
-    def _ahead(self, epoch: int, todo: range) -> Generator[dict, None, None]:
+    def _ahead(self, epoch: int, todo: Iterable[int]) -> Generator[dict, None, None]:
         """Yield batches that threads make, or let processes make, before they are asked for."""
         if self.processes and not self._started:
             self._started = ViewProcesses(self.make_batch, self.dataset, self.workers,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from ..errors import UserError, listed
 from ..registry import SOURCES
@@ -40,6 +41,8 @@ class Mixed(Source):
                             where='repeat', expected='one number for each source')
         self._sizes = [len(source) for source in self.sources]
         self._ends = np.cumsum([size * times for size, times in zip(self._sizes, self.repeat)])
+        self.grouped = any(source.grouped for source in self.sources)
+        self._known_parts: tuple[np.ndarray | None, list] = (None, [])
         self.passed_over = '; '.join(filter(None, (s.passed_over for s in self.sources)))
         self.tile_size = self._common_size()
         classes = self.sources[0].classes
@@ -63,6 +66,35 @@ class Mixed(Source):
     def stamp(self, index: int) -> Sequence[int] | None:
         source, place = self._place(index)
         return source.stamp(place)
+
+    def permutation(self, generator: torch.Generator) -> np.ndarray:
+        if not self.grouped:
+            return super().permutation(generator)
+        # Each source keeps its own order; whose turn it is, is drawn.
+        turns = np.repeat(np.arange(len(self.sources)), np.diff(self._ends, prepend=0))
+        turns = turns[torch.randperm(len(self), generator=generator).numpy()]
+        order = np.empty(len(self), np.int64)
+        for number, (source, times) in enumerate(zip(self.sources, self.repeat)):
+            start = self._ends[number] - self._sizes[number] * times
+            order[turns == number] = np.concatenate(
+                [source.permutation(generator) + start + turn * self._sizes[number]
+                 for turn in range(times)])
+        return order
+
+    def coming(self, order: np.ndarray, place: int) -> None:
+        if not self.grouped:
+            return
+        known, parts = self._known_parts
+        if known is not order:
+            owner = np.searchsorted(self._ends, order, 'right')
+            parts = []
+            for number, size in enumerate(self._sizes):
+                places = np.flatnonzero(owner == number)
+                start = self._ends[number] - size * self.repeat[number]
+                parts.append((places, (order[places] - start) % size))
+            self._known_parts = order, parts
+        for source, (places, tiles) in zip(self.sources, parts):
+            source.coming(tiles, int(np.searchsorted(places, place)))
 
     def check(self) -> Sequence[Header]:
         """Check all sources; learn ``tile_size``.

@@ -140,7 +140,7 @@ def _finished(out: Path, head: dict) -> PackedTiles | None:
     if not (out / INDEX).exists():
         return None
     index = _read_index(out)
-    _check_same(index, head, out, f"a store of {len(index['tiles'])} other tiles")
+    check_same(index, head, out, f"a store of {len(index['tiles'])} other tiles")
     return PackedTiles(str(out))
 
 
@@ -161,11 +161,11 @@ def _pack(source: Source, out: Path, head: dict, size: int | None, skip_corrupt:
             chunk = range(len(entries), min(len(entries) + CHUNK, len(source)))
             made = list(pool.map(lambda i: _made(source, i, head, size, skip_corrupt), chunk))
             tiles.writelines(tile.data for tile in made if tile is not None)
-            _flush(tiles)
+            flush(tiles)
             new = [(i, None if tile is None else zlib.crc32(tile.data))
                    for i, tile in zip(chunk, made)]
             journal.writelines(json.dumps(entry).encode() + b'\n' for entry in new)
-            _flush(journal)
+            flush(journal)
             entries += new
     on_progress(len(entries))
     if identity(source)['tile_contents'] != head['contents']:
@@ -185,8 +185,15 @@ def _head(source: Source, size: int | None) -> dict:
                 contents=identity(source)['tile_contents'])
 
 
-def _check_same(written: dict, head: dict, out: Path, what: str) -> None:
-    """Raise UserError if what a folder holds was not made from these tiles as they are now."""
+def check_same(written: dict, head: dict, out: Path, what: str) -> None:
+    """Raise UserError if what a folder holds was not made from these tiles as they are now.
+
+    Args:
+        written: what identifies the folder's content: its ``digest`` and ``contents``.
+        head: the same of these tiles.
+        out: the folder.
+        what: what it holds if it is of other tiles, in words.
+    """
     if written.get('digest') != head['digest']:
         raise UserError(f'this folder holds {what}', where=str(out), expected='another folder')
     if 'contents' not in written:
@@ -234,7 +241,7 @@ def _resume(out: Path, head: dict) -> list[tuple[int, int | None]]:
         journal.write_bytes(json.dumps(head).encode() + b'\n')
         part.write_bytes(b'')
         return []
-    _check_same(json.loads(lines[0]), head, out, 'a part of a store of other tiles')
+    check_same(json.loads(lines[0]), head, out, 'a part of a store of other tiles')
     room = part.stat().st_size // (head['height'] * head['width'] * 3)
     entries: list[tuple[int, int | None]] = []
     end = len(lines[0])
@@ -259,12 +266,13 @@ def _finish(source: Source, out: Path, head: dict, entries: list[tuple[int, int 
     os.replace(out / PART, out / TILES)
     with open(out / (INDEX + '.part'), 'w', encoding='utf-8') as file:
         json.dump(index, file)
-        _flush(file)
+        flush(file)
     os.replace(out / (INDEX + '.part'), out / INDEX)
     (out / JOURNAL).unlink()
 
 
-def _flush(file: IO) -> None:
+def flush(file: IO) -> None:
+    """Force what was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..errors import UserError, listed, located, nearest
 from ..registry import SOURCES
@@ -27,12 +28,14 @@ class Source:
         passed_over: what else lies where the tiles were found, in words; '' for nothing.
         tile_size: (height, width) of all tiles in pixels, None if it is not known (see
             ``check``) or not the same for all.
+        grouped: whether :meth:`permutation` keeps tiles together that are stored together.
     """
 
     classes: list[str] | None = None
     labels: np.ndarray | None = None
     passed_over: str = ''
     tile_size: tuple[int, int] | None = None
+    grouped: bool = False
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -60,6 +63,21 @@ class Source:
         threads at once.
         """
         return stamp_of(self.path(index))
+
+    def permutation(self, generator: torch.Generator) -> np.ndarray:
+        """Draw the order of an epoch, int64 (N,): each tile once, by the generator alone."""
+        return torch.randperm(len(self), generator=generator).numpy()
+
+    def coming(self, order: np.ndarray, place: int) -> None:
+        """Learn, in the process that trains, what is read soon; default: nothing is done.
+
+        Called before every batch. A source whose tiles lie far away fetches them ahead.
+
+        Args:
+            order: tiles in the order in which the epoch reads them, the same object throughout
+                an epoch.
+            place: how many of them have been asked for.
+        """
 
     def label(self, index: int) -> int | None:
         """Return the label of tile ``index``, None if the source has none."""
