@@ -172,10 +172,9 @@ class ShardCache:
 
     def _write(self, shard: Shard, part: Path) -> str:
         """Write a shard into a file and return the checksum of what came."""
-        self._make_room(shard.size)
+        self._make_room(part, shard.size)
         digest = hashlib.sha256()
-        with open(part, 'wb') as out:
-            out.truncate(shard.size)  # counts when others look for room
+        with open(part, 'r+b') as out:
             while (start := out.tell()) < shard.size:
                 end = min(start + BLOCK, shard.size)
                 block = self._request(shard.name, start, end)
@@ -191,7 +190,8 @@ class ShardCache:
 
     def _request(self, name: str, start: int | None, end: int | None) -> bytes:
         path = f'{self._root}/{name}'
-        return self._insist(name, lambda: self._store.cat_file(path, start, end))
+        return self._insist(name, lambda: self._store.cat_file(path, start=start,
+                                                               end=end))
 
     def _insist(self, name: str, ask: Any) -> Any:
         """Ask the store, again and again if need be."""
@@ -217,10 +217,11 @@ class ShardCache:
                         where=where, expected='a store that answers; --resume goes on from the '
                                               'last checkpoint')
 
-    def _make_room(self, size: int) -> None:
-        """Remove the shards used longest ago until another one fits."""
+    def _make_room(self, part: Path, size: int) -> None:
+        """Remove the shards used longest ago until another one fits, and take its place."""
         with self._held('room.lock'):
             held, now = [], time.time()
+            part.unlink(missing_ok=True)  # of somebody who was killed
             for file in [*self.folder.glob('*.tar'), *self.folder.glob('*.part')]:
                 with contextlib.suppress(OSError):
                     found = file.stat()
@@ -234,6 +235,8 @@ class ShardCache:
                     with contextlib.suppress(OSError):
                         file.unlink()
                     excess -= bytes_
+            with open(part, 'wb') as out:
+                out.truncate(size)
 
     @contextlib.contextmanager
     def _held(self, name: str) -> Iterator[None]:

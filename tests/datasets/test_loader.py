@@ -13,7 +13,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from openselfsup.datasets import TileDataset, ViewLoader
+from openselfsup.datasets import Source, TileDataset, ViewLoader
 from openselfsup.datasets.headers import TileError
 from openselfsup.errors import UserError
 
@@ -51,6 +51,16 @@ def view_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith('views')]
 
 
+class Counted(Source):
+    """As many tiles as are asked for, which nobody reads."""
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+
 class Numbers:
     """Stands for a dataset of n tiles: a batch is its indices and a random number.
 
@@ -59,6 +69,7 @@ class Numbers:
 
     def __init__(self, n: int, fail_at: int | None = None, seconds: float = 0):
         self.n, self.fail_at, self.seconds = n, fail_at, seconds
+        self.source = Counted(n)
         self.corrupt: dict = {}
         self.made = 0
 
