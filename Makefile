@@ -1,4 +1,4 @@
-# make demo   install, pretrain PLM on the bundled tiles, show what happened
+# make demo   install, pretrain on the bundled tiles, show what happened
 # make test   install, run the tests
 # make check  style, types, the documentation built strictly, the wheel installed and used
 # make docs   build the documentation into site/

@@ -23,7 +23,9 @@ from ..errors import UserError
 from ..files import write_text
 from .arguments import add_overrides
 
-CONFIG, METHOD = 'demo/plm_r18', 'PLM'
+# SimCLR learns most in a few minutes; PLM goes on from it (docs/learning.md).
+FIRST, CONFIG, METHOD = 'demo/simclr_r18', 'demo/plm_r18_continue', 'SimCLR, then PLM'
+START = 'simclr'  # folder of the first run
 CONFIG_FILE = 'GlaS/GlaS_R_18_FPN_demo'
 EVALUATION_SIZE = 96
 SEEDS = range(1, 6)
@@ -53,17 +55,21 @@ def demonstrate(work_dir: Path, cfg_options: list[str]) -> None:
     """Pretrain, evaluate and tell."""
     began = time.perf_counter()
     options = ['--cfg-options', *cfg_options] if cfg_options else []
-    command('train', CONFIG, '--work-dir', work_dir, *options)
+    command('train', FIRST, '--work-dir', work_dir / START, *options)
+    command('train', CONFIG, '--pretrained', work_dir / START / 'latest.pth', '--work-dir',
+            work_dir, *options)
     minutes = (time.perf_counter() - began) / 60
     command('extract-backbone', work_dir / 'latest.pth', work_dir / 'backbone.pth')
 
     from .demo_results import results
-    summary = summarise(work_dir, minutes) | results(work_dir, METHOD)
+    summary = summarise(work_dir, minutes) | results(
+        work_dir, {'SimCLR': work_dir / START / 'latest.pth', METHOD: work_dir / 'latest.pth'})
     summary['classification'] = classify(work_dir)
     summary['segmentation'] = segment(work_dir)
     write_text(work_dir / 'summary.json', json.dumps(summary, indent=2) + '\n')
     from ..visualization import plot_curves, write_run_page
-    plot_curves({'demo': work_dir / 'metrics.jsonl'}, work_dir / 'curves.png')
+    plot_curves({'SimCLR': work_dir / START / 'metrics.jsonl',
+                 'PLM': work_dir / 'metrics.jsonl'}, work_dir / 'curves.png')
     page = write_run_page(work_dir, summary)
     tell(summary, page, (time.perf_counter() - began) / 60)
 
@@ -103,21 +109,31 @@ def bundled(name: str) -> Path:
 
 
 def summarise(work_dir: Path, minutes: float) -> dict:
-    """Return the facts of the run from its own files."""
-    lines = (work_dir / 'metrics.jsonl').read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if 'loss' in row]  # a probe logs none
+    """Return the facts of both runs from their own files."""
+    runs = {'SimCLR': _logged(work_dir / START), 'PLM': _logged(work_dir)}
     environment = json.loads((work_dir / 'environment.json').read_text())
-    # A contrastive loss rises while random vectors in the queue give way to real keys.
+    return dict(title=f'{METHOD} on bundled tiles', config=f'{FIRST}, then {CONFIG}',
+                method=f'{METHOD}, ResNet-18', minutes=minutes, device=environment['processor'],
+                facts={f'{fact} of {name}': value for name, rows in runs.items()
+                       for fact, value in _facts(rows).items()})
+
+
+def _logged(run: Path) -> list[dict]:
+    """Return the lines of a run's metrics that tell its loss; a probe's do not."""
+    return [row for row in map(json.loads, (run / 'metrics.jsonl').read_text().splitlines())
+            if 'loss' in row]
+
+
+def _facts(rows: list[dict]) -> dict[str, str]:
+    """Return steps, speed and loss of a run in words."""
+    # A contrastive loss rises while random vectors in a queue give way to real keys.
     full = [row for row in rows if row.get('queue_filled', 1) == 1] or rows
     few = max(len(full) // 10, 1)
-
-    return dict(title=f'{METHOD} on bundled tiles', config=CONFIG,
-                method=f'{METHOD}, ResNet-18',
-                epochs=rows[-1]['epoch'], steps=rows[-1]['step'], minutes=minutes,
-                tiles_per_s=statistics.fmean(row['tiles_per_s'] for row in rows),
-                loss_start=statistics.fmean(row['loss'] for row in full[:few]),
-                loss_end=statistics.fmean(row['loss'] for row in full[-few:]),
-                device=environment['processor'])
+    first, last = (statistics.fmean(row['loss'] for row in part)
+                   for part in (full[:few], full[-few:]))
+    speed = statistics.fmean(row['tiles_per_s'] for row in rows)
+    return {'Steps': f"{rows[-1]['step']:,}, {speed:.0f} tiles/s",
+            'Loss': f'{first:.2f} → {last:.2f}'}
 
 
 def classify(work_dir: Path) -> dict:
@@ -167,9 +183,9 @@ def segment(work_dir: Path) -> dict:
 
 def tell(summary: dict, page: Path, minutes: float) -> None:
     """Print the result and where to look."""
-    print(f"\n{METHOD}: {summary['steps']} steps in {summary['minutes']:.1f} min, "
-          f"{summary['tiles_per_s']:.0f} tiles/s, loss {summary['loss_start']:.2f} -> "
-          f"{summary['loss_end']:.2f}")
+    print(f"\n{METHOD}: {summary['minutes']:.1f} min")
+    for name, value in summary['facts'].items():
+        print(f'  {name}: {value}')
     for row in summary['knn']['rows']:
         spread = f" ± {100 * row['sd']:.1f}" if 'sd' in row else ''
         print(f"  3-NN accuracy, {row['name']}: {100 * row['accuracy']:.1f}{spread} %")
@@ -180,5 +196,6 @@ def tell(summary: dict, page: Path, minutes: float) -> None:
             print(f"  {score}, {row['name']}: {100 * row['accuracy']:.1f} %")
     print(f"\nDone in {minutes:.1f} min. Open {page.resolve()}\n"
           f"  all pictures, train.log and backbone.pth lie beside it.\n"
-          f"  The config is {CONFIG}: `openselfsup print-config {CONFIG} > mine.py`, change a\n"
-          '  line and run `openselfsup train mine.py`.')
+          f"  The configs are {FIRST} and {CONFIG}:\n"
+          f'  `openselfsup print-config {FIRST} > mine.py`, change a line and run '
+          '`openselfsup train mine.py`.')

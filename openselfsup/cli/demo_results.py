@@ -38,13 +38,19 @@ LAYERS = '3+4'
 NAMED = dict(before='before', colour='by colour alone')
 
 
-def results(work_dir: Path, method: str) -> dict[str, Any]:
-    """Return the scores of a run's backbone for its page, and write the pictures beside it."""
+def results(work_dir: Path, checkpoints: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the scores of backbones for the page, and write the last one's pictures.
+
+    Args:
+        work_dir: the folder of the last run, whose page it is.
+        checkpoints: by method, in the order of training.
+    """
     source = ImageFolder([str(shipped.ROOT / folder) for folder in (TRAIN, TEST)])
-    before, after = untrained(work_dir), load_backbone(work_dir / 'latest.pth')
+    trained = {f'after {name}': load_backbone(path) for name, path in checkpoints.items()}
+    before, after = untrained(work_dir), list(trained.values())[-1]
     draw(work_dir, before, after, source)
-    return dict(knn=nearest_neighbours(work_dir, after, source, method),
-                correspondence=correspondences(before, after, source),
+    return dict(knn=nearest_neighbours(work_dir, trained, source),
+                correspondence=correspondences(before, trained, source),
                 queries='The queries are the first tiles of their classes. Colour alone finds many '
                         'neighbours of the right class, too: the scores below tell how many.')
 
@@ -71,29 +77,29 @@ def draw(work_dir: Path, before: nn.Module, after: nn.Module, source: ImageFolde
                    layers=LAYERS)
 
 
-def nearest_neighbours(work_dir: Path, after: nn.Module, source: ImageFolder,
-                       method: str) -> dict[str, Any]:
-    """Score the backbone against itself before training and against colour alone."""
+def nearest_neighbours(work_dir: Path, trained: Mapping[str, nn.Module], source: ImageFolder
+                       ) -> dict[str, Any]:
+    """Score backbones, the last one against random weights and against colour alone."""
     tiles = LabeledTileDataset(source, size=SIZE)
     labels, count = tiles.labels, len(source.require_classes())
     pixels = torch.stack([tiles[i][0] for i in range(len(tiles))]).float()
     colour = ColourStatistics()(pixels)
-    random, trained = f'before training, {len(SEEDS)} seeds', f'after {method}'
+    random, last = f'before training, {len(SEEDS)} seeds', list(trained)[-1]
     answers = {
         COLOUR: [votes((colour - colour.mean(0)) / colour.std(0), labels, count)],
         HISTOGRAM: [votes(ColourHistogram()(pixels), labels, count)],
         random: [votes(extract_features(untrained(work_dir, seed), tiles), labels, count)
                  for seed in SEEDS],
-        trained: [votes(extract_features(after, tiles), labels, count)]}
+        **{name: [votes(extract_features(backbone, tiles), labels, count)]
+           for name, backbone in trained.items()}}
     scores, differences = compare(labels.numpy(), np.arange(len(labels)), answers, 'accuracy')
     rows = [dict(name=name, accuracy=found.value, interval=(found.low, found.high),
-                 strong=name == trained, **(dict(sd=found.sd) if name == random else {}))
+                 strong=name == last, **(dict(sd=found.sd) if name == random else {}))
             for name, found in scores.items()]
     chance = float(torch.bincount(labels).max() / len(labels))
     return dict(
         rows=[dict(name='the largest class, always', accuracy=chance), *rows],
-        said=[verdict(differences[trained, other], other) for other in answers
-              if other != trained],
+        said=[verdict(differences[last, other], other) for other in answers if other != last],
         protocol=f'Leave-one-out accuracy of the 3 nearest neighbours (cosine) among {len(labels)} '
                  f'tiles of {count} classes, which the run saw without their labels; in brackets '
                  '95 % intervals over tiles. The settings were chosen by looking at some of these '
@@ -114,20 +120,20 @@ def verdict(difference: Estimate, other: str) -> str:
     return f'{told} {other}: {points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}.'
 
 
-def correspondences(before: nn.Module, after: nn.Module, source: ImageFolder,
+def correspondences(before: nn.Module, trained: Mapping[str, nn.Module], source: ImageFolder,
                     batch_size: int = 20) -> dict[str, Any]:
     """Score how often a cell finds the one of another view that shows the same place, by turn."""
     data = TileDataset(source, dict(type='ViewRecipe', size=VIEW_SIZE, steps=STEPS), n_views=2)
     colours = PatchColours(ColourStatistics(), [32])
     imagenet, plain = (IMAGENET_MEAN, IMAGENET_STD), ((0.0,) * 3, (1.0,) * 3)
-    found: dict[str, list] = {'before': [], 'colour': [], 'after': []}
+    backbones = {'colour': colours, 'before': before, **trained}
+    found: dict[str, list] = {name: [] for name in backbones}
     for start in range(0, len(data), batch_size):
         batch = data.batch(list(range(start, min(start + batch_size, len(data)))),
                            torch.Generator().manual_seed(start))
         views, maps = torch.stack(batch['views'], 1).flatten(0, 1), batch['view_to_tile']
-        for name, backbone, (mean, std) in (('colour', colours, plain),
-                                            ('before', before, imagenet),
-                                            ('after', after, imagenet)):
+        for name, backbone in backbones.items():
+            mean, std = plain if name == 'colour' else imagenet
             cells, = feature_maps(backbone, views, len(views), mean, std)
             found[name].append(correspondence(cells[-1][::2], cells[-1][1::2], maps[:, 0],
                                               maps[:, 1]))
@@ -153,10 +159,11 @@ def table(found: Mapping[str, Sequence]) -> dict[str, Any]:
 
 def found_again(shares: Mapping[str, float]) -> list[str]:
     """Say how the share of cells that are found after training compares with the others."""
-    after = shares['after']
-    others = [f"{'more' if after > share else 'not more'} than {NAMED[name]} ({100 * share:.1f} %)"
-              for name, share in shares.items() if name != 'after']
-    return [f"After training {100 * after:.1f} % of the cells are found, {', '.join(others)}."]
+    *others, last = shares
+    after = shares[last]
+    said = [f"{'more' if after > shares[name] else 'not more'} than "
+            f"{NAMED.get(name, name)} ({100 * shares[name]:.1f} %)" for name in others]
+    return [f"After training {100 * after:.1f} % of the cells are found, {', '.join(said)}."]
 
 
 def places(source: ImageFolder, names: Sequence[str]) -> list[int]:

@@ -69,5 +69,5 @@ def test_the_commands_that_it_prints_are_read_by_their_parsers(tmp_path, monkeyp
                  demo.segment):
         with pytest.raises(FileNotFoundError):  # what the commands would have written
             part(tmp_path)
-    assert read == ['train', 'extract-backbone', 'evaluate', 'prepare', 'segment instance',
+    assert read == ['train', 'train', 'extract-backbone', 'evaluate', 'prepare', 'segment instance',
                     'segment instance']

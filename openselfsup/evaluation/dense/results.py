@@ -67,7 +67,10 @@ class DenseRow:
 
 @dataclass
 class DenseResults:
-    """Everything that a dense evaluation found; fields as in :class:`~openselfsup.evaluation.results.Results`."""
+    """Everything that a dense evaluation found.
+
+    Fields as in :class:`~openselfsup.evaluation.results.Results`.
+    """
 
     created: str
     environment: dict[str, Any]
