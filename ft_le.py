@@ -1,7 +1,7 @@
 """The published path of CA2CL's evaluation: it runs `openselfsup evaluate`."""
 
 from openselfsup.cli.published import published
-from openselfsup.lineage.commands import Command, without_blanks
+from openselfsup.lineage.commands import evaluation
 
 if __name__ == '__main__':
-    published(lambda words: Command('evaluate', without_blanks(words)))
+    published(evaluation)

@@ -14,4 +14,11 @@ evaluate() {  # OUT CHECKPOINT [arguments of openselfsup evaluate]
     "${PYTHON:-python}" "$(dirname "${BASH_SOURCE[0]}")/classification/ft_le.py" "${tiles[@]}" \
     --model_path "$checkpoint" --out "$out" "$@"
 }
+check_features() {  # FEAT_LIST
+  if [[ $1 == feat* && $1 != feat5 ]]; then
+    echo "error: FEAT_LIST is '$1'; expected feat5: support vector machines see the last stage," \
+      'and benchmarks/dist_train_linear.sh with a config of several heads tells of every one' >&2
+    exit 2
+  fi
+}
 work_dir_of() { sed 's/configs/work_dirs/g' <<< "${1%.*}"; }  # CONFIG

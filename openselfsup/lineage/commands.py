@@ -43,6 +43,22 @@ def without_blanks(words: Sequence[str]) -> list[str]:
     return [word for word in words if word.strip() or not word]
 
 
+def evaluation(words: Sequence[str]) -> Command:
+    """Return what CA2CL's ``python ft_le.py`` stands for, whose README's lines cut commands.
+
+    Raises:
+        UserError: the last word is blank, or no weights are named: the README's second command has
+            no backslashes, so that its first line is all that arrives.
+    """
+    words = without_blanks(words)
+    if words and not {'--model_path', '-h', '--help'} & {word.split('=')[0] for word in words}:
+        raise UserError('no weights are named; where a line of the command does not end in a '
+                        'backslash, the flags of the next ones do not arrive',
+                        where=f'behind {words[-1]}',
+                        expected="--model_path CKPT, or --model_path '' for random weights")
+    return Command('evaluate', words)
+
+
 def typed(name: str, value: Any, like: Any, where: str) -> Any:
     """Return a value in the type of a default: 'False' is false, '6e-4' a number.
 

@@ -64,6 +64,8 @@ def _dataset(train: Fields) -> Dataset:
 
 def _joined(trains: Any, fields: Fields) -> Dataset:
     """Return one dataset of several whose views undergo the same."""
+    if not trains:
+        raise fields.wrong('data.train is empty; expected a data set, or a list of some')
     found = [_dataset(fields.part_of(train, f'train.{i}')) for i, train in enumerate(trains)]
     dataset, pipelines = found[0]
     for other, _ in found[1:]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.speed import gpu, kmeans, loader, losses, matching, overhead, step, views
+from benchmarks.speed import clusters, gpu, kmeans, loader, losses, matching, overhead, step, views
 from benchmarks.speed.timing import measure
 
 
@@ -28,6 +28,17 @@ def test_loss_cases(monkeypatch):
 def test_matching_and_kmeans_cases(monkeypatch):
     assert set(run_all(matching.match_cases())) == {'match'}
     assert set(run_all(kmeans.kmeans_cases())) == {'kmeans'}
+
+
+def test_cluster_cases(monkeypatch):
+    monkeypatch.setattr(clusters, 'SIZES', {60: 4, 80: 5})
+    found = []
+    monkeypatch.setattr(clusters, 'DIM', 20)
+    monkeypatch.setattr(clusters, 'PCA_DIM', 8)
+    for case in clusters.cluster_cases():
+        assert len(case.ours().labels.unique()) > 1
+        found.append(case.name)
+    assert found == ['clusters_60', 'clusters_80']
 
 
 def test_step_case(monkeypatch):

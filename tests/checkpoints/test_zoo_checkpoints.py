@@ -1,6 +1,7 @@
 """Published checkpoints of every method: read, extracted, converted, under our names."""
 
 import argparse
+import re
 import runpy
 import sys
 import types
@@ -23,9 +24,10 @@ from openselfsup.checkpoints.counts import tensors_of_checkpoint
 from openselfsup.checkpoints.extracting import extract_backbone
 from openselfsup.errors import UserError
 from openselfsup.registry import ALGORITHMS
-from openselfsup.transfer.instance.weights import convert, read_pickle
+from openselfsup.transfer.instance.weights import read_pickle
 
-CONFIGS = Path(__file__).parents[2] / 'configs/_base_/models'
+REPO = Path(__file__).parents[2]
+CONFIGS = REPO / 'configs/_base_/models'
 OURS_ALONE = {'loss_weight', 'labels'}  # of clusters, in no published checkpoint
 KINDS = {'PLM': 'published PLM', 'PLM+ConCL (ConCLLoc)': 'published PLM', 'CA2CL': 'CA2CL',
          'VICRegL (under model)': 'VICRegL'}
@@ -85,11 +87,27 @@ def test_the_backbone_of_every_method_is_extracted_and_nothing_else(written, tmp
         assert torch.equal(value, state[prefix + key]) and torch.equal(value, backbone[key])
 
 
-@pytest.mark.parametrize('name', ['VICRegL (under model)', 'BYOL'])
-def test_it_is_converted_for_detectron2(written, tmp_path, name):
+@pytest.mark.parametrize('name, script', [
+    ('VICRegL (under model)', ''), ('BYOL', '_pcl'), ('CA2CL', '_ca2cl')])
+def test_it_is_converted_for_detectron2(written, tmp_path, name, script, monkeypatch, capsys):
     path, _ = written(name)
-    assert '100 tensors' in convert(path, tmp_path / 'out.pkl')
+    script = REPO / f'benchmarks/detection/convert-pretrain-to-detectron2{script}.py'
+    monkeypatch.setattr(sys, 'argv', [str(script), str(path), str(tmp_path / 'out.pkl')])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(script), run_name='__main__')
+    assert not left.value.code
+    assert '100 tensors' in capsys.readouterr().out
     assert all(key.startswith(('stem.', 'res')) for key in read_pickle(tmp_path / 'out.pkl'))
+
+
+def test_the_page_says_where_backbones_are():
+    page = (REPO / 'docs/lineage.md').read_text().partition('## Published checkpoints')[2]
+    said = {name: where for names, where in re.findall(r'^\| ([\w, ]+) \| `(\S+)\*`', page, re.M)
+            for name in names.split(', ')}
+    for name, keys in ZOO.items():
+        short = re.split('[ +]', name)[0].replace('MOCO', 'MoCo of OpenSelfSup')
+        assert any(key.startswith(said[short]) for key in keys), name
+    assert len(said) == len({re.split('[ +]', name)[0] for name in ZOO} | {'DenseCL', 'DINO'})
 
 
 def meta(shapes):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from openselfsup.cli.main import execute, parse
 from openselfsup.errors import UserError
 from openselfsup.files import read_json
 from openselfsup.lineage.commands import without_blanks
+from openselfsup.training.launch import use_port
 
 REPO = Path(__file__).resolve().parents[2]
 TILES = REPO / 'data/demo/kather2016'
@@ -107,11 +109,16 @@ def test_training_from_a_local_copy_that_is_removed(shell, tmp_path):
     assert (tmp_path / 'disk/tiles').is_dir()
 
 
-def test_flags_of_old_of_the_trainer(tool, tmp_path):
+def test_flags_of_old_of_the_trainer(tool, tmp_path, monkeypatch):
     args = parse('train', ['c.py', '--resume_from', 'a.pth', '--gpus', '1', '--port', '60122'])
     assert args.resume == 'a.pth' and args.port == 60122 and not args.dev
     assert parse('train', ['c.py', '-c']).resume == 'auto'
     assert parse('train', ['c.py']).resume is None
+    assert parse('train', ['c.py', '--local-rank=0']).local_rank == 0  # as torch's launcher says it
+    monkeypatch.setenv('MASTER_PORT', '1')
+    for launcher, port in (('pytorch', '1'), ('slurm', '60122')):
+        use_port(launcher, args.port)
+        assert os.environ['MASTER_PORT'] == port
     config = str(REPO / 'configs/demo/plm_r18.py')
     with pytest.raises(UserError, match='--gpus: 4 GPUs are asked for, 1 process.* started'):
         execute('train', [config, '--gpus', '4'])
@@ -166,6 +173,16 @@ FINE_TUNE = r'''python ft_le.py --dataset_path '../data/Kather_Multi_Class/' \
                 --labeled_train 0.01 \ 
                 --gpu_index 3
 '''  # noqa: W291
+LINEAR = r'''python ft_le.py --dataset_path '../data/Kather_Multi_Class/' 
+                --model_name 'resnet18'
+                --model_path './save/NCT/pretrain/resnet18/CA2CL_NCT.tar' \
+                --ft_epoch 100
+                --lr 0.01
+                --seed 1
+                --only_linear_eval
+                --labeled_train 0.01
+                --gpu_index 3
+'''  # noqa: W291
 
 
 @pytest.fixture
@@ -177,7 +194,7 @@ def ca2cl(shell, tmp_path):
     return lambda text, status=0: shell('bash', '-c', f'cd repo; {text}', status=status)
 
 
-def test_a_backslash_before_a_blank_is_found_out(ca2cl):
+def test_a_command_that_the_shell_cuts_is_found_out(ca2cl):
     said = ca2cl(FINE_TUNE, status=127)  # the next lines are commands that are not there
     assert ('error: behind 40: the command ends in a backslash and a blank, so that the shell cut '
             'it there') in said and '--lr: command not found' in said
@@ -185,6 +202,13 @@ def test_a_backslash_before_a_blank_is_found_out(ca2cl):
     with pytest.raises(UserError, match='backslash'):
         without_blanks(words)
     assert without_blanks(words[:-1]) == ['--ft_epoch', '40', '--model_path', '']
+    # The other one has no backslashes at all, but after its third line.
+    said = ca2cl(LINEAR, status=127)
+    assert ('error: behind ../data/Kather_Multi_Class/: no weights are named; where a line' in said
+            and '--model_name: command not found' in said)
+    args = parse('evaluate', shlex.split(re.sub(r'\\?\n', ' ', LINEAR))[2:])
+    assert (args.only_linear_eval, args.ft_epoch, args.lr, args.labeled_train, args.gpu_index) == (
+        True, 100, 0.01, [0.01], 3)
 
 
 def test_ca2cls_evaluation_at_the_root(ca2cl, tmp_path, weights):
@@ -222,6 +246,9 @@ def test_benchmarks_are_evaluations_on_labelled_tiles(shell, script, words, told
     said, = lines(shell(door, *words, DATA='d'))
     assert said == (f'python {REPO}/benchmarks/classification/ft_le.py --dataset_path d {told}')
     parse('evaluate', [word for word in said.split(' ')[2:]])  # an empty word is one
+    if 'svm' in script:
+        assert "FEAT_LIST is 'feat4 feat5'" in shell(door, *words[:2], 'feat4 feat5', 8, DATA='d',
+                                                     status=2)
     slurm, said = lines(shell(REPO / f'benchmarks/srun_{script}.sh', 'gpu', *words, DATA='d',
                               TEST='t', SRUN_ARGS='-N 1'))
     assert slurm == 'srun -p gpu --gres=gpu:1 -N 1' and f'--train d --test t {told}' in said

@@ -20,7 +20,7 @@ OTHERS = ['OpenSelfSup/configs/selfsup/byol/r50_bs256_accumulate16_ep300.py',
           'r50_lr0_01_head10.py',
           'OpenSelfSup/configs/classification/cifar10/r50.py']
 FEW: list[Any] = [{'type': 'x'}]
-MANY: list[Any] = [*FEW, ['a'], None, 'text', '', -1, 0, 0.5, 1e9, float('nan'), [], {}, True, b'x',
+MANY: list[Any] = [*FEW, ['a'], None, 'text', '', -1, 0.5, 1e9, float('nan'), [], {}, b'x',
                    object]
 
 NOTHING = {'optimizer_config', 'checkpoint_config', 'log_config'}  # None says as much as {}
@@ -77,7 +77,7 @@ def prepared(name: str) -> PublishedConfig:
 
 def check(names: list[str], wrong: list[Any], monkeypatch) -> int:
     """Put wrong values at every key of some configs, equal keys once; return how many."""
-    seen, count, unnoticed = set(), 0, []
+    seen, count, faults = set(), 0, []
     for name in names:
         published = prepared(name)
         whole = outcome(published, monkeypatch)
@@ -90,6 +90,9 @@ def check(names: list[str], wrong: list[Any], monkeypatch) -> int:
             if path[0] not in configs.TOP or tuple(kind) in seen or (
                     path[0] == 'img_norm_cfg' and not published.values.get('prefetch')):
                 continue  # img_norm_cfg is read through the pipeline, where it is checked
+            if path[0] == 'custom_hooks' and len(path) > 2 and (
+                    at(published.values, path[:2])['type'] == 'ValidateHook'):
+                continue  # a note says that nothing of it is read
             seen.add(tuple(kind))
             for new in wrong:
                 if type(new) is type(value) or new == value:
@@ -101,13 +104,14 @@ def check(names: list[str], wrong: list[Any], monkeypatch) -> int:
                 count += 1
                 try:
                     said = outcome(other, monkeypatch)
-                except Exception as error:
-                    raise AssertionError(f'{name}: {key}={new!r}') from error
+                except Exception as error:  # what a user would see as a traceback
+                    faults.append(f'{name}: {key}={new!r}: {error!r}')
+                    continue
                 if said == whole:
-                    unnoticed.append(f'{name}: {key}={new!r}')
+                    faults.append(f'{name}: {key}={new!r} goes unnoticed')
                 if isinstance(said, str):
                     assert len(said) < 1000 and said.count('\n') < 8, said
-    assert not unnoticed, '\n'.join(unnoticed)
+    assert not faults, '\n'.join(faults)
     return count
 
 
