@@ -82,7 +82,7 @@ class Shards(Source):
         """
         data = self._bytes(index)
         if data[:len(_NPY)].tobytes() == _NPY:
-            return np.load(io.BytesIO(data))
+            return np.load(io.BytesIO(data.tobytes()))
         return decode_tile(data, self._where(index))
 
     def path(self, index: int) -> str:
@@ -161,7 +161,7 @@ class Shards(Source):
                     raise UserError(error.strerror or str(error), where=str(file),
                                     expected='shards that stay while they are read') from None
                 continue  # removed for another shard just now
-            if len(data) == length and zlib.crc32(data) == self._index.checksums[index]:
+            if len(data) == length and zlib.crc32(data.data) == self._index.checksums[index]:
                 return data
             if self._cache is None or fetched_again:
                 raise TileError('its bytes are not those that were packed',

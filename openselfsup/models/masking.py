@@ -23,7 +23,7 @@ class MaskedPatches(NamedTuple):
     """
 
     mask: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # not that of a tuple
     weight: np.ndarray
 
     @classmethod

@@ -43,7 +43,7 @@ class iBOT(SelfDistillation):
         super().__init__(backbone, head, **arguments)
         check_mask_token(self.backbone, self)
         self.patch_weight, self.mask_share = patch_weight, mask_share
-        self.mask_ratio, self.exact_masks = tuple(mask_ratio), exact_masks
+        self.mask_ratio, self.exact_masks = (mask_ratio[0], mask_ratio[1]), exact_masks
 
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,6 +81,10 @@ class SelfDistillation(BaseMethod):
         UserError: a setting is impossible.
     """
 
+    seed: Tensor
+    seed_number: int
+    gram: Any
+
     def __init__(self, backbone: dict | nn.Module, head: dict | nn.Module,
                  patch_head: dict | nn.Module | None = None,
                  student_temperature: Positive = 0.1, teacher_temperature: Positive = 0.04,
@@ -96,7 +100,7 @@ class SelfDistillation(BaseMethod):
                             expected='one of ' + ', '.join(TARGETS))
         backbone = built(backbone, BACKBONES)
         width = channels_of(backbone)[-1]
-        parts = dict(backbone=backbone, head=_head(head, width))
+        parts: dict[str, Any] = dict(backbone=backbone, head=_head(head, width))
         if patch_head is not None:
             parts['patch_head'] = _head(patch_head, width)
         self.student = nn.ModuleDict(parts)
@@ -318,18 +322,17 @@ class SelfDistillation(BaseMethod):
             target_momentum=entropy.new_full((), self.momentum))
 
 
-def _head(head: dict | nn.Module, width: int) -> nn.Module:
+def _head(head: dict | nn.Module, width: int) -> Any:
     """Return a head, built for features of this width; one that is built must fit.
 
     Raises:
         UserError: it takes features of another width.
     """
-    if isinstance(head, dict):
-        head = HEADS.build(dict(head, in_channels=width))
-    if getattr(head, 'in_channels', width) != width:
-        raise UserError(f'the head takes {head.in_channels} channels, the backbone gives {width}',
+    made: Any = HEADS.build(dict(head, in_channels=width)) if isinstance(head, dict) else head
+    if getattr(made, 'in_channels', width) != width:
+        raise UserError(f'the head takes {made.in_channels} channels, the backbone gives {width}',
                         where='model.head.in_channels', expected=str(width))
-    return head
+    return made
 
 
 def _read_seed(method: SelfDistillation, _: object = None) -> None:

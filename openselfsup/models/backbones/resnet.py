@@ -128,7 +128,7 @@ class ResNeXt(ResNet):
                          width_per_group or widths[depth], init_cfg, in_channels, frozen_stages)
 
 
-def load_initial_weights(backbone: ResNet, init_cfg: dict) -> LoadReport:
+def load_initial_weights(backbone: nn.Module, init_cfg: dict) -> LoadReport:
     """Fill a backbone as ``init_cfg`` says.
 
     Raises:

@@ -85,6 +85,9 @@ class TimmBackbone(nn.Module):
         UserError: timm has no such network or argument, or it offers no feature maps.
     """
 
+    net: Any  # timm's networks have no common type
+    num_registers: int
+
     def __init__(self, model: str, img_size: Count | None = None, drop_path: BelowOne = 0.,
                  uniform_drop_path: bool = False,
                  out_indices: Annotated[Sequence[int], Filled()] | None = None,
@@ -190,7 +193,7 @@ class TimmBackbone(nn.Module):
         x, rope, grid = self._embed(x, mask)
         found = []
         for i, block in enumerate(self.net.blocks):
-            options = {} if rope is None else dict(
+            options: dict[str, Any] = {} if rope is None else dict(
                 rope=rope[i] if getattr(self.net, 'rope_mixed', False) else rope)
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, **options)
@@ -252,7 +255,7 @@ def _module_of(model: str) -> str:
     return timm.model_entrypoint(name).__module__
 
 
-def _network(model: str, given: dict[str, Any]) -> nn.Module:
+def _network(model: str, given: dict[str, Any]) -> Any:
     """Return a network of timm, randomly initialised, that can be asked for feature maps."""
     import timm
     for key, value in given.items():
