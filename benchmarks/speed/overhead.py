@@ -46,11 +46,12 @@ def overhead_cases() -> Iterator[Case]:
         runner.loader = _OneBatch(runner.loader)
         rates = runner.learning_rates
         runner.learning_rates = [float(rates[0])] * 10 ** 6
+        runner.decays = [float(runner.decays[0])] * 10 ** 6
         runner.model.train()
         runner.call_hooks('before_epoch')
         outputs = step(repeat(batch), 1, 0.0)
 
-        def nothing(batches, count, lr, progress=None):
+        def nothing(batches, count, lr, progress=None, decay=1.0):
             return outputs
 
         def with_hooks(work) -> None:

@@ -14,7 +14,7 @@ from ...checkpoints import LoadReport, channels_of
 from ...errors import UserError
 from ...registry import BACKBONES, HEADS
 from ...values import Fraction, NotNegative, Positive
-from ...views.draws import Draws
+from ...views import Draws
 from .. import health
 from ..losses import dino_loss
 from ..masking import MaskedPatches

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...registry import HEADS
 from ...values import Count, Fraction, NotNegative, Positive, Whole
-from ...views.draws import Draws
+from ...views import Draws
 from ..losses import gram_anchoring, kernel_alignment, soft_cross_entropy
 from ..method import Progress
 from ..parts import weighted_mean
