@@ -168,10 +168,7 @@ def _pack(source: Source, out: Path, head: dict, size: int | None, skip_corrupt:
             flush(journal)
             entries += new
     on_progress(len(entries))
-    if identity(source)['tile_contents'] != head['contents']:
-        raise UserError('the tiles were changed while they were packed', where=str(out),
-                        expected='another folder, or this one removed, and tiles that nobody '
-                                 'writes')
+    check_unchanged(source, head, out)
     _finish(source, out, head, entries)
     return PackedTiles(str(out))
 
@@ -183,6 +180,14 @@ def _head(source: Source, size: int | None) -> dict:
     digest = hashlib.sha256(f'{height} {width} {size} {names}'.encode()).hexdigest()
     return dict(FORMAT, height=height, width=width, digest=digest,
                 contents=identity(source)['tile_contents'])
+
+
+def check_unchanged(source: Source, head: dict, out: Path) -> None:
+    """Raise UserError if the tiles are no longer those whose ``contents`` a head tells."""
+    if identity(source)['tile_contents'] != head['contents']:
+        raise UserError('the tiles were changed while they were packed', where=str(out),
+                        expected='another folder, or this one removed, and tiles that nobody '
+                                 'writes')
 
 
 def check_same(written: dict, head: dict, out: Path, what: str) -> None:

@@ -249,7 +249,12 @@ class ShardCache:
                             expected='a cache folder that can be written') from None
         with file:
             if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                except OSError as error:  # some network disks have none
+                    raise UserError(f'no file can be locked here: {reason(error)}',
+                                    where=str(self.folder),
+                                    expected='a cache folder on a disk of this host') from None
             try:
                 yield
             finally:

@@ -22,7 +22,7 @@ from .decode import decode_tile, read_bytes
 from .headers import TileError
 from .identity import identity
 from .labeled import resize_and_crop
-from .packed import JOURNAL, check_same, flush
+from .packed import JOURNAL, check_same, check_unchanged, flush
 from .parallel import default_workers
 from .prefetch import prefetch
 from .shard_index import FORMAT, INDEX, parse_index
@@ -117,10 +117,7 @@ def _write(source: Source, out: Path, head: dict, encode: Callable[[int], _Made 
                 journal.write(json.dumps(lines[-1]).encode() + b'\n')
                 flush(journal)
                 writing = _ShardFile(out, len(lines), source)
-    if identity(source)['tile_contents'] != head['contents']:
-        raise UserError('the tiles were changed while they were packed', where=str(out),
-                        expected='another folder, or this one removed, and tiles that nobody '
-                                 'writes')
+    check_unchanged(source, head, out)
     _finish(source, out, head, lines)
     return Shards(str(out))
 

@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from ..errors import UserError, nearest
+
 Blur = Literal['written', 'trained']
 
 # Of global 1, global 2 and local crops. DINO and iBOT blur as they write; DINOv2 and DINOv3 pass
@@ -30,6 +32,9 @@ def dino_views(size: int = 224, scale: tuple[float, float] = (0.4, 1.0), local_v
         blur: probabilities with which the first global crop, the second and local ones are
             blurred: 'written' is 1, 0.1, 0.5, and 'trained' is 0, 0.9, 0.5, see above.
         solarize: probability with which the second global crop is solarised.
+
+    Raises:
+        UserError: a blur that is none of these.
     """
     views = {}
     for name, large, p in _crops(local_views, blur):
@@ -67,6 +72,9 @@ def tissue_views(size: int = 224, scale: tuple[float, float] = (0.32, 1.0), loca
         stain: σ of :func:`hed_jitter`.
         stain_probability: of its use.
         blur: see :func:`dino_views`.
+
+    Raises:
+        UserError: crops that do not fit into the tile, or a blur that is none of these.
     """
     views = {}
     for name, large, p in _crops(local_views, blur):
@@ -88,7 +96,14 @@ def tissue_views(size: int = 224, scale: tuple[float, float] = (0.32, 1.0), loca
 
 
 def _crops(local_views: int, blur: Blur) -> Iterator[tuple[str, bool, float]]:
-    """Yield the name of each crop, whether it is global, and how often it is blurred."""
+    """Yield the name of each crop, whether it is global, and how often it is blurred.
+
+    Raises:
+        UserError: there are no such probabilities.
+    """
+    if blur not in BLURRED:
+        raise UserError(f"blur is '{blur}'", where='blur of the views',
+                        expected='one of ' + ', '.join(BLURRED), nearest=nearest(blur, BLURRED))
     first, second, local = BLURRED[blur]
     yield 'global1', True, first
     yield 'global2', True, second
@@ -117,10 +132,11 @@ def unit_scale(size: int, tile: int) -> dict[str, Any]:
         tile: side of the tiles; little room is left on one that is hardly larger.
 
     Raises:
-        ValueError: the crop does not fit into the tile.
+        UserError: the crop does not fit into the tile.
     """
     low, high = (factor * size ** 2 / tile ** 2 for factor in (0.9, 1.1))
     if high > 1:
-        raise ValueError(f'views of {size} px at their own scale do not fit into tiles of {tile} '
-                         f'px; tiles of {math.ceil(1.05 * size)} px would do')
+        raise UserError(f'views of {size} px at their own scale do not fit into tiles of {tile} px',
+                        where='tile of the views',
+                        expected=f'tiles of {math.ceil(1.05 * size)} px or more')
     return dict(type='RandomResizedCrop', scale=(low, high), ratio=(0.95, 1.05))

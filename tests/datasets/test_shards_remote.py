@@ -219,6 +219,15 @@ def test_a_cache_that_cannot_be_written(opened, tmp_path, monkeypatch):
     assert not list((tmp_path / 'cache').glob('*.part'))
 
 
+def test_a_disk_without_locks_is_named(opened, monkeypatch):
+    def refused(*args):
+        raise OSError(37, 'No locks available')
+
+    monkeypatch.setattr(shard_cache.fcntl, 'flock', refused)
+    with pytest.raises(UserError, match='cache: no file can be locked here: No locks available'):
+        opened().read(0)
+
+
 def test_processes_share_what_one_of_them_fetches(opened, server):
     server.fault = lambda path: 'slow' if '.tar' in path else None
     sources = [opened(), opened()]

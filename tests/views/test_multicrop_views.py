@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from openselfsup.errors import UserError
 from openselfsup.views import (
     Draws,
     ViewRecipe,
@@ -14,6 +15,12 @@ from openselfsup.views import (
     tissue_views,
     unit_scale,
 )
+
+
+def test_a_misspelt_blur_is_named():
+    for make in dino_views, tissue_views:
+        with pytest.raises(UserError, match="blur is 'writen'.*did you mean 'written'"):
+            make(blur='writen')
 
 
 def built(views):
@@ -64,5 +71,5 @@ def test_crops_of_extended_context_keep_the_magnification(name, size):
 
 
 def test_a_tile_without_room_is_refused():
-    with pytest.raises(ValueError, match='224 px .* do not fit into tiles of 224'):
+    with pytest.raises(UserError, match='224 px .* do not fit into tiles of 224'):
         unit_scale(224, 224)
