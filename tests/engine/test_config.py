@@ -116,6 +116,7 @@ def test_an_option_may_name_what_only_the_class_knows():
     ('model.bakbone.depth=18', ["takes no argument 'bakbone'", "did you mean 'backbone'"]),
     ('epochs.first=1', ['has no fields']),
     ('dataset.recipe.steps.new.p=1', ["this recipe step has no 'type'"]),
+    ('dataset.recipe.steps.jiter.hue=0.1', ["has no 'type'", "did you mean 'jitter'"]),
     ('hooks.2.interval=1', ['no position in a list of 0']),
     ('nonsense', ['not of the form KEY=VALUE']),
     ('amp=bf61', ["did you mean 'bf16'"]),
