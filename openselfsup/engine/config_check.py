@@ -97,7 +97,8 @@ def _check_value(path: tuple[str, ...], name: str, value: Any, strict: bool) -> 
         return
     elif isinstance(value, dict) and (path[-1] == 'steps'
                                       or path[-1] == 'recipe' and are_named_views(value)):
-        described = {key for key, item in value.items() if isinstance(item, dict) and 'type' in item}
+        described = {key for key, item in value.items()
+                     if isinstance(item, dict) and 'type' in item}
         for key, item in value.items():
             for problem in _check_value((*path, key), name, item, strict):
                 if problem.path == (*path, key) and key not in described:  # a misspelt name?
