@@ -33,7 +33,7 @@ def main() -> None:
     environment = describe_environment(torch.device('cpu'), 1)
     console.print(f"{environment['processor']}, {environment['cores']} cores, torch "
                   f"{torch.__version__} with {torch.get_num_threads()} threads")
-    for library in ('lightly', 'albumentations'):
+    for library in ('lightly', 'albumentations', 'webdataset', 'litdata'):
         if importlib.util.find_spec(library) is None:
             console.print(f'{library} is not installed: no row for it')
     results: list[Result] = []

@@ -28,3 +28,11 @@ def write_tiffs(count: int) -> tempfile.TemporaryDirectory:
     for i in range(count):
         Image.fromarray(tiles[i % len(tiles)]).save(Path(folder.name) / f'{i:05}.tif')
     return folder
+
+
+def write_jpegs(count: int) -> tempfile.TemporaryDirectory:
+    """Return a folder of JPEG files of quality 90."""
+    folder, tiles = tempfile.TemporaryDirectory(prefix='speed_'), demo_tiles()
+    for i in range(count):
+        Image.fromarray(tiles[i % len(tiles)]).save(Path(folder.name) / f'{i:05}.jpg', quality=90)
+    return folder

@@ -4,7 +4,18 @@ import json
 
 import pytest
 
-from benchmarks.speed import clusters, gpu, kmeans, loader, losses, matching, overhead, step, views
+from benchmarks.speed import (
+    clusters,
+    gpu,
+    kmeans,
+    loader,
+    losses,
+    matching,
+    overhead,
+    shards,
+    step,
+    views,
+)
 from benchmarks.speed.timing import measure
 
 
@@ -12,7 +23,8 @@ def run_all(cases) -> dict:
     found = {}
     for case in cases:
         for work in (case.ours, case.published, *case.others.values()):
-            work()
+            if work:  # a library that is not installed has none
+                work()
         found[case.name] = case
     return found
 
@@ -57,6 +69,11 @@ def test_loader_cases(monkeypatch):
     monkeypatch.setattr(loader, 'BATCH', 4)
     monkeypatch.setattr(loader, 'RAW_BATCH', 4)
     assert set(run_all(loader.loader_cases(tiles=8, raw_tiles=12))) == {'loader', 'feed'}
+
+
+def test_shard_cases(monkeypatch):
+    monkeypatch.setattr(shards, 'SHARD_MB', 0.05)
+    assert set(run_all(shards.shard_cases(tiles=6))) == {'shards'}
 
 
 def test_overhead_cases(monkeypatch):
