@@ -1,6 +1,7 @@
 """From a file of weights to a network that is ready to use, in one call."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from .checkpoints import (
     backbone_state_dict,
     load,
     load_backbone_weights,
+    transformer_config,
+    transformer_of,
+    weights_of,
 )
+from .checkpoints.transformers import Transformer
 from .errors import UserError
 from .registry import BACKBONES
 
@@ -28,7 +33,8 @@ def load_backbone(path: str | Path, depth: int | None = None,
 
     Args:
         path: our checkpoints and extracted weights, those of PLM, CA2CL, OpenSelfSup, MoCo,
-            torchvision, timm and detectron2.
+            torchvision, timm and detectron2; vision transformers named as by DINO, iBOT, DINOv2,
+            DINOv3, timm or Hugging Face, of which the network is told from the shapes.
         depth: refuse weights of another depth; by default the depth is told from the weights.
         out_indices: stages of a ResNet whose feature maps are returned, 0 to 4; by default the
             last one.
@@ -40,6 +46,8 @@ def load_backbone(path: str | Path, depth: int | None = None,
     """
     checkpoint = load(path)
     record = backbone_record(checkpoint, str(path))
+    if record is None and (found := published_transformer(checkpoint)):
+        return _transformer(found, checkpoint, depth, out_indices, str(path), arguments)
     state, _ = backbone_state_dict(checkpoint, str(path))
     stages = {} if out_indices is None else dict(out_indices=tuple(out_indices))
     if record is None or record.config is None:
@@ -55,6 +63,31 @@ def load_backbone(path: str | Path, depth: int | None = None,
     report = load_backbone_weights(backbone.backbone if lacks_sobel else backbone, checkpoint)
     logging.getLogger(__name__).info('%s: %s: %s', path, architecture_of(state) or config['type'],
                                      report)
+    return backbone.eval()
+
+
+def published_transformer(checkpoint: Mapping[str, Any]) -> Transformer | None:
+    """Return the vision transformer of a checkpoint that does not say what it is; else None."""
+    try:
+        state = weights_of(checkpoint)
+    except UserError:
+        return None
+    return transformer_of(state, 'teacher' in checkpoint and 'student' in checkpoint)
+
+
+def _transformer(found: Transformer, checkpoint: Mapping[str, Any], depth: int | None,
+                 out_indices: tuple[int, ...] | None, where: str,
+                 arguments: dict[str, Any]) -> nn.Module:
+    """Return the network of a published vision transformer, filled and in evaluation mode."""
+    if depth is not None:
+        raise UserError(f'these weights are of a vision transformer, not of a ResNet of depth '
+                        f'{depth}', where=where)
+    config = transformer_config(found, where) | arguments
+    if out_indices is not None:
+        config['out_indices'] = tuple(out_indices)
+    backbone = BACKBONES.build(config)
+    report = load_backbone_weights(backbone, checkpoint)
+    logging.getLogger(__name__).info('%s: %s: %s', where, config['model'], report)
     return backbone.eval()
 
 

@@ -7,8 +7,7 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(out_indices=(0, 1, 2, 3, 4), frozen_stages=4),
-    head=dict(_delete_=True, type='MultiClsHead', in_indices=(0, 1, 2, 3, 4),
-              in_channels=(64, 64, 128, 256, 512), num_classes=9))
+    head=dict(_delete_=True, type='MultiClsHead', in_indices=(0, 1, 2, 3, 4), num_classes=9))
 optimizer = dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4, nesterov=True)
 schedule = dict(type='Step', milestones=(7, 14, 21), gamma=0.1)
 epochs = 28

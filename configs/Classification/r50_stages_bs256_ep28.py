@@ -1,5 +1,4 @@
 # The same of a ResNet-50, with the published sizes of what its stages are pooled to.
 _base_ = './r18_stages_bs256_ep28.py'
 model = dict(
-    backbone=dict(depth=50),
-    head=dict(in_channels=(64, 256, 512, 1024, 2048)))
+    backbone=dict(depth=50))

@@ -6,5 +6,5 @@ _base_ = [
     '../_base_/runtime.py',
 ]
 model = dict(
-    neck=dict(_delete_=True, type='LinearNeck', in_channels=512, out_channels=128),
+    neck=dict(_delete_=True, type='LinearNeck', out_channels=128),
     temperature=0.07)

@@ -7,7 +7,7 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(norm_cfg=dict(type='SyncBN')),
-    neck=dict(_delete_=True, type='NonLinearNeckSimCLR', in_channels=512, hid_channels=512,
+    neck=dict(_delete_=True, type='NonLinearNeckSimCLR', hid_channels=512,
               out_channels=128, num_layers=2),
     temperature=0.1,
     joint=True)

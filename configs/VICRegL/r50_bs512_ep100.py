@@ -1,5 +1,3 @@
 _base_ = './r18_bs512_ep100.py'
 model = dict(
-    backbone=dict(depth=50),
-    projector=dict(in_channels=2048),
-    maps_projector=dict(in_channels=2048))
+    backbone=dict(depth=50))

@@ -14,6 +14,7 @@ from .names import (
     backbone_state_dict,
     detect,
     from_detectron2,
+    summary,
     to_detectron2,
     weights_of,
 )
@@ -23,11 +24,13 @@ from .published import (
     training_state_to_published,
 )
 from .reading import load
+from .transformers import fitted_transformer, transformer_config, transformer_of
 from .values import refuse_spoilt
 from .writing import save
 
 __all__ = ['Architecture', 'BackboneRecord', 'LoadReport', 'architecture_of', 'backbone_record',
            'backbone_state_dict', 'channels_of', 'check_training_state', 'describe_backbone',
-           'detect', 'from_detectron2', 'load', 'load_backbone_weights', 'prefix_of_backbone',
-           'published_method', 'refuse_spoilt', 'save', 'to_detectron2',
-           'training_state_from_published', 'training_state_to_published', 'weights_of']
+           'detect', 'fitted_transformer', 'from_detectron2', 'load', 'load_backbone_weights',
+           'prefix_of_backbone', 'published_method', 'refuse_spoilt', 'save', 'summary',
+           'to_detectron2', 'training_state_from_published', 'training_state_to_published',
+           'transformer_config', 'transformer_of', 'weights_of']

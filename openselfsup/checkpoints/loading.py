@@ -8,7 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .names import OURS, architecture_of, backbone_state_dict, shorten, summary
+from .names import (
+    OURS,
+    architecture_of,
+    backbone_state_dict,
+    recorded_prefix,
+    shorten,
+    summary,
+)
 from .reading import load
 from .values import refuse_spoilt, unusable
 
@@ -55,7 +62,9 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
 
     Args:
         module: a ResNet whose parameters have torchvision's names; or, for a checkpoint that
-            says where its backbone is, a backbone of the class it was trained as.
+            says where its backbone is, a backbone of the class it was trained as. A module with
+            other names has ``adapted_weights``, which does what :func:`backbone_state_dict` does,
+            for these, and may name tensors in ``may_lack`` that weights need not have.
         weights: path of a checkpoint, or what :func:`load` returned.
         strict_shapes: refuse tensors of other shapes; else they are left as they were.
         allow_partial: accept that tensors are missing or left over.
@@ -68,10 +77,14 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
             everything matched and that was not allowed, or weights are NaN or infinite.
     """
     source = '' if isinstance(weights, Mapping) else str(weights)
-    state, kind = backbone_state_dict(
-        weights if isinstance(weights, Mapping) else load(weights), source or None)
+    checkpoint = weights if isinstance(weights, Mapping) else load(weights)
     own = module.state_dict()
-    expected = [name for name in own if name in state or not _is_batch_count(name)]
+    adapted = getattr(module, 'adapted_weights', backbone_state_dict)
+    state, kind = (backbone_state_dict if recorded_prefix(checkpoint) is not None else adapted)(
+        checkpoint, source or None)
+    may_lack = getattr(module, 'may_lack', ())
+    expected = [name for name in own
+                if name in state or not _is_batch_count(name) and name not in may_lack]
     matching = {name: state[name] for name in expected
                 if name in state and not _difference(state[name], own[name])}
     report = LoadReport(

@@ -169,9 +169,9 @@ def _locate(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple
         return DETECTRON2, in_detectron2[0]
     several = prefixes or in_detectron2
     if not several and (transformer := vision_transformer(state)):
-        raise UserError(f'these weights are of a {transformer}, for which there is no backbone '
-                        'here', expected='weights of a ResNet or ResNeXt, or a checkpoint that '
-                        'says itself what its backbone is')
+        raise UserError(f'these weights are of a {transformer}, not of a ResNet',
+                        expected="weights of a ResNet or ResNeXt, or a backbone=dict("
+                        "type='TimmBackbone', model=...) for these")
     raise UserError(
         (f'several networks in this checkpoint, below {shorten(several)}' if several else
          'no ResNet weights in this checkpoint') + f'; found {summary(checkpoint)}',

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, nearest
+from .fetching import from_hub, in_folder, is_on_hub
 from .names import CONTAINERS, shorten
 
 _SUFFIXES = ('.pth', '.pt', '.tar', '.ckpt', '.safetensors', '.bin')
@@ -34,14 +35,18 @@ def load(path: str | Path, map_location: str | torch.device = 'cpu') -> dict[str
     """Read a checkpoint without running any code that it may contain.
 
     Args:
-        path: file written by :func:`save` or ``torch.save``, or a ``.safetensors`` file.
+        path: file written by :func:`save` or ``torch.save``, or a ``.safetensors`` file; a folder
+            as hubs have it, with ``model.safetensors`` or ``pytorch_model.bin``; or
+            'hf-hub:OWNER/NAME', which is downloaded.
         map_location: device of the tensors.
 
     Raises:
         UserError: the file is missing, a folder, empty, truncated, damaged or no checkpoint,
             or holds objects that only running code could restore.
     """
-    path = Path(path)
+    path = from_hub(str(path)) if is_on_hub(path) else Path(path)
+    if path.is_dir() and (found := in_folder(path)):
+        path = found
     if not path.exists():
         raise UserError('no such file', where=str(path), nearest=_sibling(path))
     if path.is_dir():

@@ -1,33 +1,238 @@
-"""Telling vision transformers from the names and shapes of their weights."""
+"""Vision transformers: telling them from their weights, and their weights under timm's names.
+
+The names of DINO, iBOT, DINOv2 (chunked in training, too), DINOv3, timm, and those of Hugging
+Face's ViT and Dinov2 models become those of timm's ``VisionTransformer`` or ``Eva``. Everything
+here turns dicts of names into dicts of names; no file is touched and no model is built.
+"""
 
 import re
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-# What their authors and timm call the tokens beside the class token.
-_REGISTERS = ('register_tokens', 'reg_token', 'storage_tokens')
+from ..errors import UserError
+
+_PATCHES = 'patch_embed.proj.weight'
+_HUGGING_FACE = 'embeddings.patch_embeddings.projection.weight'
+# What pretraining alone has, or what is computed: classifiers, fixed angles, masks of biases.
+_LEFT_OUT = re.compile(r'^(head|fc_norm|pooler|classifier|rope_embed|local_cls_norm|projectors)\b'
+                       r'|bias_mask$|periods$')
+_RENAMED = (
+    (r'^blocks\.\d+\.(\d+\.)', r'blocks.\1'),  # DINOv2 trains blocks in chunks
+    (r'^(register_tokens|storage_tokens)$', 'reg_token'),
+    (r'\.mlp\.w12\.', '.mlp.fc1.'), (r'\.mlp\.w3\.', '.mlp.fc2.'))
+_FROM_HUGGING_FACE = (
+    (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
+    (r'^embeddings\.position_embeddings$', 'pos_embed'),
+    (r'^embeddings\.(cls_token|mask_token|register_tokens)$', r'\1'),
+    (r'^encoder\.layer\.(\d+)\.', r'blocks.\1.'),
+    (r'\.layernorm_before\.', '.norm1.'), (r'\.layernorm_after\.', '.norm2.'),
+    (r'\.attention\.output\.dense\.', '.attn.proj.'),
+    (r'\.intermediate\.dense\.', '.mlp.fc1.'), (r'(blocks\.\d+)\.output\.dense\.', r'\1.mlp.fc2.'),
+    (r'\.layer_scale(\d)\.lambda1$', r'.ls\1.gamma'),
+    (r'\.mlp\.weights_in\.', '.mlp.w12.'), (r'\.mlp\.weights_out\.', '.mlp.w3.'),
+    (r'^layernorm\.', 'norm.'))
+_QUERY = re.compile(r'(blocks\.\d+)\.attention\.attention\.query\.(weight|bias)')
+
+
+class Transformer(NamedTuple):
+    """Weights of a vision transformer.
+
+    Attributes:
+        state: under timm's names.
+        kind: whose names they had.
+        resizing: how its positions were fitted to other grids in its training, '' if its names do
+            not tell.
+    """
+
+    state: dict[str, Tensor]
+    kind: str
+    resizing: str
+
+
+def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Transformer | None:
+    """Return the vision transformer in some weights under timm's names; None if there is none.
+
+    Args:
+        state: tensors by name; of several networks the first of a teacher is taken.
+        from_dino: whether the file says that DINO or iBOT trained it.
+    """
+    prefixes = [name[:-len(tail)] for name in state for tail in (_PATCHES, _HUGGING_FACE)
+                if name.endswith(tail) and state[name].ndim == 4]
+    prefixes.sort(key=lambda prefix: ('teacher' not in prefix, len(prefix)))
+    for prefix in prefixes:
+        own = {name[len(prefix):]: value for name, value in state.items()
+               if name.startswith(prefix)}
+        hugging_face = _HUGGING_FACE in own
+        if hugging_face:
+            own = _joined_qkv(_renamed(own, _FROM_HUGGING_FACE))
+        if not any(name.startswith('blocks.') for name in own):
+            continue
+        rotary, registers = 'storage_tokens' in own, 'register_tokens' in own
+        has_mask = 'mask_token' in own or from_dino
+        own = {name: value for name, value in _renamed(own, _RENAMED).items()
+               if not _LEFT_OUT.search(name)}
+        if rotary:
+            own = _renamed(own, ((r'\.ls(\d)\.gamma$', r'.gamma_\1'),))
+        if 'mask_token' in own:
+            own['mask_token'] = own['mask_token'].reshape(1, 1, -1)
+        kind = ('DINOv3' if rotary else 'Hugging Face' if hugging_face else
+                'DINO or iBOT' if from_dino else 'DINOv2' if has_mask else 'timm')
+        known = (has_mask or from_dino) and not rotary
+        return Transformer(own, kind, ('timm' if registers else 'dino') if known else '')
+    return None
+
+
+def _renamed(state: Mapping[str, Tensor], rules: tuple) -> dict[str, Tensor]:
+    found = {}
+    for name, value in state.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        found[name] = value
+    return found
+
+
+def _joined_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights whose queries, keys and values are one matrix, as everybody else has them."""
+    found = dict(state)
+    for name in state:
+        if parts := _QUERY.fullmatch(name):
+            before, kind = f'{parts[1]}.attention.attention.', parts[2]
+            names = [f'{before}{part}.{kind}' for part in ('query', 'key', 'value')]
+            if all(part in found for part in names):
+                found[f'{parts[1]}.attn.qkv.{kind}'] = torch.cat([found.pop(n) for n in names])
+    return found
+
+
+def fitted_transformer(found: Transformer, own: Mapping[str, Tensor],
+                       where: str | None = None) -> dict[str, Tensor]:
+    """Return weights as the tensors of one of timm's networks want them.
+
+    Blocks that the network was cut by are left out. A class token and its position are one where
+    the network has no position for it.
+
+    Args:
+        found: the weights.
+        own: names and shapes of the network, without prefix.
+        where: path of the file, for messages.
+
+    Raises:
+        UserError: the positions are those of another grid, or there are biases that the network
+            has no place for.
+    """
+    state = dict(found.state)
+    depth = max([int(name.split('.')[1]) for name in own if name.startswith('blocks.')],
+                default=-1)
+    state = {name: value for name, value in state.items()
+             if not name.startswith('blocks.') or int(name.split('.')[1]) <= depth}
+    for name in [name for name in state if name.endswith('qkv.bias') and name not in own]:
+        bias, before = state.pop(name), name.removesuffix('qkv.bias')
+        if f'{before}q_bias' in own:
+            query, _, value = bias.chunk(3)  # that of the keys changes nothing
+            state.update({f'{before}q_bias': query, f'{before}v_bias': value})
+        elif bias.nan_to_num().any():
+            raise UserError('these weights have biases of queries and values, which the model '
+                            'lacks', where=where, expected="timm's network with them, whose name "
+                            "ends in '_qkvb'")
+    theirs, ours = state.get('pos_embed'), own.get('pos_embed')
+    if theirs is None or ours is None or theirs.shape == ours.shape or theirs.ndim != 3:
+        return state
+    registers = own['reg_token'].shape[1] if 'reg_token' in own else 0
+    if side_of(ours.shape[1]) and side_of(theirs.shape[1] - 1) and 'cls_token' in state:
+        state['cls_token'] = state['cls_token'] + theirs[:, :1]
+        theirs = state['pos_embed'] = theirs[:, 1:]
+    if theirs.shape[1] != ours.shape[1]:
+        grids = [next((side for skip in {0, 1, 1 + registers} if (side := side_of(n - skip))), 0)
+                 for n in (theirs.shape[1], ours.shape[1])]
+        if all(grids) and grids[0] != grids[1]:
+            patch = own[_PATCHES].shape[-1]
+            raise UserError(
+                f'these weights have positions for {grids[0]} x {grids[0]} patches, the model has '
+                f'them for {grids[1]} x {grids[1]}', where=where,
+                expected=f'img_size={grids[0] * patch} in model.backbone; images may have any '
+                'size all the same')
+    return state
+
+
+def side_of(count: int) -> int:
+    """Return the side of a square grid of so many cells, 0 if there is none."""
+    side = round(max(count, 0) ** 0.5)
+    return side if side * side == count else 0
+
+
+def transformer_config(found: Transformer, where: str | None = None) -> dict[str, Any]:
+    """Return the config of the ``TimmBackbone`` that weights belong to, told from their shapes.
+
+    Heads are 64 wide, but for a width of 1,280, which has 16. A SwiGLU of Virchow's sizes makes
+    ``feature='cls_mean'``, which its authors take.
+
+    Raises:
+        UserError: the shapes are of no network that is known.
+    """
+    state = found.state
+    width, channels, patch = (state[_PATCHES].shape[i] for i in (0, 1, 3))
+    depth = 1 + max(int(name.split('.')[1]) for name in state if name.startswith('blocks.'))
+    registers = state['reg_token'].shape[1] if 'reg_token' in state else 0
+    config: dict[str, Any] = dict(type='TimmBackbone')
+    if 'blocks.0.gamma_1' in state or 'pos_embed' not in state:
+        return config | dict(model=_rotary_name(state, width, where))
+    positions = state['pos_embed'].shape[1]
+    sides = [side_of(positions - skip) for skip in (0, 1, 1 + registers)]
+    if not any(sides) or 'blocks.0.mlp.fc2.weight' not in state:
+        raise UserError('these weights are of a vision transformer that nothing here knows',
+                        where=where, expected="a config that names it, backbone=dict("
+                        "type='TimmBackbone', model=...)")
+    outer = state['blocks.0.mlp.fc1.weight'].shape[0]
+    inner = state['blocks.0.mlp.fc2.weight'].shape[1]
+    config |= dict(
+        model='vit_base_patch16_224', img_size=patch * next(filter(None, sides)),
+        patch_size=patch, embed_dim=width, depth=depth, mlp_ratio=(outer + 0.5) / width,
+        num_heads={1280: 16}.get(width, max(width // 64, 1)), reg_tokens=registers,
+        no_embed_class=bool(sides[0] or registers and sides[1]),
+        qkv_bias='blocks.0.attn.qkv.bias' in state)
+    if channels != 3:
+        config['in_channels'] = channels
+    if 'blocks.0.ls1.gamma' in state:
+        config['init_values'] = 1e-5
+    if 'cls_token' not in state:
+        config['class_token'] = False
+    if outer == 2 * inner:
+        config |= dict(mlp_layer='SwiGLUPacked', act_layer='silu')
+    if (width, outer) == (1280, 6832):
+        config['feature'] = 'cls_mean'
+    if found.resizing:
+        config['resizing'] = found.resizing
+    return config
+
+
+def _rotary_name(state: Mapping[str, Tensor], width: int, where: str | None) -> str:
+    name = {384: 'small', 768: 'base', 1024: 'large'}.get(width)
+    hidden = state['blocks.0.mlp.fc1.weight'].shape[0] if 'blocks.0.mlp.fc1.weight' in state else 0
+    if name is None or hidden != 4 * width:
+        raise UserError(f'these weights are of a vision transformer of width {width} with rotary '
+                        'positions, whose name cannot be told from them', where=where,
+                        expected="a config that names it, backbone=dict(type='TimmBackbone', "
+                        "model='vit_huge_plus_patch16_dinov3')")
+    biases = [value for key, value in state.items()
+              if key.endswith(('qkv.bias', 'q_bias', 'v_bias'))]
+    biased = any(value.nan_to_num().any() for value in biases if value.device.type != 'meta')
+    return f'vit_{name}_patch16_dinov3' + ('_qkvb' if biased else '')
 
 
 def vision_transformer(state: Mapping[str, Tensor]) -> str | None:
     """Say in words which vision transformer weights are of, None if they are of none.
 
-    Known are the names that DINO, DINOv2, DINOv3 and timm share, below one prefix.
-
     Returns:
         Such as 'ViT of width 384 with 12 blocks, patches of 14 px and 4 register tokens'.
     """
-    for name, value in state.items():
-        prefix, _, rest = name.rpartition('patch_embed.proj.weight')
-        if rest or not name.endswith('patch_embed.proj.weight') or value.ndim != 4:
-            continue
-        blocks = {int(found[1]) for other in state  # DINOv2 trains them in chunks
-                  if (found := re.match(re.escape(prefix) + r'blocks\.(?:\d+\.)?(\d+)\.', other))}
-        if not blocks:
-            continue
-        registers = [state[prefix + key].shape[1] for key in _REGISTERS
-                     if prefix + key in state and state[prefix + key].ndim == 3]
-        return (f'ViT of width {len(value)} with {len(blocks)} block{"s" * (len(blocks) > 1)}'
-                f'{"," if registers else " and"} patches of {value.shape[-1]} px'
-                + (f' and {registers[0]} register tokens' if registers else ''))
-    return None
+    found = transformer_of(state)
+    if found is None:
+        return None
+    patches, token = found.state[_PATCHES], found.state.get('reg_token')
+    blocks = len({name.split('.')[1] for name in found.state if name.startswith('blocks.')})
+    registers = token.shape[1] if token is not None and token.ndim == 3 else 0
+    return (f'ViT of width {len(patches)} with {blocks} block{"s" * (blocks > 1)}'
+            f'{"," if registers else " and"} patches of {patches.shape[-1]} px'
+            + (f' and {registers} register tokens' if registers else ''))

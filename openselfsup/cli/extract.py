@@ -9,6 +9,9 @@ The tiles are those of the config, or of --data; the backbone and the normalisat
 the config. The file holds features (N, D) float32, paths, and labels and classes where there are.
 With --layer-ind it holds feat1 ... feat5 in their place: the maps of those stages, pooled. With
 --work_dir they go to DIR/features/*.npy, as published.
+
+With --format safetensors it is the backbone that is written, as timm reads it, with a model card:
+    openselfsup extract CONFIG CKPT --format safetensors --out FOLDER
 """
 
 import argparse
@@ -36,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights.add_argument('checkpoint', nargs='?',
                          help='weights of the backbone, of any kind we can read')
     parser.add_argument('--out', type=Path, help='the .npz or .h5 to write')
+    parser.add_argument('--format', choices=('features', 'safetensors'), default='features',
+                        help="what to write: features, or the backbone itself in timm's names")
     parser.add_argument('--data',
                         help='folder of tiles (or a PCam _x.h5) in place of the config\'s')
     parser.add_argument('--size', type=checked(Count),
@@ -62,6 +67,9 @@ def main(args: argparse.Namespace) -> None:
     if (args.out is None) == (args.work_dir is None):
         raise UserError('nothing says where features go' if args.out is None else
                         'two places are named', where='--out, --work_dir', expected='one of both')
+    if args.format == 'safetensors':
+        _export(args)
+        return
     if args.out is not None and args.out.suffix not in ('.npz', '.h5'):
         raise UserError(f"'{args.out.suffix}' is no format of ours", where='--out',
                         expected='a file ending in .npz or .h5')
@@ -115,6 +123,23 @@ def _extract(args: argparse.Namespace, cfg: Any, tiles: 'Sized', folder: Path,
             write_features(args.out, found, source, inputs)
     widths = ', '.join(str(values.shape[1]) for values in found.values())
     print(f'{len(source)} tiles x {widths} features: {args.out or folder}')
+
+
+def _export(args: argparse.Namespace) -> None:
+    """Write the backbone as timm reads it."""
+    if args.out is None or args.out.suffix:
+        raise UserError('a backbone is written into a folder', where='--out',
+                        expected='a folder, such as --out my_backbone')
+    check_folder(args.out)
+    from ..lineage.configs import load_config
+    from ..models.exporting import export_to_timm
+    cfg = load_config(args.config, args.cfg_options)
+    weights = args.checkpoint or args.weights or args.pretrained
+    backbone = _backbone(cfg, weights)
+    method = cfg.model.type if isinstance(cfg.model.type, str) else cfg.model.type.__name__
+    print(export_to_timm(backbone, cfg.model.backbone.to_dict(), args.out,
+                         list(cfg.normalize['mean']), list(cfg.normalize['std']),
+                         f'The method is {method}.'))
 
 
 def _backbone(cfg: Any, weights: str) -> 'nn.Module':

@@ -17,7 +17,15 @@ from mmengine.config import Config
 
 from ..datasets.recipes import are_named_views
 from ..errors import UserError, nearest
-from ..registry import OPTIMIZERS, SCHEDULES, Registry, registry_named, registry_of
+from ..registry import (
+    HEADS,
+    NECKS,
+    OPTIMIZERS,
+    SCHEDULES,
+    Registry,
+    registry_named,
+    registry_of,
+)
 from ..shipped import shipped_config
 from ..training.optimizers import paramwise_faults
 from ..values import NotNegative, Part, accepts, annotations, choices, fault
@@ -28,6 +36,8 @@ FILLED_IN = {OPTIMIZERS.name: {'params'}, SCHEDULES.name: {'base_lr', 'epochs', 
 TAKEN_OUT = {OPTIMIZERS.name: {'decay_norm_and_bias': bool, 'paramwise_options': Mapping | None,
                                'layer_decay': Part | None,
                                'weight_decay_end': NotNegative | None}}
+# Arguments that methods fill in where a config does not say them.
+INFERRED = {NECKS.name: ('in_channels',), HEADS.name: ('in_channels',)}
 # Dicts under arguments that end so are of mmcv's dialect (norm_cfg, init_cfg), not of a registry.
 FOREIGN = '_cfg'
 
@@ -141,7 +151,8 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
                           + ('; to name views where there was one recipe, or the other way round, '
                              "begin with _delete_=True" if view else ''), nearest(key, valid))
     for key, parameter in parameters.items():
-        if (parameter.default is parameter.empty and key in valid and key not in value):
+        if (parameter.default is parameter.empty and key in valid and key not in value
+                and key not in INFERRED.get(table.name, ())):
             yield Problem(path, f"{kind} needs the argument '{key}'")
     hints = annotations(cls) | taken_out
     for key, child in value.items():

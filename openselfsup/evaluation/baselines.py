@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..models.parts import features_of
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 COLOUR_STATISTICS, COLOUR_HISTOGRAM = 'colour mean / sd', 'colour histogram'
@@ -97,7 +98,7 @@ class FeatureBank(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images (B, 3, H, W) to one "map" (B, sum of all widths, 1, 1)."""
-        found = {name: backbone(images)[-1].float().mean((2, 3))
+        found = {name: features_of(backbone, images)
                  for name, backbone in zip(self.names, self.backbones)}
         pixels = (images * self.std + self.mean).round_() if self.colours else images
         found |= {name: colour(pixels) for name, colour in self.colours.items()}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.loader import ViewLoader
+from ..models.parts import features_of
 from ..training.features import extract_features
 from ..training.finite import FiniteCheck, NotFinite
 from ..training.normalization import Normalize
@@ -76,7 +77,7 @@ class TileClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images (B, 3, H, W) to logits as one "map" (B, C, 1, 1), like a backbone."""
-        return [self.fc(self.backbone(images)[-1].mean((2, 3)))[:, :, None, None]]
+        return [self.fc(features_of(self.backbone, images))[:, :, None, None]]
 
 
 class Epochs:

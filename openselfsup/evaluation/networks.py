@@ -15,10 +15,11 @@ from ..checkpoints import (
     backbone_state_dict,
     load,
     load_backbone_weights,
+    transformer_config,
     weights_of,
 )
 from ..errors import UserError, nearest
-from ..pretrained import known_config, with_sobel
+from ..pretrained import known_config, published_transformer, with_sobel
 from ..registry import BACKBONES
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
@@ -75,7 +76,7 @@ def from_checkpoint(model_name: str, path: str | Path) -> Network:
 
     Args:
         model_name: a key of :data:`MODELS`; not asked if the checkpoint says that its backbone is
-            no ResNet.
+            no ResNet, or its weights are a vision transformer's.
         path: the file.
 
     Raises:
@@ -86,10 +87,13 @@ def from_checkpoint(model_name: str, path: str | Path) -> Network:
     record = backbone_record(checkpoint, str(path))
     if record is not None and record.unreadable:
         raise UserError(record.unreadable, where=str(path))
-    config = _config(model_name, record, str(path))
-    state, _ = backbone_state_dict(checkpoint, str(path))
-    if record is None and 'backbone.conv1.weight' in state:  # there is a Sobel layer beside it
-        config = with_sobel(config, state)
+    if record is None and (found := published_transformer(checkpoint)):
+        config = transformer_config(found, str(path))
+    else:
+        config = _config(model_name, record, str(path))
+        state, _ = backbone_state_dict(checkpoint, str(path))
+        if record is None and 'backbone.conv1.weight' in state:  # there is a Sobel layer beside it
+            config = with_sobel(config, state)
     backbone = build(config)
     report = load_backbone_weights(backbone, checkpoint)
     network = Network(backbone, config, f'{path}: {report}',

@@ -11,7 +11,7 @@ from ..training.modes import eval_mode
 
 #: Behind the name of a network: that of the features of all its stages.
 STAGES_OF = '/stages'
-_SIDE = 64  # of the image that tells the widths
+_SIDE = 64  # of the image that tells the widths, unless the backbone has patches
 
 
 class Stages(nn.Module):
@@ -30,7 +30,8 @@ class Stages(nn.Module):
         super().__init__()
         self.backbone = backbone
         weight = next(backbone.parameters())
-        images = torch.zeros(1, 3, _SIDE, _SIDE, device=weight.device)
+        side = getattr(backbone, 'patch_size', None) or _SIDE
+        images = torch.zeros(1, 3, side, side, device=weight.device)
         with eval_mode(backbone), torch.no_grad():
             self.widths = [stage.shape[1] for stage in self._averages(images)]
 

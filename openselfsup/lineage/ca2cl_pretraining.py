@@ -121,8 +121,7 @@ def _options(given: dict[str, Any], values: dict[str, Any], depth: int) -> dict[
         options = {field: value for field, value in options.items()
                    if not field.startswith(('model.cluster', 'model.group_neck'))}
         width = 2048 if depth == 50 else 512
-        options |= {'model.backbone.depth': depth, 'model.neck.in_channels': width,
-                    'model.neck.hid_channels': width}
+        options |= {'model.backbone.depth': depth, 'model.neck.hid_channels': width}
     if not values['do_ca'] or not adversary:
         options.pop('model.adversary.epsilon', None)
         pictures = [{'type': name} for name, drawn in (

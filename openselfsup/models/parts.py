@@ -1,6 +1,7 @@
 """Small parts that methods share: building, checking, and the tensors between backbone and loss."""
 
-from typing import Literal, overload
+from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from .. import distributed
 from ..errors import UserError
 from ..registry import Registry
+from ..values import accepts, annotations
 
 
 @overload
@@ -18,6 +20,31 @@ def built(part: dict | nn.Module | None, registry: Registry) -> nn.Module | None
 def built(part: dict | nn.Module | None, registry: Registry) -> nn.Module | None:
     """Return ``part``, built by ``registry`` if it is a config; None stays None."""
     return part if part is None or isinstance(part, nn.Module) else registry.build(part)
+
+
+def built_on(part: dict | nn.Module | None, registry: Registry,
+             before: nn.Module, vectors: bool = False) -> Any:
+    """Return ``part`` as :func:`built` does, for the channels that another module gives.
+
+    They are filled in where a config does not say ``in_channels``: those of the last map, or of
+    every map where the class takes a list.
+
+    Args:
+        part: config of a neck or head, or a module.
+        registry: of its kind.
+        before: has ``out_channels``: a list of a backbone's, or the size of a neck's vectors.
+        vectors: whether the part takes vectors. Of a map that it does not pool
+            (``with_avg_pool=False``) the size is unknown here, and is to be said.
+    """
+    channels = getattr(before, 'out_channels', None)
+    if not isinstance(part, Mapping) or 'in_channels' in part or not channels:
+        return built(part, registry)
+    hints = annotations(registry.get(part.get('type')))
+    if 'in_channels' in hints and (vectors or part.get('with_avg_pool') is not False):
+        last = channels if isinstance(channels, int) else channels[-1]
+        every = isinstance(channels, list) and not accepts(last, hints['in_channels'])
+        part = dict(part, in_channels=channels if every else last)
+    return built(part, registry)
 
 
 def check_channels(backbone: nn.Module, neck: nn.Module) -> None:
@@ -92,6 +119,22 @@ def image_vectors(maps: list[Tensor], with_avg_pool: bool = True) -> Tensor:
         with_avg_pool: whether to average over cells, (B, C), or take all of them, (B, C·h·w).
     """
     return maps[-1].mean((2, 3)) if with_avg_pool else maps[-1].flatten(1)
+
+
+def features_of(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Return what evaluation takes of each image: (B, C), in float32 at least.
+
+    It is the mean of the last feature map, unless the backbone has ``image_features`` of its own,
+    as a ViT has its class token.
+
+    Args:
+        backbone: maps images to a list of feature maps.
+        images: normalised, (B, 3, H, W).
+    """
+    own = getattr(backbone, 'image_features', None)
+    if own is not None:
+        return at_least_float32(own(images))
+    return at_least_float32(backbone(images)[-1]).mean((2, 3))
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Features of tiles by a backbone, whatever they are for."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from ..datasets.parallel import default_workers
 from ..datasets.prefetch import prefetch
 from ..errors import UserError
+from ..models.parts import features_of
 from .modes import eval_mode
 from .normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from .precision import autocast
+
+Result = TypeVar('Result')
 
 
 class Tiles(Protocol):
@@ -29,18 +32,18 @@ class Tiles(Protocol):
 def extract_features(backbone: nn.Module, tiles: Tiles | Tensor,
                      batch_size: int = 64, mean: Sequence[float] = IMAGENET_MEAN,
                      std: Sequence[float] = IMAGENET_STD, amp: str = 'off') -> Tensor:
-    """Return globally averaged features of the last feature map.
+    """Return one vector of each tile, see :func:`openselfsup.models.parts.features_of`.
 
     Takes what :func:`feature_maps` does.
 
     Returns:
         float32 tensor of shape (N, C) on the CPU.
     """
-    return torch.cat([maps[-1].float().mean((2, 3)).cpu() for maps in
-                      feature_maps(backbone, tiles, batch_size, mean, std, amp)])
+    return torch.cat([found.float().cpu() for found in _outputs(
+        backbone, lambda images: features_of(backbone, images), tiles, batch_size, mean, std,
+        amp)])
 
 
-@torch.no_grad()
 def feature_maps(backbone: nn.Module, tiles: Tiles | Tensor,
                  batch_size: int = 64, mean: Sequence[float] = IMAGENET_MEAN,
                  std: Sequence[float] = IMAGENET_STD, amp: str = 'off') -> Iterator[list[Tensor]]:
@@ -56,13 +59,21 @@ def feature_maps(backbone: nn.Module, tiles: Tiles | Tensor,
         std: standard deviation of each channel, for values in [0, 1].
         amp: precision of the forward pass, 'off', 'bf16' or 'fp16'.
     """
+    yield from _outputs(backbone, backbone, tiles, batch_size, mean, std, amp)
+
+
+@torch.no_grad()
+def _outputs(backbone: nn.Module, forward: Callable[[Tensor], Result], tiles: Tiles | Tensor,
+             batch_size: int, mean: Sequence[float], std: Sequence[float],
+             amp: str) -> Iterator[Result]:
+    """Yield what ``forward`` makes of batches of normalised tiles."""
     device = next((p.device for p in backbone.parameters()), torch.device('cpu'))
     normalize = Normalize(mean, std).to(device)
     with eval_mode(backbone):
         for batch in _batches(tiles, batch_size):
             with autocast(device, amp):
-                maps = backbone(normalize(batch))
-            yield maps
+                found = forward(normalize(batch))
+            yield found
 
 
 def _batches(tiles: Tiles | Tensor, batch_size: int) -> Iterator[Tensor]:

@@ -211,7 +211,7 @@ def test_a_vision_transformer_is_said_to_be_one(name):
                       if key in shapes), None)
     words = (f'ViT of width {width} with {blocks} block' + 's' * (blocks > 1)
              + (', ' if registers else ' and ') + f'patches of {patch} px'
-             + (f' and {registers} register tokens' if registers else '') + ', for which')
+             + (f' and {registers} register tokens' if registers else '') + ', not of a ResNet')
     for checkpoint in (state, dict(teacher={f'module.backbone.{k}': v for k, v in state.items()},
                                    student={'w': torch.ones(1)})):
         with pytest.raises(UserError, match=words):

@@ -75,6 +75,11 @@ def resolved(value: Any, argument: str = '') -> Any:
 def essence(cfg: Any) -> dict[str, Any]:
     """Return what two configs of the same name must have in common."""
     fields = cfg.to_dict()
+    for key, part in fields['model'].items():  # methods infer what ours do not say
+        if isinstance(part, dict) and key != 'backbone':
+            part.pop('in_channels', None)
+            if isinstance(part.get('predictor'), dict):
+                part['predictor'].pop('in_channels', None)
     views = [resolved(recipe, 'recipe') for _, recipe in view_recipes(
         fields['dataset']['recipe'], fields['dataset'].get('n_views')).values()]
     for view in views:

@@ -101,7 +101,7 @@ def test_the_other_rates_and_the_widths_of_resnet_50():
         [6e-4 * math.cos(math.pi * epoch / 8) for epoch in (0, 0, 1, 1, 2, 2, 3, 3)])
     cfg = config_of('--cos', '0', '--resnet', 'ResNet50', '--do_ca', 'False')
     assert cfg.schedule == dict(type='Constant')
-    assert (cfg.model.backbone.depth, cfg.model.neck.in_channels) == (50, 2048)
+    assert (cfg.model.backbone.depth, cfg.model.neck.hid_channels) == (50, 2048)
 
 
 @pytest.mark.parametrize('words, told', [

@@ -1,4 +1,4 @@
 _base_ = '../r18_bs256_ep200.py'
 model = dict(
     backbone=dict(depth=50),
-    neck=dict(in_channels=2048, hid_channels=2048))
+    neck=dict(hid_channels=2048))

@@ -3,10 +3,10 @@ _base_ = './r50_bs256_ep200.py'
 model = dict(
     backbone=dict(norm_cfg=dict(type='SyncBN')),
     neck=dict(
-        _delete_=True, type='NonLinearNeckSimCLR', in_channels=2048, hid_channels=4096,
+        _delete_=True, type='NonLinearNeckSimCLR', hid_channels=4096,
         out_channels=256, num_layers=2, with_bias=True, with_last_bn=False),
     head=dict(predictor=dict(
-        _delete_=True, type='NonLinearNeckSimCLR', in_channels=256, hid_channels=4096,
+        _delete_=True, type='NonLinearNeckSimCLR', hid_channels=4096,
         out_channels=256, num_layers=2, with_bias=True, with_last_bn=False, with_avg_pool=False)),
     base_momentum=0.99)
 optimizer = dict(lr=4.8, weight_decay=1e-6)

@@ -2,7 +2,7 @@
 _base_ = '../../DeepCluster/r18_bs512_ep200.py'
 model = dict(
     backbone=dict(backbone=dict(depth=50)),
-    head=dict(in_channels=2048, num_classes=10000))
+    head=dict(num_classes=10000))
 dataset = dict(
     source=dict(root='data/imagenet/train', list_file='data/imagenet/meta/train.txt'),
     recipe=dict(steps=dict(

@@ -2,7 +2,6 @@
 _base_ = '../../ODC/r18_bs512_ep440.py'
 model = dict(
     backbone=dict(depth=50, norm_cfg=dict(type='SyncBN')),
-    neck=dict(in_channels=2048),
     head=dict(num_classes=10000))
 dataset = dict(
     source=dict(root='data/imagenet/train', list_file='data/imagenet/meta/train.txt'),

@@ -2,6 +2,5 @@
 _base_ = '../../RelativeLoc/r18_bs512_ep70.py'
 model = dict(
     backbone=dict(depth=50),
-    neck=dict(in_channels=2048, out_channels=4096),
-    head=dict(in_channels=4096))
+    neck=dict(out_channels=4096))
 dataset = dict(source=dict(root='data/imagenet/train', list_file='data/imagenet/meta/train.txt'))

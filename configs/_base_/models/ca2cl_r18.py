@@ -2,8 +2,8 @@
 model = dict(
     type='CA2CL',
     backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN')),
-    neck=dict(type='NonLinearNeck', in_channels=512, hid_channels=512, out_channels=128),
-    group_neck=dict(type='GroupNeck', in_channels=512, out_channels=128),
+    neck=dict(type='NonLinearNeck', hid_channels=512, out_channels=128),
+    group_neck=dict(type='GroupNeck', out_channels=128),
     cluster=dict(
         type='ClusterHead',
         clusters=10,

@@ -2,4 +2,4 @@
 model = dict(
     type='Classification',
     backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN')),
-    head=dict(type='ClsHead', in_channels=512, num_classes=9, with_avg_pool=True))
+    head=dict(type='ClsHead', num_classes=9, with_avg_pool=True))

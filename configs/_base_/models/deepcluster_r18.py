@@ -4,6 +4,6 @@
 model = dict(
     type='DeepCluster',
     backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN')),
-    head=dict(type='ClsHead', in_channels=512, num_classes=1000),
+    head=dict(type='ClsHead', num_classes=1000),
     reweight=False)
 hooks = [dict(type='DeepClusterHook', interval=1, pca_dim=256, uniform_sampling=True)]

@@ -3,7 +3,7 @@
 model = dict(
     type='NPID',
     backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN')),
-    neck=dict(type='LinearNeck', in_channels=512, out_channels=128),
+    neck=dict(type='LinearNeck', out_channels=128),
     feat_dim=128,
     neg_num=65536,
     memory_momentum=0.5,

@@ -3,8 +3,8 @@
 model = dict(
     type='ODC',
     backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN')),
-    neck=dict(type='NonLinearNeckV0', in_channels=512, hid_channels=512, out_channels=256),
-    head=dict(type='ClsHead', in_channels=256, num_classes=1000),
+    neck=dict(type='NonLinearNeckV0', hid_channels=512, out_channels=256),
+    head=dict(type='ClsHead', num_classes=1000),
     memory_momentum=0.5,
     min_cluster=20,
     centroids_update_interval=10,

@@ -4,7 +4,7 @@
 model = dict(
     type='PLMConCL',
     backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN'), out_indices=(3, 4)),
-    neck=dict(type='DenseCLNeck', in_channels=512, hid_channels=512, out_channels=128),
+    neck=dict(type='DenseCLNeck', hid_channels=512, out_channels=128),
     matching_neck=dict(type='MatchingNeck', channels=128, linear=True),
     queue_len=16384,
     feat_dim=128,

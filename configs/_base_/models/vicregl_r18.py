@@ -2,8 +2,8 @@
 model = dict(
     type='VICRegL',
     backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN')),
-    projector=dict(type='Expander', in_channels=512, channels=(8192, 8192, 8192), norm='BN'),
-    maps_projector=dict(type='Expander', in_channels=512, channels=(512, 512, 512), norm='BN'),
+    projector=dict(type='Expander', channels=(8192, 8192, 8192), norm='BN'),
+    maps_projector=dict(type='Expander', channels=(512, 512, 512), norm='BN'),
     # The share of whole views: alpha * global + (1 - alpha) * local.
     alpha=0.75,
     inv_coeff=25.0,

@@ -95,28 +95,35 @@ def patch_colours(layers: Sequence[Layers]) -> tuple[dict[str, PatchColours], li
 class ResizedImages:
     """Images enlarged or shrunk, so that cells of a feature map are finer or coarser.
 
-    Both sides become multiples of :data:`GRAIN`, so that the cells of every map tile the image:
+    Both sides become multiples of ``grain``, so that the cells of every map tile the image:
     its shape may change by up to half of that.
 
     Args:
         images: the images.
         scale: of both sides.
+        grain: what they become multiples of, in pixels.
     """
 
-    def __init__(self, images: Images, scale: float = 1.0):
-        self.images, self.scale = images, scale
+    def __init__(self, images: Images, scale: float = 1.0, grain: int = GRAIN):
+        self.images, self.scale, self.grain = images, scale, grain
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return image ``index``, uint8 (3, H, W), and 0: it has no label."""
-        return torch.from_numpy(resized(self.images.read(index), self.scale)).permute(2, 0, 1), 0
+        image = resized(self.images.read(index), self.scale, self.grain)
+        return torch.from_numpy(image).permute(2, 0, 1), 0
 
 
-def resized(image: np.ndarray, scale: float) -> np.ndarray:
-    """Return an image, uint8 (H, W, 3), with both sides scaled to multiples of :data:`GRAIN`."""
-    height, width = (max(1, round(n * scale / GRAIN)) * GRAIN for n in image.shape[:2])
+def grain_of(backbone: nn.Module) -> int:
+    """Return what sides of images are to be multiples of: a ViT's patch, else :data:`GRAIN`."""
+    return getattr(backbone, 'patch_size', None) or GRAIN
+
+
+def resized(image: np.ndarray, scale: float, grain: int = GRAIN) -> np.ndarray:
+    """Return an image, uint8 (H, W, 3), with both sides scaled to multiples of ``grain``."""
+    height, width = (max(1, round(n * scale / grain)) * grain for n in image.shape[:2])
     if (height, width) == image.shape[:2]:
         return image
     shrunk = height * width < image.shape[0] * image.shape[1]
@@ -198,8 +205,8 @@ def patch_features(backbone: nn.Module, images: Images, layers: Sequence[Layers]
     """
     start = 0
     with every_stage(backbone, stem=False):
-        for maps in feature_maps(backbone, ResizedImages(images, scale), batch_size, mean, std,
-                                 amp):
+        for maps in feature_maps(backbone, ResizedImages(images, scale, grain_of(backbone)),
+                                 batch_size, mean, std, amp):
             if not all(bool(m.isfinite().all()) for m in maps):
                 raise UserError('features of patches are not finite', where=images.path(start),
                                 expected='a backbone without NaN or inf, in a precision that '

@@ -11,7 +11,7 @@ from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Fraction
 from .. import health
 from ..method import BaseMethod
-from ..parts import built, check_channels, check_views, normalize
+from ..parts import built, built_on, check_channels, check_views, normalize
 
 
 @ALGORITHMS.register_module()
@@ -36,10 +36,14 @@ class BYOL(BaseMethod):
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
                  head: dict | nn.Module, base_momentum: Fraction = 0.996):
         super().__init__()
-        self.online_net = nn.ModuleDict(dict(backbone=built(backbone, BACKBONES),
-                                             neck=built(neck, NECKS)))
+        built_backbone = built(backbone, BACKBONES)
+        self.online_net = nn.ModuleDict(dict(backbone=built_backbone,
+                                             neck=built_on(neck, NECKS, built_backbone)))
         check_channels(self.online_net['backbone'], self.online_net['neck'])
         self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
+        if isinstance(head, dict) and isinstance(head.get('predictor'), dict):
+            head = dict(head, predictor=built_on(head['predictor'], NECKS, self.online_net['neck'],
+                                                 vectors=True))
         self.head = built(head, HEADS)
         self.base_momentum = base_momentum
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ...registry import ALGORITHMS, HEADS, NECKS
+from ...registry import ALGORITHMS, HEADS
 from ...values import Positive
 from ..parts import built, normalize
 from .simclr import SimCLR
@@ -33,7 +33,7 @@ class CA2CL(SimCLR):
                  group_neck: dict | nn.Module, cluster: dict | nn.Module,
                  temperature: Positive = 0.2, adversary: dict | None = None):
         super().__init__(backbone, neck, temperature, adversary,
-                         parts=dict(group_neck=built(group_neck, NECKS)))
+                         parts=dict(group_neck=group_neck))
         self.cluster = built(cluster, HEADS)
 
     def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ...registry import ALGORITHMS, BACKBONES, HEADS
 from .. import health
 from ..method import BaseMethod
-from ..parts import built, check_classes
+from ..parts import built, built_on, check_classes
 
 
 @ALGORITHMS.register_module()
@@ -31,7 +31,8 @@ class Classification(BaseMethod):
     def __init__(self, backbone: dict | nn.Module, head: dict | nn.Module):
         super().__init__()
         self.backbone = built(backbone, BACKBONES)
-        self.head: Any = built(head, HEADS)  # whose loss is a method of its own
+        # Its loss is a method of its own.
+        self.head: Any = built_on(head, HEADS, self.backbone)
 
     def set_data(self, length: int, classes: list[str] | None) -> None:
         """Refuse tiles of more classes than the head has.

@@ -199,16 +199,19 @@ def check_input(method: nn.Module, views: list[Tensor], view_to_tile: Tensor | N
 def place_of_stage(backbone: nn.Module, stage: int) -> int:
     """Return which of a backbone's feature maps is that of a stage, 1 to 4.
 
-    A backbone without ``out_indices`` returns its last stages, up to the 4th.
+    A backbone that says neither ``stages`` nor ``out_indices`` returns its last stages, up to the
+    4th.
 
     Raises:
         UserError: it does not return the stage.
     """
     channels: list[int] = getattr(backbone, 'out_channels', [0])
-    stages = tuple(getattr(backbone, 'out_indices', range(5 - len(channels), 5)))
+    named = getattr(backbone, 'stages', None) or getattr(backbone, 'out_indices', None)
+    stages = tuple(range(5 - len(channels), 5) if named is None else named)
     if stage not in stages:
         raise UserError(f'concepts are to be found in stage {stage}, but the backbone returns '
                         f"{', '.join(map(str, stages))} only", where='model.cluster_indice',
                         expected=f"one of {', '.join(map(str, stages))}, or a backbone with "
-                                 f'out_indices={tuple(sorted({*stages, stage}))}')
+                        + (f'out_indices={tuple(sorted({*stages, stage}))}'
+                           if not hasattr(backbone, 'stages') else 'more out_indices'))
     return stages.index(stage)

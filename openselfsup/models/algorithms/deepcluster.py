@@ -12,7 +12,7 @@ from ...values import Count, NotNegative
 from .. import health
 from ..heads.classification import accuracy
 from ..method import PerTileMethod
-from ..parts import built
+from ..parts import built, built_on
 from ..pseudo_labels import (
     check_head,
     class_weights,
@@ -53,7 +53,8 @@ class DeepCluster(PerTileMethod):
                  length: Count | None = None, reweight: bool = False,
                  reweight_pow: NotNegative = 0.5):
         super().__init__()
-        self.backbone, self.head = built(backbone, BACKBONES), built(head, HEADS)
+        self.backbone = built(backbone, BACKBONES)
+        self.head = built_on(head, HEADS, self.backbone)
         classifier: Any = self.head
         self.clusters: int = classifier.num_classes
         check_head(self.head, channels_of(self.backbone)[-1])

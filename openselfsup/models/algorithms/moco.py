@@ -3,12 +3,12 @@
 from torch import Tensor, nn
 
 from ... import distributed
-from ...registry import ALGORITHMS, NECKS
+from ...registry import ALGORITHMS
 from ...values import Count, Fraction, Positive
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from ..parts import built, check_projection, normalize
+from ..parts import check_projection, normalize
 from .momentum import MomentumContrast
 
 
@@ -35,7 +35,7 @@ class MoCo(MomentumContrast):
                  shuffle: bool | None = None, group_neck: dict | nn.Module | None = None,
                  cluster: dict | nn.Module | None = None, adversary: dict | None = None):
         super().__init__(backbone, neck, momentum, shuffle, cluster, adversary,
-                         group_neck=built(group_neck, NECKS))
+                         group_neck=group_neck)
         check_projection(self.encoder_q['neck'], feat_dim)
         self.queue = Queue(queue_len, feat_dim)
         self.temperature = temperature

@@ -12,7 +12,7 @@ from ...errors import UserError
 from ...registry import BACKBONES, HEADS, NECKS
 from ..method import BaseMethod
 from ..norm import has_partial_statistics
-from ..parts import built, check_channels
+from ..parts import built, built_on, check_channels
 
 
 class MomentumContrast(BaseMethod):
@@ -33,8 +33,8 @@ class MomentumContrast(BaseMethod):
             parts of the global batch (several ranks without SyncBN, or SplitBN).
         cluster: config of a :class:`ClusterHead`, or None.
         adversary: config of a :class:`WeightAdversary` against the query encoder, or None.
-        extra_parts: further named parts of both encoders, of which the cluster head wants
-            ``group_neck``; those that are None are left out.
+        extra_parts: configs of further named necks of both encoders, or modules; the cluster
+            head wants ``group_neck``; those that are None are left out.
 
     Attributes:
         momentum: may be changed between steps.
@@ -48,13 +48,15 @@ class MomentumContrast(BaseMethod):
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, momentum: float,
                  shuffle: bool | None, cluster: dict | nn.Module | None = None,
-                 adversary: dict | None = None, **extra_parts: nn.Module | None):
+                 adversary: dict | None = None, **extra_parts: dict | nn.Module | None):
         super().__init__()
         if not 0 <= momentum <= 1:
             raise UserError(f'momentum is {momentum}', where='model.momentum',
                             expected='a number from 0 to 1')
-        parts = {'backbone': built(backbone, BACKBONES), 'neck': built(neck, NECKS)}
-        parts.update({name: part for name, part in extra_parts.items() if part is not None})
+        built_backbone = built(backbone, BACKBONES)
+        parts = {'backbone': built_backbone, 'neck': built_on(neck, NECKS, built_backbone)}
+        parts.update({name: built_on(part, NECKS, built_backbone)
+                      for name, part in extra_parts.items() if part is not None})
         check_channels(parts['backbone'], parts['neck'])
         if (cluster is None) != ('group_neck' not in parts):
             raise UserError('a cluster head and its group_neck go together', where='model',

@@ -12,7 +12,7 @@ from ..losses import sampled_info_nce
 from ..memories import SimpleMemory
 from ..memories.simple import draw_rows
 from ..method import PerTileMethod
-from ..parts import built, check_channels, check_projection, normalize
+from ..parts import built, built_on, check_channels, check_projection, normalize
 
 
 @ALGORITHMS.register_module()
@@ -47,7 +47,8 @@ class NPID(PerTileMethod):
                  memory_momentum: Fraction = 0.5, temperature: Positive = 0.07,
                  ensure_neg: bool = True):
         super().__init__()
-        self.backbone, self.neck = built(backbone, BACKBONES), built(neck, NECKS)
+        self.backbone = built(backbone, BACKBONES)
+        self.neck = built_on(neck, NECKS, self.backbone)
         check_channels(self.backbone, self.neck)
         check_projection(self.neck, feat_dim)
         self.feat_dim, self.neg_num = feat_dim, neg_num

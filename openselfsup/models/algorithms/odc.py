@@ -12,7 +12,7 @@ from .. import health
 from ..heads.classification import accuracy
 from ..memories import ODCMemory
 from ..method import PerTileMethod
-from ..parts import built, check_channels
+from ..parts import built, built_on, check_channels
 from ..pseudo_labels import (
     check_head,
     class_weights,
@@ -60,8 +60,9 @@ class ODC(PerTileMethod):
                  deal_with_small_clusters_interval: Count = 1, reweight: bool = True,
                  reweight_pow: NotNegative = 0.5):
         super().__init__()
-        self.backbone, self.neck = built(backbone, BACKBONES), built(neck, NECKS)
-        self.head = built(head, HEADS)
+        self.backbone = built(backbone, BACKBONES)
+        self.neck = built_on(neck, NECKS, self.backbone)
+        self.head = built_on(head, HEADS, self.neck, vectors=True)
         projection: Any = self.neck
         classifier: Any = self.head
         self.feat_dim: int = projection.out_channels

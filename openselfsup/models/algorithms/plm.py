@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ... import distributed
 from ...errors import UserError
-from ...registry import ALGORITHMS, NECKS
+from ...registry import ALGORITHMS
 from ...values import Count, Fraction, Positive
 from ...views import Matching, match_cells
 from .. import health
@@ -15,7 +15,6 @@ from ..losses import info_nce
 from ..memories import Queue
 from ..method import Geometry
 from ..parts import (
-    built,
     cells,
     check_maps,
     check_projection,
@@ -68,8 +67,7 @@ class PLM(MomentumContrast):
                  shuffle: bool | None = None, group_neck: dict | nn.Module | None = None,
                  cluster: dict | nn.Module | None = None, adversary: dict | None = None):
         super().__init__(backbone, neck, momentum, shuffle, cluster, adversary,
-                         matching_neck=built(matching_neck, NECKS),
-                         group_neck=built(group_neck, NECKS))
+                         matching_neck=matching_neck, group_neck=group_neck)
         check_projection(self.encoder_q['neck'], feat_dim)
         if not 0 <= loss_lambda <= 1:
             raise UserError(f'loss_lambda is {loss_lambda}', where='model.loss_lambda',

@@ -11,7 +11,7 @@ from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Whole
 from .. import health
 from ..method import BaseMethod
-from ..parts import built, check_channels, check_classes, init_linear
+from ..parts import built, built_on, check_channels, check_classes, init_linear
 
 SIDE = 3  # of the grid
 CENTRE = SIDE * SIDE // 2
@@ -40,8 +40,9 @@ class RelativeLoc(BaseMethod):
                  head: dict | nn.Module, gap: Whole = 21):
         super().__init__()
         self.backbone = built(backbone, BACKBONES)
-        self.neck = built(neck, NECKS)
-        self.head: Any = built(head, HEADS)  # whose loss is a method of its own
+        self.neck = built_on(neck, NECKS, self.backbone)
+        # Its loss is a method of its own.
+        self.head: Any = built_on(head, HEADS, self.neck, vectors=True)
         check_channels(self.backbone, self.neck)
         check_classes(self.head, PLACES)
         init_linear(self.head, 'normal', std=0.005)

@@ -9,7 +9,7 @@ from ...errors import UserError
 from ...registry import ALGORITHMS, BACKBONES, HEADS
 from .. import health
 from ..method import BaseMethod
-from ..parts import built, check_classes, init_linear
+from ..parts import built, built_on, check_classes, init_linear
 
 TURNS = 4
 
@@ -31,7 +31,8 @@ class RotationPred(BaseMethod):
     def __init__(self, backbone: dict | nn.Module, head: dict | nn.Module):
         super().__init__()
         self.backbone = built(backbone, BACKBONES)
-        self.head: Any = built(head, HEADS)  # whose loss is a method of its own
+        # Its loss is a method of its own.
+        self.head: Any = built_on(head, HEADS, self.backbone)
         check_classes(self.head, TURNS)
         init_linear(self.head, 'kaiming')
 

@@ -10,7 +10,7 @@ from ...values import Positive
 from .. import health
 from ..losses import nt_xent
 from ..method import BaseMethod
-from ..parts import built, check_channels, check_views, normalize
+from ..parts import built, built_on, check_channels, check_views, normalize
 
 
 @ALGORITHMS.register_module()
@@ -24,7 +24,8 @@ class SimCLR(BaseMethod):
         adversary: config of a :class:`WeightAdversary`, or None.
         joint: whether both views pass the encoder as one batch, so that batch norms take their
             statistics over both (as the paper does); otherwise each view on its own.
-        parts: further modules of the encoder by name, of a method that is built on this one.
+        parts: further necks of the encoder by name, as configs or modules, of a method that is
+            built on this one.
 
     Attributes:
         encoder_q: the encoder, named as in the methods that have a second one.
@@ -33,10 +34,12 @@ class SimCLR(BaseMethod):
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
                  temperature: Positive = 0.2, adversary: dict | None = None, joint: bool = False,
-                 parts: dict[str, nn.Module] | None = None):
+                 parts: dict[str, dict | nn.Module] | None = None):
         super().__init__()
-        self.encoder_q = nn.ModuleDict(dict(backbone=built(backbone, BACKBONES),
-                                            neck=built(neck, NECKS), **(parts or {})))
+        built_backbone = built(backbone, BACKBONES)
+        self.encoder_q = nn.ModuleDict({'backbone': built_backbone, **{
+            name: built_on(part, NECKS, built_backbone)
+            for name, part in {'neck': neck, **(parts or {})}.items()}})
         check_channels(self.encoder_q['backbone'], self.encoder_q['neck'])
         self.temperature, self.joint = temperature, joint
         self.adversary = (HEADS.build(adversary, encoder=self.encoder_q)

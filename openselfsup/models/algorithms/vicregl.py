@@ -16,7 +16,7 @@ from ..heads.classification import accuracy
 from ..losses import covariance_term, nearest_cells, variance_term, vicreg
 from ..losses.vicreg import Terms
 from ..method import BaseMethod
-from ..parts import at_least_float32, built, cells, check_maps
+from ..parts import at_least_float32, built, built_on, cells, check_maps
 
 LARGE = 2  # views that are compared with all others
 _ROUNDING = 2 ** -21  # of places on the tile that float32 maps tell
@@ -77,7 +77,7 @@ class VICRegL(BaseMethod):
 
     def _expander(self, name: str, part: dict | nn.Module | None,
                   needed: bool) -> nn.Module | None:
-        expander = built(part, NECKS)
+        expander = built_on(part, NECKS, self.backbone)
         if expander is None and needed:
             raise UserError(f'alpha gives weight to a loss without its {name}',
                             where=f'model.{name}', expected="dict(type='Expander', ...)")

@@ -1,6 +1,6 @@
 """Every network of timm that offers feature maps: ViTs with their tokens, ConvNeXt, and others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...checkpoints import LoadReport
+from ...checkpoints import (
+    LoadReport,
+    backbone_state_dict,
+    fitted_transformer,
+    summary,
+    transformer_of,
+    weights_of,
+)
 from ...errors import UserError, nearest
 from ...registry import BACKBONES
 from ...values import BelowOne, Count, Filled
@@ -87,6 +94,7 @@ class TimmBackbone(nn.Module):
 
     net: Any  # timm's networks have no common type
     num_registers: int
+    may_lack = ('mask_token',)  # timm's files lack it
 
     def __init__(self, model: str, img_size: Count | None = None, drop_path: BelowOne = 0.,
                  uniform_drop_path: bool = False,
@@ -146,6 +154,8 @@ class TimmBackbone(nn.Module):
                             expected=f'numbers from 0 to {count - 1} in rising order')
         self.net.prune_intermediate_layers(list(indices), prune_norm=not self.is_vit,
                                            prune_head=True)
+        if not self.is_vit and hasattr(self.net, 'head'):
+            self.net.head = nn.Identity()  # some of timm's keep a norm in it
         return indices
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -186,6 +196,37 @@ class TimmBackbone(nn.Module):
         if self.is_vit:
             return self.tokens(x).feature(self.feature)
         return self(x)[-1].mean((2, 3))
+
+    def adapted_weights(self, checkpoint: Mapping[str, Any],
+                        where: str | None = None) -> tuple[dict[str, Tensor], str]:
+        """Return published weights under the names of this module, and whose names they had.
+
+        Args:
+            checkpoint: what a file holds: weights of timm, or of a ViT of DINO, iBOT, DINOv2,
+                DINOv3 or Hugging Face; for a ResNet of timm, of any kind that is known.
+            where: path of the file, for messages.
+
+        Raises:
+            UserError: there is no such network in it, its positions are of another grid, or want
+                another ``resizing`` than they would get.
+        """
+        own = {name.removeprefix('net.'): value for name, value in self.state_dict().items()}
+        state = weights_of(checkpoint)
+        if not self.is_vit:
+            return _plain_weights(checkpoint, state, own, where)
+        found = transformer_of(state, 'teacher' in checkpoint and 'student' in checkpoint)
+        if found is None:
+            raise UserError(f'no vision transformer in this checkpoint; found '
+                            f'{summary(checkpoint)}', where=where,
+                            expected='weights named as by DINO, iBOT, DINOv2, DINOv3, timm or '
+                            "Hugging Face's ViT and Dinov2 models")
+        if found.resizing not in ('', self.resizing) and self.net.pos_embed is not None:
+            raise UserError(f"these weights were trained with positions resized as '"
+                            f"{found.resizing}', the model resizes them as '{self.resizing}'",
+                            where=where, expected=f"resizing='{found.resizing}' in model.backbone")
+        fitted = fitted_transformer(found, own, where)
+        return {name if name == 'mask_token' else f'net.{name}': value
+                for name, value in fitted.items()}, found.kind
 
     def _blocks(self, x: Tensor, mask: Tensor | None, indices: Sequence[int]
                 ) -> tuple[list[Tensor], tuple[int, int]]:
@@ -236,6 +277,24 @@ class TimmBackbone(nn.Module):
     def _positions(self, grid: tuple[int, int], prefix: int) -> Tensor:
         return resize_positions(self.net.pos_embed, tuple(self.net.patch_embed.grid_size), grid,
                                 prefix, self.resizing)
+
+
+def _plain_weights(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor],
+                   own: Mapping[str, Tensor], where: str | None) -> tuple[dict[str, Tensor], str]:
+    """Return the weights of a network other than a ViT, without classifier and cut-off stages."""
+    if 'layer1.0.conv1.weight' in own:
+        found, kind = backbone_state_dict(checkpoint, where)
+    else:
+        first = next(iter(own))
+        prefix = min((name[:-len(first)] for name in state if name.endswith(first)), key=len,
+                     default='')
+        found, kind = {name[len(prefix):]: value for name, value in state.items()
+                       if name.startswith(prefix)}, 'timm'
+    parts = {name.split('.')[0] for name in own}
+    stages = {'.'.join(name.split('.')[:2]) for name in own}
+    return {f'net.{name}': value for name, value in found.items()
+            if name.split('.')[0] in parts
+            and (name.split('.')[0] != 'stages' or '.'.join(name.split('.')[:2]) in stages)}, kind
 
 
 def _module_of(model: str) -> str:

@@ -43,7 +43,8 @@ class WeightAdversary(nn.Module):
 
     Args:
         encoder: the encoder that is attacked; the algorithm passes it.
-        target: name of the attacked parameter in the encoder.
+        target: name of the attacked parameter in the encoder; if None its first convolution that
+            learns, which is published.
         epsilon: ε, the size of the offset.
         relative: whether ε is a fraction of the same norm of w, which makes its effect
             independent of how the weight was initialised.
@@ -65,11 +66,14 @@ class WeightAdversary(nn.Module):
 
     filled_in = ('encoder',)  # by the method, not by a config
 
-    def __init__(self, encoder: nn.Module, target: str = 'backbone.conv1.weight',
+    def __init__(self, encoder: nn.Module, target: str | None = None,
                  epsilon: Positive = 1.0, relative: bool = False, norm: Norm = 'l2',
                  bn: BatchNorm = 'shared', detach_anchor: bool = False,
                  weight: NotNegative = 1.0):
         super().__init__()
+        target = target or next((f'{name}.weight' for name, layer in encoder.named_modules()
+                                 if isinstance(layer, nn.Conv2d) and layer.weight.requires_grad),
+                                'backbone.conv1.weight')
         for name, value, choices in (('norm', norm, NORMS), ('bn', bn, BN),
                                      ('target', target, dict(encoder.named_parameters()))):
             if value not in choices:

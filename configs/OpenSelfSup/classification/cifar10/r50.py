@@ -1,7 +1,7 @@
 _base_ = '../../../Classification/r18_bs256_ep100.py'
 model = dict(
     backbone=dict(depth=50, norm_cfg=dict(type='BN')),
-    head=dict(in_channels=2048, num_classes=10))
+    head=dict(num_classes=10))
 dataset = dict(
     source=dict(_delete_=True, type='Cifar10', root='data/cifar/'),
     recipe=dict(

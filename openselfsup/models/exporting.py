@@ -1,0 +1,112 @@
+"""Backbones in timm's own form: a folder with weights, config and a model card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..files import write_bytes, write_json, write_text
+from .backbones.resnet import ResNet
+from .backbones.timm_backbone import TimmBackbone
+
+_RESNETS = {('ResNet', 18): 'resnet18', ('ResNet', 34): 'resnet34', ('ResNet', 50): 'resnet50',
+            ('ResNet', 101): 'resnet101', ('ResNeXt', 50): 'resnext50_32x4d',
+            ('ResNeXt', 101): 'resnext101_32x8d'}
+FILES = ('config.json', 'model.safetensors', 'README.md')
+
+
+def export_to_timm(backbone: nn.Module, config: dict[str, Any], folder: Path,
+                   mean: list[float], std: list[float], said: str) -> str:
+    """Write a backbone into a folder, from which timm reads it as 'local-dir:FOLDER'.
+
+    Args:
+        backbone: a :class:`ResNet`, :class:`ResNeXt` or :class:`TimmBackbone`.
+        config: what it was built from.
+        folder: where ``model.safetensors``, ``config.json`` and ``README.md`` go.
+        mean, std: normalisation of the images, three numbers each, for values in [0, 1].
+        said: where the weights come from, for the card.
+
+    Returns:
+        What was written, in one line.
+
+    Raises:
+        UserError: timm has no such network, or the folder holds something else.
+    """
+    name, arguments, state = _in_timms_terms(backbone, config)
+    described = dict(
+        architecture=name, num_classes=0, model_args=arguments, pretrained_cfg=dict(
+            num_classes=0, mean=mean, std=std, interpolation='bicubic', crop_pct=1.0,
+            input_size=[3, *[arguments.get('img_size', 224)] * 2]))
+    there = [one for one in FILES if (folder / one).exists()]
+    if there and not (set(there) == {*FILES} and json.loads(
+            (folder / 'config.json').read_text()).get('architecture') == name):
+        raise UserError(f'this folder holds something else: {there[0]}', where=str(folder),
+                        expected='another folder')
+    write_bytes(folder / 'model.safetensors', safetensors.torch.save(
+        {key: value.detach().cpu().contiguous() for key, value in state.items()}))
+    write_json(folder / 'config.json', described, indent=1)
+    write_text(folder / 'README.md', _card(name, said, mean, std, backbone))
+    return f"{folder}: {len(state)} tensors of timm's {name}, config.json and README.md"
+
+
+def _in_timms_terms(backbone: nn.Module, config: dict[str, Any]
+                    ) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Return timm's name of a network, what it is to be built with, and its tensors."""
+    if isinstance(backbone, ResNet):
+        name = _RESNETS.get((type(backbone).__name__, config.get('depth', 0)))
+        plain = (config.get('norm_cfg') or {}).get('type', 'BN') in ('BN', 'SyncBN', 'SplitBN')
+        if name and plain and hasattr(backbone, 'layer4') and not {
+                'groups', 'width_per_group'} & {*config} and config.get('in_channels', 3) == 3:
+            return name, {}, dict(backbone.state_dict())
+    if not isinstance(backbone, TimmBackbone) or not backbone.is_vit and (
+            backbone.out_indices[-1] != len(backbone.net.feature_info) - 1):
+        raise UserError(f'timm has no network like this {type(backbone).__name__}',
+                        where='model.backbone', expected='a whole TimmBackbone, or a ResNet or '
+                        'ResNeXt of a usual width with batch norm and all of its layers')
+    own = {'type', 'model', 'drop_path', 'uniform_drop_path', 'out_indices', 'in_channels',
+           'resizing', 'feature', 'recompute', 'init_cfg'}
+    arguments = {key: value for key, value in config.items() if key not in own}
+    name = config['model'].partition('.')[0]
+    if config.get('in_channels', 3) != 3:
+        arguments['in_chans'] = config['in_channels']
+    if backbone.is_vit:
+        # A layer cannot be named in a file of timm's: a network that has it stands for it.
+        if arguments.pop('mlp_layer', None) == 'SwiGLUPacked':
+            name = 'vit_giant_patch14_dinov2'
+            arguments.pop('act_layer', None)
+        norm = 'fc_norm' if name.startswith('vit') and 'dinov3' not in name else 'use_fc_norm'
+        arguments |= {'depth': len(backbone.net.blocks), 'dynamic_img_size': True, norm: False,
+                      'global_pool': 'avg' if backbone.net.cls_token is None else 'token'}
+    state = {key.removeprefix('net.'): value for key, value in backbone.state_dict().items()
+             if key.startswith('net.')}
+    if not backbone.is_vit:  # timm keeps a norm behind some that pretraining never sees
+        import timm
+        whole = timm.create_model(name, pretrained=False, num_classes=0, **arguments).state_dict()
+        state = {key: value for key, value in whole.items() if key.startswith('head.')} | state
+    return name, arguments, state
+
+
+def _card(name: str, said: str, mean: list[float], std: list[float], backbone: nn.Module) -> str:
+    left_out = ("\nThe token that stands for masked patches is not in it: timm has no place for "
+                'it.\n' if getattr(backbone, 'is_vit', False) else '')
+    return f"""---
+library_name: timm
+tags: [histopathology, self-supervised]
+---
+# {name}
+
+Pretrained by self-supervision with OpenSelfSup for pathology. {said}
+
+```python
+import timm
+model = timm.create_model('local-dir:THIS_FOLDER', pretrained=True, num_classes=0).eval()
+features = model(images)  # float (B, 3, H, W), values in [0, 1], normalised
+```
+
+Normalisation: mean {mean}, standard deviation {std}.
+{left_out}
+Its license, the tiles it was trained on and what it is fit for are for its authors to add.
+"""

@@ -1,0 +1,63 @@
+"""Backbones that timm itself reads back."""
+
+import pytest
+import timm
+import torch
+
+from openselfsup.cli.main import main
+from openselfsup.errors import UserError
+from openselfsup.models.exporting import export_to_timm
+from openselfsup.registry import BACKBONES
+
+TINY = dict(type='TimmBackbone', embed_dim=64, num_heads=1, depth=2)
+CONFIGS = {
+    'ViT': dict(TINY, model='vit_small_patch14_reg4_dinov2', img_size=42, drop_path=0.1),
+    'SwiGLU': dict(TINY, model='vit_base_patch16_224', img_size=42, patch_size=14, reg_tokens=2,
+                   mlp_layer='SwiGLUPacked', act_layer='silu', mlp_ratio=2., init_values=1e-5),
+    'DINOv3': dict(TINY, model='vit_small_patch16_dinov3'),
+    'no class token': dict(TINY, model='vit_wee_patch16_reg1_gap_256', img_size=48),
+    'ConvNeXt': dict(type='TimmBackbone', model='convnext_atto', depths=[1, 1, 1, 1],
+                     dims=[8, 16, 24, 32]),
+    'ResNet': dict(type='ResNet', depth=18)}
+NORM = [0.5, 0.5, 0.5], [0.2, 0.2, 0.2]
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_timm_reads_it_back(name, tmp_path):
+    torch.manual_seed(0)
+    backbone = BACKBONES.build(CONFIGS[name]).eval()
+    said = export_to_timm(backbone, CONFIGS[name], tmp_path, *NORM, 'By a test.')
+    assert 'tensors' in said and 'By a test.' in (tmp_path / 'README.md').read_text()
+    model = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, num_classes=0).eval()
+    assert list(model.pretrained_cfg['mean']) == NORM[0]
+    patch = getattr(backbone, 'patch_size', None) or 32
+    images = torch.randn(2, 3, 2 * patch, 3 * patch)
+    with torch.no_grad():
+        found, maps = model.forward_features(images), backbone(images)
+        if getattr(backbone, 'is_vit', False):
+            found = found[:, model.num_prefix_tokens:].transpose(1, 2).unflatten(2, (2, 3))
+    torch.testing.assert_close(found, maps[-1])
+    export_to_timm(backbone, CONFIGS[name], tmp_path, *NORM, 'Again.')
+
+
+def test_what_timm_has_not_is_refused(tmp_path):
+    config = dict(type='ResNet', depth=18, out_indices=(2,))
+    with pytest.raises(UserError, match='timm has no network like this ResNet'):
+        export_to_timm(BACKBONES.build(config), config, tmp_path, *NORM, '')
+    (tmp_path / 'README.md').write_text('mine')
+    with pytest.raises(UserError, match='holds something else: README.md'):
+        export_to_timm(BACKBONES.build(dict(type='ResNet')), dict(type='ResNet', depth=18),
+                       tmp_path, *NORM, '')
+    assert (tmp_path / 'README.md').read_text() == 'mine'
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('sys.argv', [
+        'openselfsup', 'extract', 'demo/plm_r18', '--pretrained', 'random', '--format',
+        'safetensors', '--out', str(tmp_path / 'mine')])
+    try:
+        main()
+    except SystemExit as left:
+        assert not left.code, capsys.readouterr()
+    assert "timm's resnet18" in capsys.readouterr().out
+    timm.create_model(f"local-dir:{tmp_path / 'mine'}", pretrained=True, num_classes=0)
