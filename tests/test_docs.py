@@ -62,6 +62,14 @@ def test_every_field_of_a_config_is_documented():
             assert re.search(rf"\| `{field.name}` \| `?'?{re.escape(str(default))}'?`? \|", text)
 
 
+def test_the_configs_of_the_page_on_released_weights_are_configs(tmp_path):
+    from openselfsup.engine.config import load_config
+    for number, code in enumerate(blocks('docs/continue.md')):
+        (tmp_path / f'{number}.py').write_text(code)
+        cfg = load_config(tmp_path / f'{number}.py')
+        assert cfg.model.heads_only_epochs == 1 and cfg.hooks
+
+
 @pytest.mark.parametrize('page', ['README.md', *sorted(
     str(path.relative_to(REPO)) for path in (REPO / 'docs').rglob('*.md'))])
 def test_the_commands_of_a_page_are_commands_with_these_arguments(page):

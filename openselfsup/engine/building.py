@@ -59,6 +59,19 @@ def weight_decays(cfg: Config, steps: int) -> np.ndarray:
     return cosine(1., end / start, steps)
 
 
+def check_start(cfg: Config) -> None:
+    """Refuse heads that learn alone on a backbone that knows nothing.
+
+    Raises:
+        UserError: there are no weights to start from.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    if cfg.model.get('heads_only_epochs') and not (cfg.pretrained or backbone.get('init_cfg')):
+        raise UserError('this config goes on from weights, but names none', where='pretrained',
+                        expected='--pretrained FILE, or model.heads_only_epochs=0 for a backbone '
+                                 'that starts at random')
+
+
 def tell_data(algorithm: Method, dataset: TileDataset) -> None:
     """Tell a method of its tiles and maps; refuse tiles or recipes without what it needs."""
     source = dataset.source

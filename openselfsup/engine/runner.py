@@ -82,6 +82,8 @@ class Runner:
                                  render='device' if self.render == 'device' else 'cpu')
 
         self.hooks = build_hooks(cfg)
+        if pretrained:
+            building.check_start(cfg)
 
         seed_everything(cfg.seed)
         built = ALGORITHMS.build(cfg.model)

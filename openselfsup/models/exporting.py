@@ -92,6 +92,9 @@ def _in_timms_terms(backbone: nn.Module, config: dict[str, Any]
 def _card(name: str, said: str, mean: list[float], std: list[float], backbone: nn.Module) -> str:
     left_out = ("\nThe token that stands for masked patches is not in it: timm has no place for "
                 'it.\n' if getattr(backbone, 'is_vit', False) else '')
+    if getattr(backbone, 'resizing', 'timm') != 'timm':
+        left_out += ('\nFor images of another size than it was made for, timm interpolates its '
+                     'positions in another way than its training did.\n')
     return f"""---
 library_name: timm
 tags: [histopathology, self-supervised]

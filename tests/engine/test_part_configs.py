@@ -65,11 +65,14 @@ def small(name):
         narrow.append('model.gap=3')
     if cfg.model.type in ('DINO', 'iBOT', 'DINOv2'):
         narrow += ['model.head.prototypes=64', 'model.head.hidden=32']
+        if cfg.model.get('heads_only_epochs'):  # in which the backbone would stay as it is
+            narrow.append('model.heads_only_epochs=0')
+            narrow.append('model.backbone_warmup_epochs=0')
     side = 32
     if cfg.model.backbone.type == 'TimmBackbone':
         narrow += [f'model.backbone.{key}={value}' for key, value in dict(
             embed_dim=24, depth=2, num_heads=3).items()]
-        side = 64
+        side = 56 if 'patch14' in cfg.model.backbone.model else 64
     return ([f'dataset.recipe{key}.size={side}' for key in keys] + narrow
             + (MODEL if has_queue else []))
 

@@ -74,6 +74,22 @@ def test_the_numbers_are_timms_own(name):
                                                         for side in x.shape[-2:]))
 
 
+def test_tokens_are_compiled_too():
+    backbone, graphs = build(**VITS['patch 14, registers']).eval(), []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    x = images(backbone)
+    with torch.no_grad():
+        expected = backbone.tokens(x)
+        backbone.compile(backend=count)
+        found = backbone.tokens(x)
+    assert graphs
+    torch.testing.assert_close(found.patches, expected.patches)
+
+
 @pytest.mark.parametrize('name', [*VITS, *NETS])
 def test_every_parameter_learns_whether_masked_or_not(name):
     """DistributedDataParallel fails where a parameter gets no gradient."""

@@ -1,5 +1,6 @@
-"""Trouble made visible: features that all look alike, queues whose keys are outdated."""
+"""Trouble made visible: features that all look alike, outdated queues, teachers of nothing."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,14 @@ from .hook import Hook
 class HealthHook(Hook):
     """Warn, once for each cause, when the monitors of the newest records are bad.
 
+    The causes are those of :data:`_MEANS`.
+
     COLLAPSE: the features of different tiles look alike, or use ever fewer dimensions. DRIFT:
     negatives of a queue are easy because they are old, see
-    :func:`openselfsup.models.health.key_drift`.
+    :func:`openselfsup.models.health.key_drift`. Of methods with a student and a teacher (see
+    :func:`openselfsup.models.health.target_entropies`): UNIFORM, the teacher says the same of all
+    prototypes and the loss stays at ln K; CONSTANT, it says the same of all tiles; HEADS, the
+    backbone joins in though the heads have not learnt anything.
 
     Args:
         min_feature_std: warn below this ``feature_std`` (1 = spread over the sphere,
@@ -22,14 +28,21 @@ class HealthHook(Hook):
         max_dead_dimensions: warn above this ``dead_dimensions`` (share that is constant).
         max_drift: warn above this drift of a queue (0 = old keys repel as new ones do, 1 = not
             at all).
+        max_teacher_entropy: warn above this ``teacher_entropy`` (1 = uniform).
+        max_cls_cosine: warn above this ``cls_cosine`` of different tiles (1 = all equal).
+        max_kl_to_uniform: warn above this ``kl_to_uniform`` (1 = one prototype for all tiles).
         patience: records in a row that must be bad, since a run may start narrow.
     """
 
     def __init__(self, min_feature_std: Positive = 0.1, min_effective_rank: Positive = 5.0,
                  max_dead_dimensions: Fraction = 0.5, max_drift: Fraction = 0.3,
-                 patience: Count = 3):
+                 max_teacher_entropy: Fraction = 0.98, max_cls_cosine: Fraction = 0.99,
+                 max_kl_to_uniform: Fraction = 0.98, patience: Count = 3):
         self.lowest = dict(feature_std=min_feature_std, effective_rank=min_effective_rank)
         self.max_dead, self.max_drift = max_dead_dimensions, max_drift
+        self.teacher = dict(teacher_entropy=('UNIFORM', max_teacher_entropy),
+                            cls_cosine=('CONSTANT', max_cls_cosine),
+                            kl_to_uniform=('CONSTANT', max_kl_to_uniform))
         self.patience = patience
         self.bad: dict[tuple[str, str], int] = {}  # records in a row, by cause and monitor
         self.told: set[str] = set()
@@ -47,9 +60,8 @@ class HealthHook(Hook):
         for (cause, key), said in found.items():
             if self.bad[cause, key] >= self.patience and cause not in self.told:
                 self.told.add(cause)
-                runner.logger.warning('%s? %s, for %d records up to step %d: %s; try %s', cause,
-                                      said, self.patience, record['step'], _MEANS[cause],
-                                      ', '.join(_remedies(cause, runner)))
+                warn(runner, cause, f"{said}, for {self.patience} records up to step "
+                                    f"{record['step']}")
 
     def _wrong(self, record: dict, runner: Any) -> Iterator[tuple[str, str, str]]:
         """Yield what is bad in a record: its cause, the monitor, what to say of it."""
@@ -64,22 +76,60 @@ class HealthHook(Hook):
         for key, value in record.items():
             if key.endswith('_drift') and value > self.max_drift:
                 yield 'DRIFT', key, f'{key} is {value:.2f} (healthy: near 0)'
+        for key, (cause, limit) in self.teacher.items():
+            if record.get(key, 0) > limit:
+                yield cause, key, f'{key} is {record[key]:.3f} (healthy: well below {limit:.3g})'
+        alone, most = runner.cfg.model.get('heads_only_epochs', 0), loss_of_uniform(runner)
+        if alone and record.get('epoch', 0) > alone and record.get('loss_dino', 0) > 0.9 * most:
+            yield 'HEADS', 'loss_dino', (f"loss_dino is {record['loss_dino']:.2f} after the epochs "
+                                         f'of the heads alone (healthy: below {0.9 * most:.2f}, '
+                                         '0.9 ln K)')
 
 
-_MEANS = dict(
+def loss_of_uniform(runner: Any) -> float:
+    """Return ln K of a head of K prototypes, infinity for methods without."""
+    head = runner.cfg.model.get('head') or {}
+    return math.log(head.get('prototypes', 65536)) if head.get('type') == 'DINOHead' else math.inf
+
+
+def warn(runner: Any, cause: str, said: str) -> None:
+    """Log a warning that begins with a cause's name and ends with what to change.
+
+    Args:
+        runner: the run.
+        cause: of :data:`_MEANS`.
+        said: what was seen.
+    """
+    runner.logger.warning('%s? %s: %s; try %s', cause, said, _MEANS[cause],
+                          ', '.join(_remedies(cause, runner)))
+
+
+_MEANS = {'BELOW START': 'training costs what the backbone knew before'} | dict(
     COLLAPSE='the features of different tiles look more and more alike',
     DRIFT='old keys lie elsewhere than new ones, so that the loss is won by telling old from new, '
-          'not tiles from tiles')
+          'not tiles from tiles',
+    UNIFORM='the teacher prefers no prototype, so that the loss stays at ln K and nothing is '
+            'learnt',
+    CONSTANT='all tiles are the same to the teacher, and a student that says so has no loss',
+    HEADS='the backbone now follows heads that are still random, and forgets what it knew')
 
 
 def _remedies(cause: str, runner: Any) -> Iterator[str]:
     """Yield what to change, by the config's own names and values."""
     cfg, model, batch = runner.cfg, runner.cfg.model, runner.cfg.global_batch_size
     rate, warmup = cfg.optimizer.get('lr'), cfg.schedule.get('warmup_epochs', 0)
+    if cause == 'HEADS':
+        alone = model.heads_only_epochs
+        yield (f'more epochs of the heads alone (model.heads_only_epochs {2 * alone:g} instead of '
+               f'{alone:g})')
+        return
     if rate:
         yield f'a lower optimizer.lr ({rate / 3:.1g} instead of {rate:g})'
     if not warmup:
         yield 'a warm-up (schedule.warmup_epochs, now 0)'
+    if (model.get('head') or {}).get('type') == 'DINOHead':
+        yield from _remedies_of_teachers(cause, model, batch)
+        return
     momentum, length = model.get('momentum'), model.get('queue_len')
     if cause == 'DRIFT':
         if momentum is not None and momentum < 0.999:
@@ -95,3 +145,24 @@ def _remedies(cause: str, runner: Any) -> Iterator[str]:
     if momentum is not None and runner.world_size == 1 and norm['type'] == 'BN':
         yield ("model.backbone.norm_cfg.type='SplitBN' (statistics of a whole batch tell which "
                'query and key belong together)')
+
+
+def _remedies_of_teachers(cause: str, model: Any, batch: int) -> Iterator[str]:
+    """Yield what to change of a method with a student and a teacher."""
+    prototypes = model.head.get('prototypes', 65536)
+    if cause == 'UNIFORM':
+        temperature = model.get('teacher_temperature', 0.04)
+        if temperature > 0.04:
+            yield f'a sharper teacher (model.teacher_temperature 0.04 instead of {temperature:g})'
+        if prototypes > 64 * batch:
+            yield (f'fewer prototypes (model.head.prototypes {64 * batch} instead of {prototypes}, '
+                   f'for {batch} tiles a batch)')
+    if cause in ('UNIFORM', 'CONSTANT', 'COLLAPSE'):
+        if model.get('targets', 'centering' if model.type != 'DINOv2' else '') == 'centering':
+            yield "targets that use all prototypes (model.targets='sinkhorn')"
+        yield f'a larger global_batch_size (now {batch})'
+    if cause == 'BELOW START':
+        still = model.get('backbone_warmup_epochs', 0.)
+        yield (f'a backbone that joins in slower (model.backbone_warmup_epochs '
+               f'{max(2 * still, 1):g} instead of {still:g})')
+        yield 'a smaller optimizer.layer_decay, which keeps the lower layers'

@@ -22,8 +22,11 @@ from ...registry import HOOKS
 from ...training.features import extract_features
 from ...training.metrics_writer import METRICS
 from ...values import Count, Positive, Seed, Share
+from .health import warn
 from .hook import Hook
 from .metrics import write_line
+
+NOISE = 0.01  # of a score: less is no loss
 
 
 class ProbeHook(Hook):
@@ -32,7 +35,9 @@ class ProbeHook(Hook):
     After every ``interval`` epochs, the last one, and before the first step, a line with
     ``step``, ``epoch`` and the probe's scores is added to metrics.jsonl and the scores to
     TensorBoard. Rank 0 probes; the other ranks wait for it at their next exchange. A probe
-    of your own says what it measures in :meth:`measure`.
+    of your own says what it measures in :meth:`measure`. A backbone that gets worse than it was
+    before the first step is told once, as BELOW START; until it is better than that, no best
+    checkpoint is written.
 
     Args:
         interval: epochs between two probes.
@@ -42,11 +47,14 @@ class ProbeHook(Hook):
     Attributes:
         key: the score that chooses the best checkpoint.
         best: how good that one is, see :meth:`goodness`.
+        start: how good the backbone was before the first step; None if that is not known.
     """
 
     order = 'early'  # before the checkpoint of the epoch is written
     best_file = ''
     key = ''
+    start: float | None = None
+    told = False
 
     def __init__(self, interval: Count = 10, at_start: bool = True, save_best: bool = True):
         self.interval, self.at_start, self.save_best = interval, at_start, save_best
@@ -64,9 +72,10 @@ class ProbeHook(Hook):
         """Take the best score so far from metrics.jsonl."""
         path = runner.work_dir / METRICS
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-        self.best = max((self.goodness(found) for line in lines
-                         if self.key in (found := _read(line, runner.steps_done))),
-                        default=-math.inf)
+        scores = [(found['step'], self.goodness(found)) for line in lines
+                  if self.key in (found := _read(line, runner.steps_done))]
+        self.best = max((score for _, score in scores), default=-math.inf)
+        self.start = next((score for step, score in scores if step == 0), None)
 
     def before_epoch(self, runner) -> None:
         """Probe the untrained backbone once."""
@@ -88,10 +97,24 @@ class ProbeHook(Hook):
         said = '  '.join(f'{name} {value:.3f}' for name, value in found.items())
         runner.logger.info('probe after epoch %d: %s (%.1f s)', epoch, said,
                            time.perf_counter() - start)
+        if self.key in found:
+            self._compare_with_start(runner, step, self.goodness(found))
         if self.key in found and self.goodness(found) > self.best:
             self.best = self.goodness(found)
             if self.save_best and step:
                 runner.save_checkpoint(self.best_file)
+
+
+    def _compare_with_start(self, runner, step: int, score: float) -> None:
+        if step == 0:
+            self.start = score
+        elif (self.start is not None and not self.told
+              and score < self.start - NOISE * abs(self.start)):
+            self.told = True
+            kept = (runner.work_dir / self.best_file if self.best > self.start
+                    else 'what the run started from')
+            warn(runner, 'BELOW START', f'{self.key} is {score:.3f} after step {step}, and was '
+                 f'{self.start:.3f} before the first (the best so far is {kept})')
 
 
 class LabelledProbeHook(ProbeHook):

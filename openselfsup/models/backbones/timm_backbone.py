@@ -171,6 +171,14 @@ class TimmBackbone(nn.Module):
         return [tokens[:, self.net.num_prefix_tokens:].transpose(1, 2).unflatten(2, grid)
                 for tokens in found]
 
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compile as ``nn.Module.compile`` does; of a ViT what :meth:`tokens` goes through, too."""
+        if self.is_vit:
+            self._blocks = torch.compile(  # type: ignore[method-assign]
+                self._blocks, *arguments, **options)
+        else:
+            super().compile(*arguments, **options)
+
     def tokens(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
         """Return all tokens of a ViT's last block, normed.
 
