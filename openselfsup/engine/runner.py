@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,6 @@ from .. import __version__, checkpoints, distributed
 from ..claims import Claim
 from ..datasets import ViewLoader
 from ..datasets.identity import identity
-from ..errors import UserError
-from ..files import NotWritten, link
 from ..models.method import Method, Progress, check_method
 from ..registry import ALGORITHMS, DATASETS, SCHEDULES
 from ..training.environment import describe_environment
@@ -32,10 +30,9 @@ from . import building, resuming
 from .config_text import config_text
 from .hooks import build_hooks
 from .position import Position
+from .saving import Saver
 from .signals import caught
 from .work_dir import LATEST, write_run_files
-
-FEW_ATTEMPTS = 3  # to write the first checkpoint of a run
 
 
 class Runner:
@@ -58,6 +55,7 @@ class Runner:
         learning_rates: one for each step of the run, float64 (steps,).
         decays: factors on the weight decay, one for each step of the run, float64 (steps,).
         hooks: in the order in which they act.
+        saver: writes the checkpoints.
         record: the newest line of metrics.jsonl, by :class:`~.hooks.MetricsHook`.
         claim: what holds the work directory; looked at before every checkpoint, if given.
         stop_requested: set it to let all ranks stop after their step.
@@ -121,8 +119,7 @@ class Runner:
         self.record: dict[str, Any] = {}
         self.facts = self._facts()
         self.claim: Claim | None = None
-        self.last_checkpoint: str | None = None
-        self.failed_saves = 0  # since the last good one
+        self.saver = Saver(self.work_dir, self.logger)
 
         self.position = Position()
         self.stop_requested = False
@@ -165,6 +162,7 @@ class Runner:
                 self.call_hooks('after_train')
             finally:
                 self.call_hooks('close')
+                self.saver.settle(wait=True)  # nobody else may write here before
 
     def train_epoch(self) -> None:
         """Train the rest of the epoch that the run is in."""
@@ -226,7 +224,8 @@ class Runner:
 
     # ---- checkpoints ----
 
-    def save_checkpoint(self, name: str = LATEST, must: bool = False) -> bool:
+    def save_checkpoint(self, name: str = LATEST, must: bool = False, background: bool = False,
+                        written: Callable[[], None] = lambda: None) -> bool:
         """Write the whole state of the run into the work directory; latest.pth is it, too.
 
         All ranks call it; rank 0 writes. Position, optimiser and scaler state and queues
@@ -237,9 +236,11 @@ class Runner:
         Args:
             name: file in the work directory.
             must: whether it is the run's last chance to save.
+            background: write a copy while the run goes on, see :meth:`.saving.Saver.save`.
+            written: called on rank 0 once the file is there.
 
         Returns:
-            Whether it was written; True on ranks that write nothing.
+            Whether it was written or is under way; True on ranks that write nothing.
 
         Raises:
             UserError: it could not be written, and it was the last chance or the third attempt
@@ -249,21 +250,17 @@ class Runner:
             return True
         if self.claim:
             self.claim.check()
-        first = self.work_dir / name
-        try:
-            checkpoints.save(self._state(), first)
-            if name != LATEST:
-                link(first, first.with_name(LATEST))
-            self.last_checkpoint, self.failed_saves = str(first), 0
-        except NotWritten as error:
-            self.failed_saves += 1
-            if must or self.last_checkpoint is None and self.failed_saves >= FEW_ATTEMPTS:
-                raise UserError(f'{error}; the last good checkpoint is {self.last_checkpoint}',
-                                expected='a work directory with room for checkpoints') from error
-            self.logger.error('%s (attempt %d); training goes on, the last good checkpoint is %s',
-                              error, self.failed_saves, self.last_checkpoint)
-            return False
-        return True
+        return self.saver.save(self._state(), name, must, background, written)
+
+    @property
+    def last_checkpoint(self) -> str | None:
+        """Path of the last good checkpoint, None if there is none."""
+        return self.saver.last
+
+    @property
+    def failed_saves(self) -> int:
+        """Attempts to save that have failed since the last good checkpoint."""
+        return self.saver.failed
 
     def _state(self) -> dict[str, Any]:
         """Return what a checkpoint holds: tensors and plain types only."""
@@ -299,7 +296,7 @@ class Runner:
         # Count tiles, not steps: the global batch may have changed.
         done = meta['iteration'] * meta['global_batch_size'] // self.cfg.global_batch_size
         self.position = Position(meta['epoch'], min(done, self.steps_per_epoch))
-        self.last_checkpoint = str(path)
+        self.saver.last = str(path)
         self.logger.info('resumed %s at epoch %d, step %d', path, meta['epoch'] + 1, meta['step'])
         resuming.tell(found, self.logger)
         resuming.tell_draws(meta, self.logger)

@@ -146,6 +146,7 @@ class FullInTheSecondEpoch(Hook):
         self.stack = contextlib.ExitStack()
 
     def before_epoch(self, runner):
+        runner.saver.settle(wait=True)  # written while the disk is full
         self.stack.close()
         if runner.position.epoch == 1:
             self.stack.enter_context(small_files(500))

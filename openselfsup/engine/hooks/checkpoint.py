@@ -1,8 +1,8 @@
 """Saving: at the end of epochs, every so many steps, and where a signal stops the run."""
 
-import math
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 from ... import distributed
@@ -15,7 +15,8 @@ class CheckpointHook(Hook):
     """Keep latest.pth fresh and epoch_N.pth at intervals; save before a stopped run leaves.
 
     The end of an epoch refreshes latest.pth, unless epochs are so short that the last save
-    is less than ``PATIENCE`` seconds old: writing would take longer than training.
+    is less than ``PATIENCE`` seconds old: writing would take longer than training. A copy is
+    written in the background while the run goes on; what the run ends with is waited for.
 
     Args:
         interval: epochs between two ``epoch_N.pth``; the last epoch always gets one.
@@ -30,20 +31,21 @@ class CheckpointHook(Hook):
 
     def after_step(self, runner, outputs) -> None:
         """Refresh latest.pth where that is due within an epoch."""
+        runner.saver.settle()
         if self.save_every and runner.steps_done % self.save_every == 0:
             runner.finite.check()
-            runner.save_checkpoint()
+            runner.save_checkpoint(background=True)
 
     def after_epoch(self, runner) -> None:
         """Save the finished epoch."""
         epoch, last = runner.position.epoch, runner.cfg.epochs
+        runner.saver.settle()
         if runner.is_due(self.interval):
-            if runner.save_checkpoint(f'epoch_{epoch}.pth', must=epoch == last):
-                self._forget_old(runner.work_dir)
-                self.saved = time.monotonic()
-            else:  # tried again after the next epoch
-                self.saved = -math.inf
-        elif time.monotonic() - self.saved > PATIENCE and runner.save_checkpoint():
+            runner.save_checkpoint(f'epoch_{epoch}.pth', epoch == last, background=epoch != last,
+                                   written=partial(self._forget_old, runner.work_dir))
+            self.saved = time.monotonic()
+        elif runner.failed_saves or time.monotonic() - self.saved > PATIENCE:
+            runner.save_checkpoint(background=True)
             self.saved = time.monotonic()
 
     def after_train(self, runner) -> None:

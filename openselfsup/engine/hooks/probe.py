@@ -102,7 +102,7 @@ class ProbeHook(Hook):
         if self.key in found and self.goodness(found) > self.best:
             self.best = self.goodness(found)
             if self.save_best and step:
-                runner.save_checkpoint(self.best_file)
+                runner.save_checkpoint(self.best_file, background=True)
 
 
     def _compare_with_start(self, runner, step: int, score: float) -> None:
