@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -105,8 +106,10 @@ class ShardCache:
         """
         file = self._file(shard)
         if not self._note_use(file, shard):
-            with self._held(f'{shard.sha256}.lock'):
+            with self._held(f'{shard.sha256}.lock') as alone:
                 if not self._note_use(file, shard):  # nobody fetched it meanwhile
+                    for left in file.parent.glob(f'{shard.sha256}.*.part') if alone else ():
+                        left.unlink(missing_ok=True)  # by somebody who was killed
                     self._fetch(shard, file)
         return file
 
@@ -140,16 +143,17 @@ class ShardCache:
             found = file.stat()
             if found.st_size != shard.size:
                 return False
-            if time.time() - found.st_mtime > TOUCH:
-                os.utime(file)
         except OSError:
             return False
+        if time.time() - found.st_mtime > TOUCH:
+            with contextlib.suppress(OSError):  # of another user, or removed just now
+                os.utime(file)
         return True
 
     def _fetch(self, shard: Shard, file: Path) -> None:
         problem = ''
         for _ in range(2):
-            part = file.with_suffix('.part')
+            part = file.with_suffix(f'.{secrets.token_hex(4)}.part')
             try:
                 if self._write(shard, part) == shard.sha256:
                     os.replace(part, file)
@@ -221,7 +225,6 @@ class ShardCache:
         """Remove the shards used longest ago until another one fits, and take its place."""
         with self._held('room.lock'):
             held, now = [], time.time()
-            part.unlink(missing_ok=True)  # of somebody who was killed
             for file in [*self.folder.glob('*.tar'), *self.folder.glob('*.part')]:
                 with contextlib.suppress(OSError):
                     found = file.stat()
@@ -239,8 +242,12 @@ class ShardCache:
                 out.truncate(size)
 
     @contextlib.contextmanager
-    def _held(self, name: str) -> Iterator[None]:
-        """Hold a lock of the cache, against threads and processes alike."""
+    def _held(self, name: str) -> Iterator[bool]:
+        """Hold a lock of the cache, against threads and processes alike.
+
+        Yields:
+            Whether it is held: some file systems have no locks. There work may be done twice.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = open(self.folder / name, 'ab')
@@ -248,17 +255,15 @@ class ShardCache:
             raise UserError(f'no shard can be kept here: {reason(error)}', where=str(self.folder),
                             expected='a cache folder that can be written') from None
         with file:
+            locked = False
             if fcntl:
-                try:
+                with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX)
-                except OSError as error:  # some network disks have none
-                    raise UserError(f'no file can be locked here: {reason(error)}',
-                                    where=str(self.folder),
-                                    expected='a cache folder on a disk of this host') from None
+                    locked = True
             try:
-                yield
+                yield locked
             finally:
-                if fcntl:  # at once: a process forked meanwhile has a copy of this file
+                if fcntl and locked:  # at once: a process forked meanwhile has a copy of this file
                     fcntl.flock(file, fcntl.LOCK_UN)
 
 

@@ -155,7 +155,7 @@ def test_the_slurm_script_saves_is_queued_again_and_goes_on(tmp_path):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(stat.S_IRWXU)
     environment = dict(PATH=f'{tmp_path}:/usr/bin:/bin', PYTHON=sys.executable, SLURM_JOB_ID='17',
-                       MASTER_ADDR='127.0.0.1', OMP_NUM_THREADS='1')
+                       MASTER_ADDR='127.0.0.1', OMP_NUM_THREADS='1', GRACE='0')
 
     def job(*options: str):
         return start(['bash', str(REPO / 'tools/slurm/pretrain.sbatch'), str(DEMO),
@@ -172,6 +172,6 @@ def test_the_slurm_script_saves_is_queued_again_and_goes_on(tmp_path):
     time.sleep(0.1)
     process = job('epochs=2000')  # as Slurm starts it again
     wait_for_lines(tmp_path / 'run/metrics.jsonl', step + 1, process)
-    process.send_signal(signal.SIGTERM)  # pre-emption: Slurm queues the job itself
+    process.send_signal(signal.SIGTERM)  # pre-emption: Slurm queues the job itself, later
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 143 and 'resumed' in output and 'scontrol' not in output, output
