@@ -1,5 +1,6 @@
 """The parts of a run that are made from its config, and what is refused before any work."""
 
+import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,8 @@ from ..errors import UserError
 from ..models.method import Method
 from ..registry import BACKBONES
 from ..training.schedules import cosine
-from .hooks import Hook
+from ..training.sharding import shard
+from .hooks import Hook, ProbeHook
 
 
 def batch_size_per_rank(cfg: Config, world_size: int) -> int:
@@ -106,12 +108,23 @@ def check_hooks(algorithm: nn.Module, hooks: Sequence[Hook]) -> None:
                             'config lacks', where='hooks', expected=f"dict(type='{name}')")
 
 
-def place(algorithm: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
+def place(algorithm: nn.Module, cfg: Config, device: torch.device, amp: str) -> nn.Module:
     """Move the algorithm to the device, compile its backbones where asked, share it by ranks.
+
+    Args:
+        algorithm: the method.
+        cfg: of the run.
+        device: of this rank.
+        amp: 'off', 'bf16' or 'fp16'.
 
     Returns:
         What is called in a step: the algorithm, or its wrapper if several ranks train it.
+
+    Raises:
+        UserError: a method or precision whose parameters cannot be shared out, or SyncBN on CPUs.
     """
+    if cfg.parallel == 'fsdp':
+        check_sharding(algorithm, amp)
     layout = torch.channels_last if cfg.channels_last else torch.contiguous_format
     algorithm = algorithm.to(device).to(memory_format=layout)
     if cfg.compile:
@@ -121,6 +134,9 @@ def place(algorithm: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
     if not distributed.is_distributed():
         return algorithm
     check_sync_bn(algorithm, device)
+    if cfg.parallel == 'fsdp':
+        shard(algorithm, amp)
+        return algorithm
     # Queues are equal on all ranks by construction: broadcasting them each step
     # (DDP's default for buffers) would cost more than the gradients of a ResNet-18.
     known = inspect.signature(DistributedDataParallel).parameters
@@ -129,6 +145,27 @@ def place(algorithm: nn.Module, cfg: Config, device: torch.device) -> nn.Module:
     options: dict[str, Any] = {buffers: False}
     return DistributedDataParallel(
         algorithm, device_ids=[device.index] if device.type == 'cuda' else None, **options)
+
+
+def copy_to_look_at(algorithm: Method, cfg: Config, hooks: Sequence[Hook],
+                    device: torch.device) -> nn.Module | None:
+    """Return a backbone that is whole on rank 0, for probes of one that will not be."""
+    if (cfg.parallel == 'ddp' or not distributed.is_distributed() or not distributed.is_main()
+            or not any(isinstance(hook, ProbeHook) for hook in hooks)):
+        return None
+    return copy.deepcopy(algorithm.backbone).requires_grad_(False).to(device)
+
+
+def check_sharding(algorithm: Any, amp: str) -> None:
+    """Refuse to share out the parameters of a method that changes them in its forward pass."""
+    name = type(algorithm).__name__
+    if not getattr(algorithm, 'can_shard', False):
+        raise UserError(f'{name} changes parameters in its forward pass, where each rank would see '
+                        'a part of them', where='parallel', expected="'ddp', or a method that can "
+                        'be shared out, such as DINO, iBOT, DINOv2, BYOL or VICRegL')
+    if amp == 'fp16':
+        raise UserError('a loss scale for fp16 is not shared by ranks', where='parallel',
+                        expected="amp='bf16' or 'off', or parallel='ddp'")
 
 
 def check_sync_bn(model: nn.Module, device: torch.device) -> None:

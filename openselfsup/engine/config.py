@@ -82,6 +82,8 @@ class PretrainConfig:
             or 'off'.
         channels_last: memory format of images and convolutions.
         compile: compile the forward pass with torch.compile.
+        parallel: what several ranks share: 'ddp' the work, 'fsdp' also parameters, gradients and
+            momenta, for networks too large for one GPU.
         clip_grad: largest L2 norm of the gradient, None for no clipping.
         clip_grad_by: what that is the norm of: 'all' gradients, those of each 'part' of the
             method (backbone, heads), or of each 'tensor'.
@@ -114,6 +116,7 @@ class PretrainConfig:
     amp: Amp = 'auto'
     channels_last: bool = True
     compile: bool = False
+    parallel: Literal['ddp', 'fsdp'] = 'ddp'
     clip_grad: Positive | None = None
     clip_grad_by: ClipBy = 'all'
     normalize: Annotated[dict, Channels()] = dataclasses.field(

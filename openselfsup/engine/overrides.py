@@ -10,23 +10,28 @@ from ..datasets.recipes import are_named_views
 from ..errors import UserError
 from .config_check import Problem
 
+_WORDS = {'true': True, 'false': False, 'none': None, 'null': None}
+
 
 def split_option(option: str) -> tuple[list[str], Any]:
     """Split ``'a.b=value'`` into its key path and its parsed value."""
     key, equals, text = option.partition('=')
     if not equals or not key:
         raise UserError(f"'{option}' is not of the form KEY=VALUE", where='--cfg-options')
-    words = {'true': True, 'false': False, 'none': None, 'null': None}
-    if text.lower() in words:
-        return key.split('.'), words[text.lower()]
+    if text.lower() in _WORDS:
+        return key.split('.'), _WORDS[text.lower()]
     try:
-        return key.split('.'), ast.literal_eval(_DictCalls().visit(ast.parse(text, mode='eval')))
+        return key.split('.'), ast.literal_eval(_Literals().visit(ast.parse(text, mode='eval')))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return key.split('.'), text
 
 
-class _DictCalls(ast.NodeTransformer):
-    """Read ``dict(key=value)``, which is how configs are written, as a literal."""
+class _Literals(ast.NodeTransformer):
+    """Read ``dict(key=value)``, which is how configs are written, and JSON's words as literals."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        word = node.id.lower()
+        return ast.Constant(_WORDS[word]) if word in _WORDS else node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)

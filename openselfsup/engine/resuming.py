@@ -21,6 +21,7 @@ from ..checkpoints.names import shorten
 from ..checkpoints.upgrading import initial_state
 from ..datasets.recipes import are_named_views
 from ..errors import UserError
+from ..training.sharding import load_whole, part_of_optimizer
 
 QUIET = 'applied, and no number of the run depends on it'
 APPLIED = 'applied from here on'
@@ -48,6 +49,7 @@ RULES = {
     'amp': APPLIED,
     'channels_last': QUIET,
     'compile': QUIET,
+    'parallel': QUIET,
     'clip_grad': APPLIED,
     'clip_grad_by': APPLIED,
     'normalize': APPLIED,
@@ -125,7 +127,7 @@ def start_from_weights(checkpoint: Mapping[str, Any], module: nn.Module, where: 
         raise UserError(f'these are the weights of a {method} of another model; {said}',
                         where=where)
     refuse_spoilt(state, where)
-    module.load_state_dict(state, strict=False)
+    load_whole(module, state, strict=False)
     anew = [name for name in own if name not in state]
     return (f'started from all weights of {where}, {len(state)} of {len(own)} tensors, at epoch 1 '
             'with a new optimiser' + (f"; as at a start: {shorten(anew, 3)}" if anew else ''))
@@ -276,7 +278,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str)
     settings = [{key: value for key, value in group.items() if key != 'params'}
                 for group in optimizer.param_groups]
     try:
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(part_of_optimizer(optimizer, state))
     except ValueError as error:
         raise UserError(f'the optimiser of this checkpoint trains other parameters: {error}',
                         where=where) from None

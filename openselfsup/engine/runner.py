@@ -25,6 +25,7 @@ from ..training.optimizers import build_optimizer
 from ..training.precision import resolve
 from ..training.preprocessor import Preprocessor, can_compile, choose_render
 from ..training.seeding import make_deterministic, seed_everything, seed_step
+from ..training.sharding import is_sharded, load_whole, whole, whole_states
 from ..training.step import TrainStep
 from . import building, resuming
 from .config_text import config_text
@@ -102,7 +103,8 @@ class Runner:
         self.amp = resolve(cfg.amp, self.device)
         self.environment = describe_environment(self.device, self.world_size)
 
-        self.model = building.place(self.module, cfg, self.device)
+        self._to_look_at = building.copy_to_look_at(built, cfg, self.hooks, self.device)
+        self.model = building.place(self.module, cfg, self.device, self.amp)
         self.lr = building.scaled_learning_rate(cfg)
         self.optimizer = build_optimizer(self.module, cfg.optimizer, self.lr)
         self.learning_rates = SCHEDULES.build({
@@ -146,6 +148,18 @@ class Runner:
     def steps_done(self) -> int:
         """Optimiser steps behind the run."""
         return self.position.epoch * self.steps_per_epoch + self.position.step
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The backbone for those who look at it; see :meth:`gather_backbone`."""
+        return self.algorithm.backbone if self._to_look_at is None else self._to_look_at
+
+    def gather_backbone(self) -> None:
+        """Bring :attr:`backbone` up to date; all ranks call it, rank 0 has it then."""
+        if is_sharded(self.module):
+            state = whole(self.algorithm.backbone.state_dict(), distributed.is_main())
+            if self._to_look_at is not None:
+                self._to_look_at.load_state_dict(state)
 
     # ---- the loop ----
 
@@ -246,11 +260,12 @@ class Runner:
             UserError: it could not be written, and it was the last chance or the third attempt
                 of a run that has no checkpoint at all.
         """
+        state = self._state() if distributed.is_main() or is_sharded(self.module) else {}
         if not distributed.is_main():
             return True
         if self.claim:
             self.claim.check()
-        return self.saver.save(self._state(), name, must, background, written)
+        return self.saver.save(state, name, must, background, written)
 
     @property
     def last_checkpoint(self) -> str | None:
@@ -270,7 +285,7 @@ class Runner:
                     draws=resuming.DRAWS, **self.facts, config=config_text(self.cfg),
                     backbone=self.backbone_record,
                     time=time.strftime('%Y-%m-%d %H:%M:%S'))
-        return dict(state_dict=self.module.state_dict(), optimizer=self.optimizer.state_dict(),
+        return dict(whole_states(self.module, self.optimizer),
                     scaler=self.step.scaler.state_dict(), meta=meta)
 
     def resume(self, path: str | Path) -> None:
@@ -289,7 +304,7 @@ class Runner:
             resuming.refuse_other_tiles(found, str(path))
         resuming.check_state(checkpoint, self.module, found, str(path))
         meta = checkpoint['meta']
-        self.module.load_state_dict(checkpoint['state_dict'])
+        load_whole(self.module, checkpoint['state_dict'])
         resuming.restore_optimizer(self.optimizer, checkpoint['optimizer'], str(path))
         if checkpoint['scaler']:  # empty if fp16 is new
             self.step.scaler.load_state_dict(checkpoint['scaler'])

@@ -122,6 +122,8 @@ class BaseMethod(nn.Module):
     Attributes:
         needs_hooks: names of hooks without which the method learns nothing; a config without
             them is refused.
+        can_shard: whether ``forward`` changes no parameter, so that each rank may keep a part of
+            them only (``parallel='fsdp'``).
         progress: where the run stands.
         first_pass: whether the next forward is the first of its optimiser step.
         loss_scale: what the losses will be multiplied with before backward.
@@ -132,6 +134,7 @@ class BaseMethod(nn.Module):
     batch_keys: tuple[str, ...] = ()
     needs_hooks: tuple[str, ...] = ()
     features: Tensor | None = None
+    can_shard: bool = False
     progress: Progress = Progress()
     first_pass: bool = True
     loss_scale: Tensor | float = 1.0

@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+
+from .sharding import norm_of
 
 ClipBy = Literal['all', 'part', 'tensor']
 
@@ -36,8 +39,8 @@ class Clip:
             gradients = [p.grad for p in part if p.grad is not None]
             if not part:
                 continue
-            norm = (nn.utils.get_total_norm(gradients) if gradients
-                    else part[0].new_zeros(()))
+            norm = (norm_of(gradients) if gradients
+                    else torch.zeros((), dtype=part[0].dtype, device=part[0].device))
             self.norms[f'grad_norm_{name}'.rstrip('_')] = norm
             if self.max_norm is None:
                 continue
@@ -45,7 +48,9 @@ class Clip:
                 nn.utils.clip_grads_with_norm_(part, self.max_norm, norm)
                 continue
             for parameter in part:
-                nn.utils.clip_grad_norm_(parameter, self.max_norm)
+                if parameter.grad is not None:
+                    nn.utils.clip_grads_with_norm_(parameter, self.max_norm,
+                                                   norm_of([parameter.grad]))
 
 
 def parts_of(module: nn.Module) -> dict[str, list[nn.Parameter]]:

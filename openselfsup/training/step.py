@@ -14,6 +14,7 @@ from .clipping import Clip, ClipBy
 from .finite import LateFlag
 from .optimizer_step import OptimizerStep, enough_for_batch_norm
 from .preprocessor import Preprocessor
+from .sharding import is_sharded
 
 
 class TrainStep:
@@ -97,6 +98,9 @@ class TrainStep:
 
     def _no_sync(self, last: bool) -> contextlib.AbstractContextManager:
         """Let ranks exchange gradients in the last backward pass of a step only."""
+        if is_sharded(self.model):
+            self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
+            return contextlib.nullcontext()
         if last or not isinstance(self.model, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()

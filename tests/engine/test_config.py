@@ -133,6 +133,7 @@ def test_option_values_are_python_literals_or_strings():
     assert split_option('a.b=1e-3') == (['a', 'b'], 1e-3)
     assert split_option('a=(1, 2)') == (['a'], (1, 2))
     assert split_option('a=true') == (['a'], True)
+    assert split_option('a=[{"b": false, "c": null}]') == (['a'], [{'b': False, 'c': None}])
     assert split_option('a=None') == (['a'], None)
     assert split_option('a=/data/x y=z') == (['a'], '/data/x y=z')
 

@@ -64,7 +64,8 @@ def small(name):
     if cfg.model.type == 'RelativeLoc':
         narrow.append('model.gap=3')
     if cfg.model.type in ('DINO', 'iBOT', 'DINOv2'):
-        narrow += ['model.head.prototypes=64', 'model.head.hidden=32']
+        narrow += [f'model.{head}.{size}' for head in ('head', 'patch_head') if head in cfg.model
+                   for size in ('prototypes=64', 'hidden=32')]
         if cfg.model.get('heads_only_epochs'):  # in which the backbone would stay as it is
             narrow.append('model.heads_only_epochs=0')
             narrow.append('model.backbone_warmup_epochs=0')

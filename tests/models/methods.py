@@ -26,6 +26,9 @@ CLUSTERS = dict(group_neck=GROUP, cluster=CLUSTER)
 EXPANDER = dict(type='Expander', in_channels=24, channels=(24, 24, 16))
 EXPANDERS = dict(projector=EXPANDER, maps_projector=EXPANDER)
 HEAD = dict(type='DINOHead', prototypes=32, hidden=24, bottleneck=12)
+# Blocks that are shared out one by one.
+BLOCKS = dict(type='TimmBackbone', model='vit_tiny_patch16_224', img_size=56, patch_size=8,
+              embed_dim=24, depth=2, num_heads=2)
 VIT = dict(backbone=dict(type='ToyViT'), head=HEAD)
 CELLS = dict(matched=dict(type='MatchedPatches', rows=8, local_rows=3),
              alignment=dict(type='KernelAlignment'),
@@ -134,6 +137,7 @@ CASES = METHODS | {
     'DINOv2, every option': with_options(
         'DINOv2', **CELLS, patch_head=None, targets='centering', spread='kde',
         head=dict(trained_norm=True), heads_only_epochs=0.5, backbone_warmup_epochs=0.5),
+    'DINOv2, blocks': with_options('DINOv2', **CELLS, backbone=BLOCKS),
     'VICRegL, whole views only': with_options('VICRegL', alpha=1.),
 }
 

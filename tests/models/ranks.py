@@ -10,15 +10,20 @@ from openselfsup import distributed
 from openselfsup.models.method import Progress
 from openselfsup.models.norm import SplitBN
 from openselfsup.models.parts import total_loss
+from openselfsup.registry import ALGORITHMS
+from openselfsup.training import sharding
 
+SHARDED = [case for case in CASES if ALGORITHMS.get(CASES[case]['type']).can_shard]
 ROWS = 4  # of a rank; fewer than the clusters
 
 
-def two_steps(case, rank, world):
+def two_steps(case, rank, world, sharded=False):
     """Train two steps in float64 on this rank's share of two global batches of 8."""
     torch.manual_seed(3)
     algorithm = build(CASES[case]).double()
-    model = DistributedDataParallel(algorithm) if world > 1 else algorithm
+    model = DistributedDataParallel(algorithm) if world > 1 and not sharded else algorithm
+    if sharded:
+        sharding.shard(algorithm)
     trained = [p for p in algorithm.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.1)
     share = slice(rank * 2 * ROWS // world, (rank + 1) * 2 * ROWS // world)
@@ -40,8 +45,9 @@ def two_steps(case, rank, world):
                      if value.grad is not None}
         optimizer.step()
         algorithm.end_step()
-        results.append((found, gradients))
-    return results, {key: value.clone() for key, value in algorithm.state_dict().items()}
+        results.append((found, sharding.whole(gradients)))
+    state = {key: value.clone() for key, value in algorithm.state_dict().items()}
+    return results, sharding.whole(state)
 
 
 def shuffled_order(rank):
@@ -90,6 +96,7 @@ def run(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     found = {case: two_steps(case, rank, 2) for case in CASES}
-    torch.save(dict(cases=found, order=shuffled_order(rank), skipped=skipped(rank),
+    parts = {case: two_steps(case, rank, 2, sharded=True) for case in SHARDED}
+    torch.save(dict(cases=found, sharded=parts, order=shuffled_order(rank), skipped=skipped(rank),
                     synchronised=synchronised()), f'{folder}/rank{rank}.pt')
     dist.destroy_process_group()

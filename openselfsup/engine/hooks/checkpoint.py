@@ -44,7 +44,7 @@ class CheckpointHook(Hook):
             runner.save_checkpoint(f'epoch_{epoch}.pth', epoch == last, background=epoch != last,
                                    written=partial(self._forget_old, runner.work_dir))
             self.saved = time.monotonic()
-        elif runner.failed_saves or time.monotonic() - self.saved > PATIENCE:
+        elif self._is_due(runner):
             runner.save_checkpoint(background=True)
             self.saved = time.monotonic()
 
@@ -56,6 +56,11 @@ class CheckpointHook(Hook):
                 'stopped %s at epoch %d, step %d; saved %s, go on with --resume',
                 'by a signal' if runner.stop_signal else 'as a hook or another rank asked',
                 runner.position.epoch + 1, runner.steps_done, runner.last_checkpoint)
+
+    def _is_due(self, runner) -> bool:
+        """Return, on all ranks alike, whether the last good save is a while ago."""
+        return distributed.broadcast_object(
+            runner.failed_saves > 0 or time.monotonic() - self.saved > PATIENCE)
 
     def _forget_old(self, work_dir: Path) -> None:
         if self.keep is None or not distributed.is_main():

@@ -104,7 +104,7 @@ class CorrespondenceHook(ProbeHook):
     def measure(self, runner) -> dict[str, float]:
         """Return the scores of the backbone."""
         normalize, pairs = runner.cfg.normalize, max(self.batch_size // 2, 1)
-        batches = feature_maps(runner.algorithm.backbone, self.views, 2 * pairs,
+        batches = feature_maps(runner.backbone, self.views, 2 * pairs,
                                normalize['mean'], normalize['std'], runner.amp)
         found, pooled = [], list[Tensor]()
         for maps, to_tile in zip(batches, self.maps.split(pairs), strict=True):

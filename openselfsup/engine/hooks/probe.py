@@ -88,8 +88,13 @@ class ProbeHook(Hook):
             self._probe(runner, runner.steps_done, runner.position.epoch)
 
     def _probe(self, runner, step: int, epoch: int) -> None:
-        if not distributed.is_main():
-            return
+        runner.gather_backbone()
+        better = distributed.is_main() and self._look(runner, step, epoch)
+        if self.save_best and step and distributed.broadcast_object(better):
+            runner.save_checkpoint(self.best_file, background=True)
+
+    def _look(self, runner, step: int, epoch: int) -> bool:
+        """Measure and write the scores; return whether they are the best so far."""
         start = time.perf_counter()
         found = {name: value for name, value in self.measure(runner).items()
                  if math.isfinite(value)}  # JSON has no other numbers
@@ -97,13 +102,13 @@ class ProbeHook(Hook):
         said = '  '.join(f'{name} {value:.3f}' for name, value in found.items())
         runner.logger.info('probe after epoch %d: %s (%.1f s)', epoch, said,
                            time.perf_counter() - start)
-        if self.key in found:
-            self._compare_with_start(runner, step, self.goodness(found))
-        if self.key in found and self.goodness(found) > self.best:
-            self.best = self.goodness(found)
-            if self.save_best and step:
-                runner.save_checkpoint(self.best_file, background=True)
-
+        if self.key not in found:
+            return False
+        self._compare_with_start(runner, step, score := self.goodness(found))
+        if score <= self.best:
+            return False
+        self.best = score
+        return True
 
     def _compare_with_start(self, runner, step: int, score: float) -> None:
         if step == 0:
@@ -148,7 +153,7 @@ class LabelledProbeHook(ProbeHook):
         """Return the scores of the backbone's features."""
         normalize = runner.cfg.normalize
         return self.scores(extract_features(
-            runner.algorithm.backbone, self.tiles, self.batch_size, normalize['mean'],
+            runner.backbone, self.tiles, self.batch_size, normalize['mean'],
             normalize['std'], runner.amp))
 
 

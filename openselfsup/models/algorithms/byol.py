@@ -33,6 +33,8 @@ class BYOL(BaseMethod):
         features: online projections of the first view, shape (B, D), normalised and detached.
     """
 
+    can_shard = True
+
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
                  head: dict | nn.Module, base_momentum: Fraction = 0.996):
         super().__init__()

@@ -81,6 +81,7 @@ class SelfDistillation(BaseMethod):
         UserError: a setting is impossible.
     """
 
+    can_shard = True
     seed: Tensor
     seed_number: int
     gram: Any

@@ -172,12 +172,12 @@ class TimmBackbone(nn.Module):
                 for tokens in found]
 
     def compile(self, *arguments: Any, **options: Any) -> None:
-        """Compile as ``nn.Module.compile`` does; of a ViT what :meth:`tokens` goes through, too."""
-        if self.is_vit:
-            self._blocks = torch.compile(  # type: ignore[method-assign]
-                self._blocks, *arguments, **options)
-        else:
+        """Compile as ``nn.Module.compile`` does; of a ViT each of its blocks."""
+        if not self.is_vit:
             super().compile(*arguments, **options)
+            return
+        for block in self.net.blocks:
+            block.compile(*arguments, **options)
 
     def tokens(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
         """Return all tokens of a ViT's last block, normed.
