@@ -1,10 +1,10 @@
 """Checkpoints written in the background: what is written is what was, whatever the disk does."""
 
+import errno
 import signal
 import stat
 import sys
 import threading
-import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from small_runs import DEMO, REPO, SMALL, start
 from test_training import wait_for_lines
 
-from openselfsup import checkpoints
+from openselfsup import checkpoints, files
 from openselfsup.checkpoints import load
 from openselfsup.engine.saving import Saver, copied_state
 from openselfsup.errors import UserError
@@ -99,12 +99,19 @@ def test_a_disk_that_fills_meanwhile_is_told_and_the_last_good_one_stays(saver, 
     assert saver.failed == 0 and step_of(tmp_path / 'latest.pth') == 4
 
 
-def test_a_folder_that_turns_read_only_ends_no_run(saver, tmp_path, capsys):
+def test_a_disk_that_turns_read_only_ends_no_run(saver, tmp_path, monkeypatch, capsys):
+    def refused(*args):
+        raise OSError(errno.EROFS, 'Read-only file system')
+
     saver.save(state(1), 'latest.pth')
-    (tmp_path / 'epoch_2.pth').mkdir()  # root may write anywhere but over a folder
-    saver.save(state(2), 'epoch_2.pth', background=True)
-    assert not saver.settle(wait=True)
-    assert 'training goes on' in capsys.readouterr().out and step_of(tmp_path / 'latest.pth') == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(files, 'open', refused, raising=False)
+        saver.save(state(2), 'epoch_2.pth', background=True)
+        assert not saver.settle(wait=True)
+    assert 'Read-only file system' in (said := capsys.readouterr().out)
+    assert 'training goes on' in said and step_of(tmp_path / 'latest.pth') == 1
+    assert saver.save(state(3), 'epoch_3.pth', background=True) and saver.settle(wait=True)
+    assert step_of(tmp_path / 'latest.pth') == 3
 
 
 def test_a_copy_is_the_state_bit_for_bit(tmp_path):
@@ -145,33 +152,44 @@ def test_a_copy_from_a_gpu_is_of_the_moment():
     assert copied['weight'].is_pinned() and (copied['weight'] == 20).all()
 
 
-FAKE_SRUN = '#!/usr/bin/env bash\nexport SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1\nexec "$@"\n'
-FAKE_SCONTROL = '#!/usr/bin/env bash\necho "scontrol $*"\n'
+BASH = '#!/usr/bin/env bash\n'
+STANDS_IN = dict(
+    srun=BASH + 'export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1\nexec "$@"\n',
+    scontrol=BASH + 'echo "scontrol $*"\n',
+    waits=BASH + 'trap "exit 143" TERM\necho "$@" > "$0.called"\nwhile true; do sleep 0.05; done\n')
 
 
-def test_the_slurm_script_saves_is_queued_again_and_goes_on(tmp_path):
-    """All of it but Slurm: its two commands are stand-ins, the run and the signal are real."""
-    for name, text in dict(srun=FAKE_SRUN, scontrol=FAKE_SCONTROL).items():
+@pytest.fixture
+def job(tmp_path):
+    """Starts the Slurm script; all of it but Slurm: its two commands are stand-ins."""
+    for name, text in STANDS_IN.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(stat.S_IRWXU)
-    environment = dict(PATH=f'{tmp_path}:/usr/bin:/bin', PYTHON=sys.executable, SLURM_JOB_ID='17',
-                       MASTER_ADDR='127.0.0.1', OMP_NUM_THREADS='1', GRACE='0')
 
-    def job(*options: str):
+    def start_job(python: object, *options: str):
         return start(['bash', str(REPO / 'tools/slurm/pretrain.sbatch'), str(DEMO),
                       str(tmp_path / 'run'), '--cfg-options', *SMALL, 'workers=0', *options],
-                     **environment)
+                     PATH=f'{tmp_path}:/usr/bin:/bin', PYTHON=str(python), SLURM_JOB_ID='17',
+                     MASTER_ADDR='127.0.0.1', OMP_NUM_THREADS='1', GRACE='0')
 
-    process = job('epochs=2000')
-    wait_for_lines(tmp_path / 'run/metrics.jsonl', 2, process)
+    return start_job
+
+
+def test_the_slurm_script_saves_before_the_limit_and_is_queued_again(job, tmp_path):
+    process = job(sys.executable, 'epochs=2000')
+    wait_for_lines(tmp_path / 'run/metrics.jsonl', 1, process)
     process.send_signal(signal.SIGUSR1)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and 'scontrol requeue 17' in output, output
     assert 'go on with --resume' in output
-    step = torch.load(tmp_path / 'run/latest.pth', weights_only=True)['meta']['step']
-    time.sleep(0.1)
-    process = job('epochs=2000')  # as Slurm starts it again
-    wait_for_lines(tmp_path / 'run/metrics.jsonl', step + 1, process)
-    process.send_signal(signal.SIGTERM)  # pre-emption: Slurm queues the job itself, later
+    assert load(tmp_path / 'run/latest.pth')['meta']['step'] > 0
+
+
+def test_the_slurm_script_leaves_a_pre_empted_job_to_slurm(job, tmp_path):
+    process = job(tmp_path / 'waits')
+    wait_for_lines(tmp_path / 'waits.called', 1, process)
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 143 and 'resumed' in output and 'scontrol' not in output, output
+    assert process.returncode == 143 and 'scontrol' not in output, output
+    called = (tmp_path / 'waits.called').read_text()
+    assert '--launcher slurm --resume --cfg-options' in called
