@@ -5,13 +5,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ...training.optimizers import layer_factors, paced_groups, parameter_groups
 from .yaml_config import DetectionConfig
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def build_optimizer(config: DetectionConfig, model: nn.Module) -> torch.optim.SGD:
-    """SGD with momentum; norm layers have a weight decay of their own."""
+def build_optimizer(config: DetectionConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with momentum, norm layers having a weight decay of their own; or AdamW."""
+    if config['SOLVER.OPTIMIZER'] == 'AdamW':
+        return _adamw(config, model)
     norms = {id(p) for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters()}
     groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
     for parameter in model.parameters():
@@ -22,6 +25,23 @@ def build_optimizer(config: DetectionConfig, model: nn.Module) -> torch.optim.SG
          dict(params=groups[True], weight_decay=config['SOLVER.WEIGHT_DECAY_NORM'])],
         lr=config['SOLVER.BASE_LR'], momentum=config['SOLVER.MOMENTUM'],
         nesterov=config['SOLVER.NESTEROV'])
+
+
+def _adamw(config: DetectionConfig, model: nn.Module) -> torch.optim.AdamW:
+    """AdamW as ViTDet has it: lower layers of a ViT learn slower; norms do not decay.
+
+    Raises:
+        UserError: there are no layers of a ViT.
+    """
+    named = {name.replace('backbone.fpn.', 'fpn.'): p  # not a part of the ViT
+             for name, p in model.named_parameters() if p.requires_grad}
+    decay, rate = config['SOLVER.LAYER_DECAY'], config['SOLVER.BASE_LR']
+    settings = dict(type='AdamW', lr=rate, weight_decay=config['SOLVER.WEIGHT_DECAY'])
+    groups = parameter_groups(named, {r'pos_embed|_token$': dict(weight_decay=0.)}, settings,
+                              decay_all=False)
+    factors = layer_factors(named, decay if decay != 1 else None)
+    return torch.optim.AdamW(paced_groups(named, groups, factors, ()), lr=rate,
+                             weight_decay=config['SOLVER.WEIGHT_DECAY'])
 
 
 def learning_rate(config: DetectionConfig, iteration: int) -> float:

@@ -29,11 +29,11 @@ from .job import LAST, PLACEHOLDER, Job
 from .precise_bn import update_statistics
 from .solver import build_optimizer, clip_gradients, learning_rate
 from .torchvision_model import build_model, coco_results, synchronises
+from .vit_pyramid import KIND
 from .weights import read_backbone
 from .yaml_config import DetectionConfig
 
 METRICS = 'metrics.json'  # as detectron2 calls it
-KIND = 'torchvision detector'
 _LOG_INTERVAL = 20
 
 
@@ -240,6 +240,7 @@ class TorchvisionBackend:
             save(dict(kind=KIND, model=self.model.state_dict(),
                       optimizer=step.optimizer.state_dict(), scaler=step.scaler.state_dict(),
                       iteration=iteration, initialised=self.initialised, trained=self.trained,
+                      body=getattr(self.model.get_submodule('backbone'), 'config', None),
                       recipe=self.config.dump()), self.output_dir / name)
             (self.output_dir / LAST).write_text(name, encoding='utf-8')
         distributed.barrier()

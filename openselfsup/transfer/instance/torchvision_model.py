@@ -12,13 +12,19 @@ from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredict
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import (
+    ExtraFPNBlock,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
 
 from ...datasets.prepare.annotations import Id
 from ...datasets.prepare.instances import encode
 from ...errors import UserError
 from ...models.backbones.resnet import ResNet
 from ...training.normalization import Normalize
+from .vit_pyramid import NAME as VIT
+from .vit_pyramid import ViTPyramid, vit_of
 from .yaml_config import DetectionConfig
 
 _C4 = ('build_resnet_backbone', 'Res5ROIHeads', 'Res5ROIHeadsExtraNorm')
@@ -61,7 +67,15 @@ def synchronises(device: torch.device, world_size: int) -> bool:
 
 def refuse_unbuildable(config: DetectionConfig) -> None:
     """Raise UserError for a model that torchvision's parts cannot make."""
-    where = config.path
+    where, is_vit = config.path, config['MODEL.BACKBONE.NAME'] == VIT
+    if is_vit != (config['MODEL.FPN.NORM'] == 'LN'):
+        raise UserError(f"MODEL.FPN.NORM is {config['MODEL.FPN.NORM']}", where=where,
+                        expected='LN, the norm of the pyramid of a ViT' if is_vit else
+                        'another one: LN is the norm of the pyramid of a ViT')
+    if is_vit and config['MODEL.BACKBONE.FREEZE_AT']:
+        raise UserError(f"MODEL.BACKBONE.FREEZE_AT is {config['MODEL.BACKBONE.FREEZE_AT']}, which "
+                        'counts the stages of a ResNet', where=where,
+                        expected='0, and a low SOLVER.LAYER_DECAY')
     for key in ('MODEL.BACKBONE.NAME', 'MODEL.ROI_HEADS.NAME'):
         if config[key] in _C4 and not (key.endswith('HEADS.NAME') and
                                        config['MODEL.META_ARCHITECTURE'] == 'RetinaNet'):
@@ -92,7 +106,11 @@ class FPNBackbone(nn.Module):
         return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
 
 
-def _backbone(config: DetectionConfig, first_layer: int, extra: nn.Module) -> FPNBackbone:
+def _backbone(config: DetectionConfig, first_layer: int,
+              extra: ExtraFPNBlock) -> FPNBackbone | ViTPyramid:
+    if config['MODEL.BACKBONE.NAME'] == VIT:
+        return ViTPyramid(vit_of(config['MODEL.WEIGHTS'], config.path),
+                          config['MODEL.FPN.OUT_CHANNELS'], 2 ** (first_layer + 1), extra)
     norm = config['MODEL.RESNETS.NORM']
     body = ResNet(config['MODEL.RESNETS.DEPTH'], dict(type='GN' if norm == 'GN' else 'BN'),
                   out_indices=tuple(range(first_layer, 5)))

@@ -59,13 +59,17 @@ DEFAULTS: dict[str, Any] = {
     'SOLVER.CLIP_GRADIENTS.CLIP_VALUE': 1.0, 'SOLVER.CLIP_GRADIENTS.NORM_TYPE': 2.0,
     'TEST.EVAL_PERIOD': 0, 'TEST.DETECTIONS_PER_IMAGE': 100,
     'TEST.PRECISE_BN.ENABLED': False, 'TEST.PRECISE_BN.NUM_ITER': 200,
+    'SOLVER.OPTIMIZER': 'SGD', 'SOLVER.LAYER_DECAY': 1.0,
 }
+# Keys that detectron2 has not: they are written down where they are used.
+_OURS = ('SOLVER.OPTIMIZER', 'SOLVER.LAYER_DECAY')
 _CHOICES: dict[str, tuple] = {
     'INPUT.FORMAT': ('BGR', 'RGB'), 'INPUT.MIN_SIZE_TRAIN_SAMPLING': ('choice', 'range'),
     'INPUT.RANDOM_FLIP': ('none', 'horizontal'), 'INPUT.MASK_FORMAT': ('polygon', 'bitmask'),
     'INPUT.CROP.TYPE': ('absolute',),
     'MODEL.RESNETS.NORM': ('BN', 'SyncBN', 'FrozenBN', 'GN'),
-    'MODEL.FPN.NORM': ('', 'BN', 'SyncBN', 'FrozenBN', 'GN'),
+    'MODEL.FPN.NORM': ('', 'BN', 'SyncBN', 'FrozenBN', 'GN', 'LN'),
+    'SOLVER.OPTIMIZER': ('SGD', 'AdamW'),
     'MODEL.RESNETS.DEPTH': (18, 34, 50, 101), 'SOLVER.WARMUP_METHOD': ('linear', 'constant'),
     'SOLVER.CLIP_GRADIENTS.CLIP_TYPE': ('value', 'norm', 'full_model'),
     'MODEL.META_ARCHITECTURE': ('GeneralizedRCNN', 'RetinaNet')}
@@ -131,10 +135,11 @@ class DetectionConfig:
         Raises:
             UserError: the model differs, so that its weights do not fit or mean something else.
         """
-        before, now = (_flat(yaml.safe_load(text)) for text in (dumped, self.dump()))
+        before, now = ({key: DEFAULTS[key] for key in _OURS} | _flat(yaml.safe_load(text))
+                       for text in (dumped, self.dump()))
         other = [f'{key} was {before.get(key)!r}, is now {value!r}' for key, value in now.items()
                  if before.get(key) != value and key not in ('OUTPUT_DIR', 'MODEL.WEIGHTS')]
-        model = [text for text in other if text.startswith('MODEL.')
+        model = [text for text in other if text.startswith(('MODEL.', *_OURS))
                  and not text.split()[0].endswith('_TEST')]
         if model:
             raise UserError(f'this run was begun with another model: {"; ".join(model)}',
@@ -146,6 +151,8 @@ class DetectionConfig:
         """Return the whole config as YAML that detectron2 reads too."""
         tree: dict[str, Any] = {}
         for key, value in self.values.items():
+            if key in _OURS and value == DEFAULTS[key]:
+                continue
             *path, name = key.split('.')
             inner = tree
             for part in path:
