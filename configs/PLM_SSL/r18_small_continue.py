@@ -1,6 +1,7 @@
 # PLM from a backbone that SimCLR has trained on the same few thousand tiles (docs/choosing.md):
 #     openselfsup train PLM_SSL/r18_small_continue --pretrained RUN/latest.pth
-# A queue of PLM's learns little from random weights in so few steps; from these it adds to them.
+# A queue of PLM's learns little from random weights in so few steps. On whole tiles of new cases it
+# changed nothing that three seeds could show; for its cells see docs/learning.md.
 _base_ = './r18_small.py'
 dataset = dict(recipe=dict(steps=dict(
     jitter=dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
