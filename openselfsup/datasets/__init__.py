@@ -9,10 +9,11 @@ from .pcam import PCam
 from .recipes import build_recipe
 from .shard_writer import write_shards
 from .shards import Shards
+from .slides import Slides
 from .sources import FileSource, ImageFolder, ImageList, Source, build_source
 from .tiles import TileDataset
 from .windows import Windows
 
 __all__ = ['FileSource', 'ImageFolder', 'ImageList', 'LabeledTileDataset', 'Mixed', 'PCam',
-           'PackedTiles', 'Shards', 'Source', 'TileDataset', 'TileError', 'ViewLoader', 'Windows',
-           'build_recipe', 'build_source', 'pack', 'write_shards']
+           'PackedTiles', 'Shards', 'Slides', 'Source', 'TileDataset', 'TileError', 'ViewLoader',
+           'Windows', 'build_recipe', 'build_source', 'pack', 'write_shards']

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .headers import TileError
 from .parallel import DISK_THREADS, parallel_map
-from .sources import Source
+from .sources import Source, stamp_of
 
 
 def stamps(source: Source) -> list[Sequence[int] | None]:
@@ -25,15 +25,18 @@ def identity(source: Source) -> dict[str, str]:
 
     Returns:
         ``tile_names``: of the paths below the folder that all tiles share, which may have
-        moved, and of the labels, in order. ``tile_contents``: of the :func:`stamps`.
+        moved, and of the labels, in order. ``tile_contents``: of the :func:`stamps`. Of an
+        endless source: of the names and stamps of its files.
     """
-    paths = [source.path(i) for i in range(len(source))]
+    paths = source.files()
     try:
         shared = len(os.path.commonpath([os.path.dirname(path) for path in paths]))
     except ValueError:  # absolute and relative paths, or several drives
         shared = 0
-    names = [[path[shared:].replace(os.sep, '/'), source.label(i)] for i, path in enumerate(paths)]
-    return dict(tile_names=_digest(names), tile_contents=_digest(stamps(source)))
+    names = [[path[shared:].replace(os.sep, '/'), None if source.endless else source.label(i)]
+             for i, path in enumerate(paths)]
+    contents = [stamp_of(path) for path in paths] if source.endless else stamps(source)
+    return dict(tile_names=_digest(names), tile_contents=_digest(contents))
 
 
 def _digest(content: object) -> str:

@@ -101,6 +101,9 @@ class ViewLoader:
         Args:
             classes: class of each tile, int64 (N,); None for all tiles once.
         """
+        if classes is not None and self.dataset.source.endless:
+            raise UserError('its tiles are new in every epoch: they have no classes to see alike',
+                            where='dataset.source', expected='a source of fixed tiles')
         self._classes, self._known_order = classes, (-1, None)
         self._started = None  # processes know the loader as it was when they were forked
 
@@ -167,6 +170,8 @@ class ViewLoader:
             else:
                 generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
                 order = self.dataset.source.permutation(generator)
+                if self.dataset.source.endless:
+                    order = order + epoch * len(self.dataset)
             self._known_order = epoch, order
         return order
 

@@ -42,6 +42,7 @@ class Mixed(Source):
         self._sizes = [len(source) for source in self.sources]
         self._ends = np.cumsum([size * times for size, times in zip(self._sizes, self.repeat)])
         self.grouped = any(source.grouped for source in self.sources)
+        self.endless = any(source.endless for source in self.sources)
         self._known_parts: tuple[np.ndarray | None, list] = (None, [])
         self.passed_over = '; '.join(filter(None, (s.passed_over for s in self.sources)))
         self.tile_size = self._common_size()
@@ -67,6 +68,13 @@ class Mixed(Source):
         source, place = self._place(index)
         return source.stamp(place)
 
+    def files(self) -> list[str]:
+        return [path for source in self.sources for path in source.files()]
+
+    def label(self, index: int) -> int | None:
+        source, place = self._place(index)
+        return None if self.labels is None else source.label(place)
+
     def permutation(self, generator: torch.Generator) -> np.ndarray:
         if not self.grouped:
             return super().permutation(generator)
@@ -86,12 +94,13 @@ class Mixed(Source):
             return
         known, parts = self._known_parts
         if known is not order:
-            owner = np.searchsorted(self._ends, order, 'right')
+            inside = order % len(self)  # an endless source counts its epochs
+            owner = np.searchsorted(self._ends, inside, 'right')
             parts = []
             for number, size in enumerate(self._sizes):
                 places = np.flatnonzero(owner == number)
                 start = self._ends[number] - size * self.repeat[number]
-                parts.append((places, (order[places] - start) % size))
+                parts.append((places, (inside[places] - start) % size))
             self._known_parts = order, parts
         for source, (places, tiles) in zip(self.sources, parts):
             source.coming(tiles, int(np.searchsorted(places, place)))
@@ -129,7 +138,10 @@ class Mixed(Source):
 
     def _place(self, index: int) -> tuple[Source, int]:
         """Return the source of a tile and its index there."""
-        index = range(len(self))[index]
+        epoch, index = divmod(index, len(self)) if self.endless else (0, range(len(self))[index])
         number = int(np.searchsorted(self._ends, index, 'right'))
         start = self._ends[number - 1] if number else 0
-        return self.sources[number], int(index - start) % self._sizes[number]
+        source, inside = self.sources[number], int(index - start)
+        if source.endless:  # new tiles where it is repeated, too
+            return source, epoch * self._sizes[number] * self.repeat[number] + inside
+        return source, inside % self._sizes[number]

@@ -29,6 +29,8 @@ class Source:
         tile_size: (height, width) of all tiles in pixels, None if it is not known (see
             ``check``) or not the same for all.
         grouped: whether :meth:`permutation` keeps tiles together that are stored together.
+        endless: whether every epoch has tiles of its own: tile i of epoch e is then read as
+            index ``e * len(source) + i``, and ``labels`` are those of epoch 0.
     """
 
     classes: list[str] | None = None
@@ -36,6 +38,7 @@ class Source:
     passed_over: str = ''
     tile_size: tuple[int, int] | None = None
     grouped: bool = False
+    endless: bool = False
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -63,6 +66,13 @@ class Source:
         threads at once.
         """
         return stamp_of(self.path(index))
+
+    def files(self) -> list[str]:
+        """Return what tells by its names and times of change whether the tiles are the same.
+
+        By default the path of every tile; an endless source names what its tiles are cut from.
+        """
+        return [self.path(i) for i in range(len(self))]
 
     def permutation(self, generator: torch.Generator) -> np.ndarray:
         """Draw the order of an epoch, int64 (N,): each tile once, by the generator alone."""

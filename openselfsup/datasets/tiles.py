@@ -79,13 +79,16 @@ class TileDataset:
             UserError: no tile at all can be read.
         """
         for step in range(len(self)):
-            place = (index + step) % len(self)
+            epoch, number = divmod(index, len(self))  # epoch 0, unless the source is endless
+            place = epoch * len(self) + (number + step) % len(self)
             try:
                 return self.source.read(place), place
             except TileError as error:
                 if self.on_corrupt == 'raise':
                     raise
-                self.report_corrupt({self.source.path(place): str(error)})
+                # Tiles that are never seen again are counted by what is damaged below them.
+                where = str(error) if self.source.endless else self.source.path(place)
+                self.report_corrupt({where: str(error)})
         raise UserError('not one tile of this source can be read any more',
                         where=self.source.path(index))
 
@@ -129,7 +132,7 @@ class TileDataset:
         draws = self._draw(sizes, generator)
         batch: dict = dict(index=torch.tensor(read))
         if self.source.labels is not None:
-            batch['label'] = torch.from_numpy(self.source.labels[list(read)])
+            batch['label'] = torch.tensor([self.source.label(place) for place in read])
         if render == 'device':
             return dict(tiles=self._stack(tiles, read, allocate), draw=draws, **batch)
         views, maps = zip(*(_render(tiles, recipe, draw, allocate, path) for recipe, draw, path

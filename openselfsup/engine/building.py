@@ -81,6 +81,10 @@ def tell_data(algorithm: Method, dataset: TileDataset) -> None:
         raise UserError(f'{type(algorithm).__name__} learns from labels, but these tiles have none',
                         where='dataset.source', expected='a list with labels, or class folders '
                         'and labels=True, or a method without labels')
+    if 'index' in algorithm.batch_keys and source.endless:
+        raise UserError(f'{type(algorithm).__name__} remembers each tile by its number, but these '
+                        'tiles are new in every epoch', where='dataset.source',
+                        expected='a source of fixed tiles, or a method without a memory of them')
     classes = source.classes
     if classes is None and source.labels is not None and len(source.labels):
         classes = [str(label) for label in range(int(source.labels.max()) + 1)]  # without names

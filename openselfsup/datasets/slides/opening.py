@@ -1,0 +1,67 @@
+"""Find slides, and open each by the reader that suits it."""
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import UserError, located
+from ..listing import list_files
+from .slide import Slide, SlideError
+from .tiff import TiffSlide
+from .vendor import OpenSlideSlide
+
+SUFFIXES = ('.svs', '.tif', '.tiff', '.btf', '.ndpi', '.mrxs', '.scn', '.svslide', '.vms', '.vmu',
+            '.bif', '.dcm')
+MAX_OVERVIEW = 2 ** 28  # pixels of the smallest level: of more, a mask would take minutes
+
+
+def find_slides(root: str | Sequence[str]) -> list[str]:
+    """Return the slides of folders (searched in depth), files and globs, in their order.
+
+    Raises:
+        UserError: there is none.
+    """
+    roots = [str(root)] if isinstance(root, (str, Path)) else [str(each) for each in root]
+    found: list[str] = []
+    for each in roots:
+        if os.path.isdir(each):
+            found += [os.path.join(each, path) for path in list_files(each, SUFFIXES).paths]
+        elif os.path.exists(each):
+            found.append(each)
+        elif glob.has_magic(each):
+            found += sorted(glob.glob(each, recursive=True))
+        else:
+            raise UserError('no such slide, folder or pattern', where=located(each))
+    if not found:
+        raise UserError('there is not one slide', where=', '.join(map(located, roots)),
+                        expected='files ending in ' + ', '.join(SUFFIXES))
+    return list(dict.fromkeys(found))
+
+
+def open_slide(path: str, mpp: float | None = None) -> Slide:
+    """Open a slide: tiled TIFF by our reader of native tiles, all others by OpenSlide.
+
+    Args:
+        path: the file.
+        mpp: micrometres per pixel, in place of what the file tells.
+
+    Raises:
+        SlideError: it is no slide, damaged, without mpp or without a pyramid.
+    """
+    try:
+        slide: Slide = TiffSlide(path)
+    except NotImplementedError:
+        slide = OpenSlideSlide(path)
+    except OSError as error:
+        raise SlideError(error.strerror or str(error), where=path) from None
+    if mpp is not None:
+        slide.mpp = mpp
+    if not slide.has_mpp:
+        slide.mpp  # noqa: B018  # says what is missing
+    smallest = slide.levels[-1]
+    if smallest.width * smallest.height > MAX_OVERVIEW:
+        raise SlideError(f'it has no pyramid: its smallest level is {smallest.width} x '
+                         f'{smallest.height} px', where=path, expected='levels down to a few '
+                         'thousand pixels, for example by vips tiffsave --tile --pyramid')
+    return slide

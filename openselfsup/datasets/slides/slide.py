@@ -1,0 +1,182 @@
+"""A slide: its levels, and regions of it at any magnification with exact geometry.
+
+Coordinates of a slide are pixels of its base level, x right and y down; mpp are micrometres per
+pixel. A region is a whole number of pixels of one level, so that where a tile lies is known exactly
+whatever its magnification.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from ..tile_error import TileError
+
+_ALIKE = 0.02  # by which a level's mpp may miss the wanted one and still be copied, not resized
+
+
+class SlideError(TileError):
+    """A slide that cannot be used, or a part of one: one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """One level of a slide's pyramid.
+
+    Attributes:
+        width, height: in its own pixels.
+        downsample: side of its pixels in pixels of the base level.
+        number: what the reader calls it.
+        reduce: 1, or 2, 4 or 8 for a level that is decoded at this part of its size.
+    """
+
+    width: int
+    height: int
+    downsample: float
+    number: int
+    reduce: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A rectangle of whole pixels of a level.
+
+    Attributes:
+        level: the level.
+        left, top, width, height: in its pixels.
+    """
+
+    level: Level
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """(left, top, width, height) in pixels of the base level."""
+        scale = self.level.downsample
+        return (self.left * scale, self.top * scale, self.width * scale, self.height * scale)
+
+
+class Slide:
+    """A whole slide; readers override :meth:`pixels`.
+
+    Args:
+        path: the file.
+        mpp: micrometres per pixel of the base level; None where the file does not tell.
+        levels: the levels, the base first, each coarser than the one before.
+    """
+
+    def __init__(self, path: str, mpp: float | None, levels: Sequence[Level]):
+        self.path, self.levels = path, list(levels)
+        self.width, self.height = levels[0].width, levels[0].height
+        self._mpp = mpp
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel of the base level.
+
+        Raises:
+            SlideError: the file does not tell, and nobody has set it.
+        """
+        if self._mpp is None:
+            raise SlideError('this slide does not tell its micrometres per pixel', where=self.path,
+                             expected="a value in the column 'mpp' of the source's table")
+        return self._mpp
+
+    @mpp.setter
+    def mpp(self, mpp: float | None) -> None:
+        self._mpp = mpp
+
+    @property
+    def has_mpp(self) -> bool:
+        """Whether ``mpp`` is known."""
+        return self._mpp is not None
+
+    def pixels(self, region: Region) -> np.ndarray:
+        """Return the pixels of a region that lies within its level, uint8 (height, width, 3).
+
+        Called from several threads and forked processes at once.
+
+        Raises:
+            SlideError: they are damaged.
+        """
+        raise NotImplementedError
+
+    def level_for(self, mpp: float) -> Level:
+        """Return the coarsest level that is no coarser than ``mpp``; the base if none is."""
+        limit = mpp / self.mpp * (1 + _ALIKE)
+        return max((level for level in self.levels if level.downsample <= limit),
+                   key=lambda level: level.downsample, default=self.levels[0])
+
+    def region(self, x: float, y: float, mpp: float, size: int) -> Region:
+        """Return the square region around a point that a tile shows.
+
+        Its side is ``size`` pixels of ``mpp`` in whole pixels of the level, of which a tile of 224
+        has at least 219: its magnification is off by 2 % at most, and its place is exact. It is
+        moved to lie within the slide.
+
+        Args:
+            x, y: the middle, in pixels of the base level.
+            mpp: of the tile.
+            size: side of the tile in pixels.
+
+        Raises:
+            SlideError: the slide is smaller, or its base level is coarser than ``mpp``.
+        """
+        if mpp * (1 + _ALIKE) < self.mpp:
+            raise SlideError(f'its finest level has {self.mpp:.3g} micrometres per pixel, coarser '
+                             f'than mpp={mpp:.3g}', where=self.path,
+                             expected=f'mpp={self.mpp:.3g} or more')
+        level = self.level_for(mpp)
+        scale = mpp / (self.mpp * level.downsample)  # level pixels of a pixel of the tile
+        side = size if abs(scale - 1) <= _ALIKE else round(size * scale)
+        if side > min(level.width, level.height):
+            width, height = (n * self.mpp / mpp for n in (self.width, self.height))
+            raise SlideError(f'at mpp={mpp:.3g} it has {width:.0f} x {height:.0f} px',
+                             where=self.path, expected=f'at least {size} x {size} px')
+        left, top = (min(max(round(middle / level.downsample - side / 2), 0), room - side)
+                     for middle, room in ((x, level.width), (y, level.height)))
+        return Region(level, left, top, side, side)
+
+    def read(self, region: Region, size: int) -> np.ndarray:
+        """Return a region in a square of ``size`` pixels, uint8 (size, size, 3)."""
+        pixels = self.pixels(region)
+        if pixels.shape[:2] == (size, size):
+            return pixels
+        return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+
+    def overview(self, mpp: float) -> np.ndarray:
+        """Return the whole slide, uint8 (H, W, 3), with pixels of ``mpp`` micrometres.
+
+        It is read in strips, so that a fine level needs no memory of its own size.
+        """
+        level = self.level_for(mpp)
+        scale = mpp / (self.mpp * level.downsample)
+        width, height = (max(round(n / scale), 1) for n in (level.width, level.height))
+        rows = max(math.floor(2 ** 26 / level.width / scale), 1)  # of the result, in a strip
+        out = np.empty((height, width, 3), np.uint8)
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            top, bottom = (round(row * level.height / height) for row in (start, stop))
+            strip = self.pixels(Region(level, 0, top, level.width, bottom - top))
+            out[start:stop] = cv2.resize(strip, (width, stop - start),
+                                         interpolation=cv2.INTER_AREA)
+        return out
+
+
+def exact_downsample(base: tuple[int, int], size: tuple[int, int]) -> float:
+    """Return by how much a level is coarser than the base.
+
+    It is a whole number where the sizes are those of that number rounded up or down, which says
+    more than their ratio.
+
+    Args:
+        base, size: (width, height) of the base and of the level.
+    """
+    ratio = (base[0] / size[0] + base[1] / size[1]) / 2
+    whole = round(ratio)
+    return float(whole) if all(abs(b / whole - s) < 1 for b, s in zip(base, size)) else ratio

@@ -1,0 +1,74 @@
+"""Slides of all other formats, read by OpenSlide."""
+
+from types import ModuleType
+
+import numpy as np
+
+from ..pixels import over_white
+from .bounded import FILES
+from .slide import Level, Region, Slide, SlideError, exact_downsample
+
+
+def require_openslide() -> ModuleType:
+    """Import openslide.
+
+    Raises:
+        SlideError: it is not installed.
+    """
+    try:
+        import openslide
+    except (ImportError, OSError):
+        raise SlideError('slides of this format are read by OpenSlide, which is not installed',
+                         expected='pip install openselfsup-pathology[slides]') from None
+    return openslide
+
+
+class OpenSlideSlide(Slide):
+    """A slide of any format that OpenSlide reads.
+
+    Args:
+        path: the file; of MIRAX its .mrxs, of DICOM any file of the series.
+
+    Raises:
+        SlideError: OpenSlide is not installed, or does not know the file.
+    """
+
+    def __init__(self, path: str):
+        openslide = require_openslide()
+        try:
+            with openslide.OpenSlide(path) as slide:
+                sizes, properties = slide.level_dimensions, dict(slide.properties)
+        except openslide.OpenSlideUnsupportedFormatError:
+            raise SlideError('this is no slide that can be read, whatever its name says',
+                             where=path, expected='tiled TIFF, or a format of OpenSlide') from None
+        except (openslide.OpenSlideError, OSError) as error:
+            raise SlideError(f'this slide is damaged ({error})', where=path) from None
+        levels = [Level(*size, exact_downsample(sizes[0], size), number)
+                  for number, size in enumerate(sizes)]
+        super().__init__(path, _mpp(properties), levels)
+        self.vendor = properties.get('openslide.vendor', '')
+        self.series = properties.get('dicom.SeriesInstanceUID')
+
+    def pixels(self, region: Region) -> np.ndarray:
+        openslide = require_openslide()
+        scale = region.level.downsample
+        try:
+            slide = FILES.get(('openslide', self.path), lambda: openslide.OpenSlide(self.path))
+            found = np.asarray(slide.read_region(
+                (round(region.left * scale), round(region.top * scale)), region.level.number,
+                (region.width, region.height)))
+        except (openslide.OpenSlideError, OSError) as error:
+            FILES.forget(('openslide', self.path))  # after an error OpenSlide reads no more of it
+            raise SlideError(f'level {region.level.number} is damaged ({error})',
+                             where=self.path) from None
+        colour, alpha = found[..., :3], found[..., 3]
+        if alpha.min() == 255:
+            return np.ascontiguousarray(colour)
+        return over_white(colour, alpha)
+
+
+def _mpp(properties: dict[str, str]) -> float | None:
+    found = [float(properties[name]) for name in ('openslide.mpp-x', 'openslide.mpp-y')
+             if name in properties]
+    mpp = sum(found) / len(found) if found else None
+    return mpp if mpp and mpp < 20 else None

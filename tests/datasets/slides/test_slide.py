@@ -1,0 +1,124 @@
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.speed.slide_files import write_slide
+from openselfsup.datasets.slides import Level, Region, Slide, SlideError, open_slide, opening
+from openselfsup.datasets.slides.bounded import Bounded
+from openselfsup.datasets.slides.slide import exact_downsample
+from openselfsup.datasets.slides.tiff import TiffSlide
+from openselfsup.datasets.slides.vendor import OpenSlideSlide
+
+REAL = os.environ.get('OPENSELFSUP_TEST_SLIDE', '')  # CMU-1-Small-Region.svs of OpenSlide
+
+
+@pytest.mark.parametrize('name, mpp, downsamples', [
+    ('a.svs', 0.5, {1, 2, 4, 8, 16, 32}), ('b.tif', 0.25, {1, 2, 4, 8, 16, 32}),
+    ('c.ome.tif', 0.4, {1, 2, 4, 8, 16, 32})])
+def test_every_tiled_tiff_tells_mpp_and_levels(cohort, name, mpp, downsamples):
+    slide = open_slide(str(cohort / name))
+    assert isinstance(slide, TiffSlide)
+    assert slide.mpp == pytest.approx(mpp, rel=1e-4)
+    assert {level.downsample for level in slide.levels} == downsamples
+    assert sum(level.reduce == 1 for level in slide.levels) == 2  # stored ones are preferred
+
+
+@pytest.mark.parametrize('name', ['a.svs', 'b.tif'])
+def test_pixels_are_those_of_openslide(cohort, name):
+    ours, theirs = TiffSlide(str(cohort / name)), OpenSlideSlide(str(cohort / name))
+    for mine, level in ((next(m for m in ours.levels if m.downsample == its.downsample), its)
+                        for its in theirs.levels):
+        box = (level.width // 5, level.height // 7, level.width // 2, level.height // 2)
+        np.testing.assert_array_equal(ours.pixels(Region(mine, *box)),
+                                      theirs.pixels(Region(level, *box)))
+    assert ours.mpp == pytest.approx(theirs.mpp)
+
+
+@pytest.mark.skipif(not REAL, reason='OPENSELFSUP_TEST_SLIDE names no slide')
+def test_a_real_slide_is_read_as_by_openslide():
+    ours, theirs = open_slide(REAL), OpenSlideSlide(REAL)
+    assert isinstance(ours, TiffSlide) and ours.mpp == theirs.mpp == 0.499
+    region = ours.region(1000, 1000, 0.5, 512)
+    np.testing.assert_array_equal(ours.read(region, 512), theirs.read(
+        theirs.region(1000, 1000, 0.5, 512), 512))
+
+
+def test_shrinking_while_decoding_shows_the_same(cohort):
+    """A JPEG decoded at half its size is nearly what it is when resized afterwards."""
+    slide = open_slide(str(cohort / 'a.svs'))
+    region = slide.region(700, 550, 1.0, 224)
+    assert region.level.reduce == 2
+    plain = slide.read(Region(slide.levels[0], *(int(v) for v in region.box)), 224)
+    shrunk = slide.read(region, 224)
+    assert np.abs(plain.astype(int) - shrunk).mean() < 2.5
+    for by in (1, -1):  # half a pixel off would be seen
+        moved = slide.read(Region(slide.levels[0], int(region.box[0]) + by,
+                                  *(int(v) for v in region.box[1:])), 224)
+        assert np.abs(moved.astype(int) - shrunk).mean() > 8
+
+
+@pytest.mark.parametrize('compression', ['deflate', 'lzw', 'jpeg2000'])
+def test_other_codecs(tissue_image, tmp_path, compression):
+    path = tmp_path / 'one.tif'
+    write_slide(path, tissue_image, compression=compression)
+    slide = open_slide(str(path))
+    assert isinstance(slide, TiffSlide)
+    found = slide.pixels(Region(slide.levels[0], 300, 200, 400, 500))
+    assert np.abs(found.astype(int) - tissue_image[200:700, 300:700]).max() <= 1
+
+
+@given(st.floats(0, 1e5), st.floats(0, 8e4), st.floats(0.25, 8), st.integers(32, 600))
+def test_regions_are_whole_pixels_where_they_were_asked_for(x, y, mpp, size):
+    levels = [Level(round(1e5 / n), round(8e4 / n), float(n), i)
+              for i, n in enumerate((1, 4, 16))]
+    region = Slide('x', 0.25, levels).region(x, y, mpp, size)
+    left, top, width, height = region.box
+    assert 0 <= region.left <= region.level.width - region.width
+    assert 0 <= region.top <= region.level.height - region.height
+    assert width == height == pytest.approx(size * mpp / 0.25, rel=0.021)
+    middle = left + width / 2
+    if width / 2 < x < 1e5 - width / 2:
+        assert abs(middle - x) <= region.level.downsample
+
+
+def test_downsamples_are_exact_where_sizes_tell():
+    assert exact_downsample((46000, 32914), (2875, 2057)) == 16
+    assert exact_downsample((1000, 1000), (400, 400)) == 2.5
+
+
+def test_one_sentence_for_what_cannot_be_used(tissue_image, tmp_path):
+    no_mpp, cut, no_slide = (str(tmp_path / name) for name in ('no.tif', 'cut.svs', 'text.svs'))
+    write_slide(no_mpp, tissue_image, None)
+    write_slide(cut, tissue_image, 0.5, kind='svs')
+    os.truncate(cut, os.path.getsize(cut) - 4000)
+    Path(no_slide).write_text('not a slide')
+    for path, said in ((no_mpp, 'does not tell its micrometres per pixel'),
+                       (cut, 'damaged'), (no_slide, 'no slide that can be read')):
+        with pytest.raises(SlideError, match=said) as caught:
+            open_slide(path)
+        assert path in str(caught.value) and '\n' not in str(caught.value)
+    assert open_slide(no_mpp, mpp=0.3).mpp == 0.3
+
+
+def test_a_slide_without_a_pyramid_and_a_missing_library_are_told(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, 'MAX_OVERVIEW', 1000)
+    with pytest.raises(SlideError, match='it has no pyramid: its smallest level is 44 x 35 px'):
+        open_slide(str(cohort / 'a.svs'))
+    (tmp_path / 'a.ndpi').write_text('whatever')
+    monkeypatch.setitem(sys.modules, 'openslide', None)
+    with pytest.raises(SlideError, match=r'OpenSlide, which is not installed; expected pip install '
+                                         r'.*\[slides\]'):
+        open_slide(str(tmp_path / 'a.ndpi'))
+
+
+def test_what_is_kept_is_bounded():
+    kept = Bounded(10)
+    for i in range(20):
+        assert kept.get(i, lambda i=i: i * 'x', len) == i * 'x'
+    assert len(kept) == 1  # the last one is larger than the limit
+    assert kept.get('a', lambda: 'xx', len) is kept.get('a', lambda: 'yy', len)

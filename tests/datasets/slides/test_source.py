@@ -1,0 +1,208 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from openselfsup.datasets import Mixed, Slides, TileDataset, ViewLoader, Windows, pack
+from openselfsup.datasets.identity import identity
+from openselfsup.datasets.slides import Region, Tissue
+from openselfsup.datasets.slides.masks import mask_file
+from openselfsup.datasets.slides.tissue import TissueMap, pen_of, sharp
+from openselfsup.errors import UserError
+
+RECIPE = dict(type='ViewRecipe', size=32, steps=dict(
+    crop=dict(type='RandomResizedCrop', scale=(0.2, 1.)), flip=dict(type='HorizontalFlip')))
+
+
+@pytest.fixture
+def masks(tmp_path_factory):
+    return str(tmp_path_factory.getbasetemp() / 'masks')  # shared by the tests of this file
+
+
+def build(cohort, masks, **options):
+    return Slides(**{**dict(root=str(cohort), size=64, tiles_per_epoch=40, masks=masks), **options})
+
+
+def batches(source, rank=0, world_size=1, batch=8, workers=0, epoch=0, start=0):
+    loader = ViewLoader(TileDataset(source, RECIPE), batch, seed=3, rank=rank,
+                        world_size=world_size, workers=workers)
+    loader.set_position(epoch, start)
+    return [{**b, 'views': [v.clone() for v in b['views']]} for b in loader]
+
+
+def test_tiles_lie_where_they_are_said_to_and_on_tissue(cohort, masks):
+    source = build(cohort, masks, mpp=dict(low=0.5, high=1.2))
+    spots, seen = set(), set()
+    for i in range(40):
+        slide, region = source.place(i)
+        tile = source.read(i)
+        assert tile.shape == (64, 64, 3)
+        left, top, width, height = region.box
+        base = slide.pixels(Region(slide.levels[0], *(round(v) for v in region.box)))
+        expected = cv2.resize(base, (64, 64), interpolation=cv2.INTER_AREA)
+        assert np.abs(expected.astype(int) - tile).mean() < 6
+        assert 0.49 <= width * slide.mpp / 64 <= 1.23
+        number = source.slides.index(slide)
+        assert source.maps[number].share(left / slide.width, top / slide.height,
+                                         width / slide.width, height / slide.height) > 0.4
+        assert source.path(i) == f'{slide.path}#xywh={left:g},{top:g},{width:g},{height:g}'
+        spots.add((slide.path, left, top))
+        seen.add(slide.path)
+    assert len(spots) == 40 and len(seen) == 3
+
+
+def test_a_tile_depends_on_seed_epoch_and_number_alone(cohort, masks):
+    source, other = build(cohort, masks), build(cohort, masks)
+    for i in (79, 3, 41):
+        assert source.path(i) == other.path(i)
+    assert source.path(3) != source.path(43)  # an epoch later
+    assert source.path(3) != build(cohort, masks, seed=1).path(3)
+
+
+def test_ranks_and_workers_and_resumed_runs_see_the_same(cohort, masks):
+    source = build(cohort, masks)
+    alone = batches(source, epoch=1)
+    assert sorted(torch.cat([b['index'] for b in alone]).tolist()) == list(range(40, 80))
+    for first, again in zip(alone[2:], batches(source, epoch=1, start=2, workers=2), strict=True):
+        assert all(map(torch.equal, first['views'], again['views']))
+        assert torch.equal(first['view_to_tile'], again['view_to_tile'])
+    ranks = [batches(source, rank, 2, batch=4, epoch=1) for rank in (0, 1)]
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        for view, *halves in zip(whole['views'], *(part['views'] for part in parts)):
+            assert torch.equal(view, torch.cat(halves))
+
+
+def test_context_surrounds_the_tile(cohort, masks):
+    near, far = build(cohort, masks), build(cohort, masks, context=128)
+    assert far.tile_size == (128, 128)
+    for i in range(8):
+        (slide, inner), (_, outer) = near.place(i), far.place(i)
+        assert outer.width == 2 * inner.width
+        room = slide.levels[0].width
+        if 0 < outer.box[0] < room - outer.box[2]:
+            assert abs(outer.left + outer.width / 2 - inner.left - inner.width / 2) <= 1
+
+
+def test_table_weighs_labels_and_groups(cohort, masks, tmp_path):
+    table = tmp_path / 'slides.csv'
+    table.write_text('slide,label,patient,weight\na.svs,tumour,P1,1\nb,normal,P1,3\n'
+                     'c.ome.tif,normal,P2,1\n')
+    source = build(cohort, masks, table=str(table), groups='patient', sampling='slides',
+                   tiles_per_epoch=400, tiles_per_region=1)
+    assert source.classes == ['normal', 'tumour']
+    np.testing.assert_allclose(source.weights, [1 / 8, 3 / 8, 1 / 2])
+    counts = np.bincount(source.labels, minlength=2)
+    assert 20 < counts[1] < 85  # 50 expected
+    for i in (0, 7, 399, 407):
+        name = source.place(i)[0].path
+        assert source.label(i) == int(name.endswith('a.svs'))
+        assert source.group(i) == ('P2' if name.endswith('c.ome.tif') else 'P1')
+    with pytest.raises(UserError, match="no column 'site'"):
+        build(cohort, masks, table=str(table), groups='site')
+    table.write_text('slide\nz.svs\n')
+    with pytest.raises(UserError, match="line 2: 'z.svs' is no slide"):
+        build(cohort, masks, table=str(table))
+
+
+def test_bad_slides_are_left_out_and_counted(cohort, masks, tmp_path, caplog):
+    shutil.copy(cohort / 'a.svs', tmp_path)
+    (tmp_path / 'wrong.svs').write_text('no slide')
+    source = build(tmp_path, masks)
+    assert len(source.slides) == 1
+    assert '1 of 2 slides cannot be used' in source.passed_over
+    assert 'wrong.svs' in caplog.text
+    (tmp_path / 'a.svs').unlink()
+    with pytest.raises(UserError, match='1 of 1 slides cannot be used'):
+        build(tmp_path, masks)
+    with pytest.raises(UserError, match='coarser than mpp=0.1'):
+        build(cohort, masks, mpp=0.1)
+
+
+def test_a_damaged_native_tile_is_told_and_another_tile_takes_its_place(cohort, masks, tmp_path,
+                                                                        caplog):
+    shutil.copy(cohort / 'a.svs', tmp_path)
+    with tifffile.TiffFile(tmp_path / 'a.svs') as file:
+        page = file.pages[0]
+        places = [(page.dataoffsets[i], page.databytecounts[i]) for i in (8, 9)]
+    with open(tmp_path / 'a.svs', 'r+b') as file:
+        for start, count in places:
+            file.seek(start)
+            file.write(bytes(count))
+    dataset = TileDataset(build(tmp_path, masks), RECIPE)
+    read = [dataset.read(i)[1] for i in range(40, 80)]
+    assert all(40 <= place < 80 for place in read) and read != list(range(40, 80))
+    assert 1 <= len(dataset.corrupt) <= 2
+    assert all('of level 0 is damaged' in error for error in dataset.corrupt.values())
+    assert caplog.text.count('tile skipped') == len(dataset.corrupt)
+
+
+def test_tiles_of_slides_can_be_packed(cohort, masks, tmp_path):
+    source = build(cohort, masks)
+    packed = pack(source, tmp_path / 'packed')
+    assert len(packed) == 40 and packed.path(7) == source.path(7)
+    assert np.array_equal(packed.read(7), source.read(7))
+
+
+def test_masks_are_made_once_and_tell_their_settings(cohort, tmp_path):
+    source = build(cohort, str(tmp_path))
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 3 and 'mpp8' in files[0].name
+    mask = cv2.imread(str(mask_file(source.slides[0], Tissue(), tmp_path)), 0) > 127
+    assert 0.3 < mask.mean() < 0.6  # 46 % of it is tissue
+    cv2.imwrite(str(files[0]), np.full((68, 88), 255, np.uint8))
+    assert build(cohort, str(tmp_path)).maps[0].area == 68 * 88  # what lies there is used
+    build(cohort, str(tmp_path), tissue=dict(pen=False))
+    assert len(list(tmp_path.iterdir())) == 6
+    with pytest.raises(UserError, match="no setting 'pens'.*did you mean 'pen'"):
+        build(cohort, str(tmp_path), tissue=dict(pens=False))
+
+
+def test_points_of_a_map_are_uniform_over_the_tissue():
+    mask = np.random.default_rng(0).random((37, 53)) < 0.2
+    tissue, counts = TissueMap(mask), np.zeros(mask.shape, int)
+    assert np.array_equal(tissue.mask(), mask)
+    for i in range(tissue.area):
+        x, y = tissue.point((i + 0.5) / tissue.area, 0.5, 0.5)
+        counts[int(y * 37), int(x * 53)] += 1
+    assert np.array_equal(counts, mask)
+    assert tissue.share(0, 0, 1, 1) == pytest.approx(mask.mean())
+
+
+def test_pen_is_no_tissue_and_blur_is_seen(tissue_image):
+    small = cv2.resize(tissue_image, None, fx=0.1, fy=0.1, interpolation=cv2.INTER_AREA)
+    assert pen_of(small).mean() < 0.02
+    for ink in ((20, 130, 60), (30, 50, 200), (10, 10, 12), (230, 20, 20)):
+        marked = small.copy()
+        marked[30:50, 30:90] = ink
+        assert pen_of(marked)[30:50, 30:90].all()
+
+    class Shown:
+        mpp = 2.
+
+        def __init__(self, sigma):
+            image = cv2.resize(tissue_image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+            self.image = cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image
+
+        def overview(self, mpp):
+            return self.image
+
+    inner = slice(20, 45), slice(20, 65)
+    assert sharp(Shown(0), (68, 87), 40)[inner].mean() > 0.95
+    assert sharp(Shown(3), (68, 87), 40)[inner].mean() < 0.05
+
+
+def test_beside_fixed_tiles_slides_stay_new_in_every_epoch(cohort, masks, tissue_image, tmp_path):
+    cv2.imwrite(str(tmp_path / 'one.png'), tissue_image)
+    slides = build(cohort, masks)
+    mixed = Mixed([Windows(str(tmp_path), size=64), slides], repeat=[1, 2])
+    fixed = len(mixed.sources[0])
+    assert mixed.endless and len(mixed) == fixed + 80
+    assert mixed.path(len(mixed)) == mixed.path(0)
+    paths = {mixed.path(len(mixed) * epoch + fixed + i) for epoch in (0, 1) for i in range(80)}
+    assert paths == {slides.path(i) for i in range(160)}
+    assert identity(mixed) == identity(mixed) != identity(slides)
+    with pytest.raises(UserError, match='new in every epoch'):
+        ViewLoader(TileDataset(slides, RECIPE), 8).see_alike(np.zeros(40, int))
