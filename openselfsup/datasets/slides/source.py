@@ -264,7 +264,7 @@ class _Magnification:
 
     def draw(self, rng: np.random.Generator) -> float:
         if self.uniform:
-            return float(rng.uniform(*self.values))
+            return float(rng.uniform(*self.extremes))
         return self.values[int(rng.integers(len(self.values)))]
 
 

@@ -43,8 +43,8 @@ class OpenSlideSlide(Slide):
                              where=path, expected='tiled TIFF, or a format of OpenSlide') from None
         except (openslide.OpenSlideError, OSError) as error:
             raise SlideError(f'this slide is damaged ({error})', where=path) from None
-        levels = [Level(*size, exact_downsample(sizes[0], size), number)
-                  for number, size in enumerate(sizes)]
+        levels = [Level(width, height, exact_downsample(sizes[0], (width, height)), number)
+                  for number, (width, height) in enumerate(sizes)]
         super().__init__(path, _mpp(properties), levels)
         self.vendor = properties.get('openslide.vendor', '')
         self.series = properties.get('dicom.SeriesInstanceUID')
