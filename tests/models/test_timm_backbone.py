@@ -74,20 +74,40 @@ def test_the_numbers_are_timms_own(name):
                                                         for side in x.shape[-2:]))
 
 
-def test_tokens_are_compiled_too():
-    backbone, graphs = build(**VITS['patch 14, registers']).eval(), []
+def test_blocks_of_all_rates_and_crops_of_all_sizes_share_compiled_graphs():
+    backbone = build(**dict(VITS['patch 14, registers'], depth=10), drop_path=0.2)
+    graphs, calls = [], []
 
     def count(graph, _):
         graphs.append(graph)
-        return graph.forward
+
+        def run(*inputs):
+            calls.append(graph)
+            return graph.forward(*inputs)
+        return run
 
     x = images(backbone)
     with torch.no_grad():
-        expected = backbone.tokens(x)
+        expected = backbone.eval().tokens(x)
         backbone.compile(backend=count)
         found = backbone.tokens(x)
-    assert graphs
     torch.testing.assert_close(found.patches, expected.patches)
+    for train in True, False:
+        for side in 56, 28:
+            calls.clear()
+            with torch.set_grad_enabled(train):
+                backbone.train(train).tokens(torch.randn(3, 3, side, side))
+            assert len(calls) == 10, (train, side)
+    assert len(graphs) <= 8  # more of one function, and torch would give up on the rest
+
+
+def test_paths_are_dropped_for_whole_images():
+    even = build(**VITS['patch 16'], drop_path=0.2, uniform_drop_path=True)
+    path, x = even.net.blocks[0].drop_path1.train(), torch.ones(5000, 2, 3)
+    found = path(x)
+    assert found.unique().tolist() == pytest.approx([0., 1.25])
+    assert (found == found[:, :1, :1]).all() and found.mean() == pytest.approx(1, abs=0.03)
+    assert path.eval()(x) is x
 
 
 @pytest.mark.parametrize('name', [*VITS, *NETS])

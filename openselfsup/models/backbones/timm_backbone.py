@@ -19,6 +19,7 @@ from ...checkpoints import (
 from ...errors import UserError, nearest
 from ...registry import BACKBONES
 from ...values import BelowOne, Count, Filled
+from ..drop_path import set_drop_path
 from ..positions import RESIZINGS, Resizing, resize_positions
 from .resnet import load_initial_weights
 
@@ -139,8 +140,8 @@ class TimmBackbone(nn.Module):
             self.resizing: Resizing = resizing or ('dino' if plain_dinov2 else 'timm')
         elif recompute:
             self.net.set_grad_checkpointing()
-        if drop_path and uniform_drop_path:
-            _set_drop_path(self.net, drop_path)
+        if drop_path:
+            set_drop_path(self.net, drop_path if uniform_drop_path else None)
         self.load_report: LoadReport | None = (
             load_initial_weights(self, init_cfg) if init_cfg is not None else None)
 
@@ -338,12 +339,3 @@ def _network(model: str, given: dict[str, Any]) -> Any:
                         where='model.backbone.model',
                         expected='a network that does, such as a ResNet, a ConvNeXt or a ViT')
     return net
-
-
-def _set_drop_path(net: nn.Module, rate: float) -> None:
-    """Give every residual branch of a network the same rate of stochastic depth."""
-    from timm.layers import DropPath
-    for module in net.modules():
-        for name in ('drop_path', 'drop_path1', 'drop_path2'):
-            if isinstance(getattr(module, name, None), (DropPath, nn.Identity)):
-                setattr(module, name, DropPath(rate))
