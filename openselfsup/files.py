@@ -41,8 +41,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent)
-        with open(temporary, 'xb') as file:
-            _lock(file)
+        with _begin(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -191,12 +190,18 @@ def _remove_abandoned(folder: Path) -> None:
                 left.unlink()
 
 
-def _lock(file: BinaryIO) -> None:
-    """Mark a file as being written until it is closed; the system does so even after a kill."""
-    if fcntl:
+def _begin(temporary: Path) -> BinaryIO:
+    """Open a new file, marked as being written until it is closed, be it by a kill."""
+    while True:
+        file = open(temporary, 'xb')
+        if not fcntl:
+            return file
         # A file system without locks cannot tell abandoned files either: nothing is removed.
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():  # somebody may have taken it for abandoned before it was locked
+            return file
+        file.close()
 
 
 def _sync_folder(folder: Path) -> None:

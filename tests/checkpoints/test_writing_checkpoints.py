@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from openselfsup import files
 from openselfsup.checkpoints import load, save
 from openselfsup.errors import UserError
 from openselfsup.files import atomic_file, link
@@ -198,3 +199,19 @@ def test_where_there_are_no_hard_links_latest_is_a_copy(tmp_path, monkeypatch):
 def test_linking_what_is_not_there_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match='No such file'):
         link(tmp_path / 'epoch_1.pth', tmp_path / 'latest.pth')
+
+
+@pytest.mark.skipif(files.fcntl is None, reason='files that are open cannot be removed here')
+def test_a_file_that_is_taken_for_abandoned_before_it_is_locked_is_begun_anew(tmp_path,
+                                                                             monkeypatch):
+    lock, taken = files.fcntl.flock, []
+
+    def late(file, how):
+        if not taken:  # another thread looks just now
+            taken.extend(tmp_path.glob('.*.unfinished'))
+            taken[0].unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(files.fcntl, 'flock', late)
+    save({'a': 1}, tmp_path / 'a.pth')
+    assert taken and load(tmp_path / 'a.pth') == {'a': 1} and names(tmp_path) == ['a.pth']
