@@ -8,6 +8,14 @@ import cv2
 import numpy as np
 import tifffile
 
+from .tiles import DEMO
+
+
+def demo_tissue(width: int, height: int, glass: int) -> np.ndarray:
+    """Return the :func:`mosaic` of the bundled tiles of a real slide that hold most tissue."""
+    tiles = [cv2.imread(str(path))[..., ::-1] for path in sorted((DEMO / 'cmu1').glob('*.jpg'))]
+    return mosaic(sorted(tiles, key=np.mean)[:8], width, height, glass)  # glass is bright
+
 
 def mosaic(tiles: Sequence[np.ndarray], width: int, height: int, glass: int) -> np.ndarray:
     """Return tissue of mirrored tiles with a margin of glass, uint8 (height, width, 3).

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 from small_runs import DEMO, REPO, SMALL, assert_same_state
 
-from benchmarks.speed.slide_files import mosaic, write_slide
+from benchmarks.speed.slide_files import demo_tissue, write_slide
 from openselfsup.engine.config import load_config
 from openselfsup.engine.hooks import Hook
 from openselfsup.engine.runner import Runner
@@ -20,10 +19,7 @@ from openselfsup.training.launch import Launch
 def cohort(tmp_path_factory):
     """Slides of two magnifications, and one that cannot be used."""
     folder = tmp_path_factory.mktemp('cohort')
-    tiles = [cv2.imread(str(file))[..., ::-1]
-             for file in sorted((REPO / 'data/demo/cmu1').glob('*.jpg'))]
-    full = sorted(tiles, key=lambda tile: tile.mean())[:9]  # glass is bright
-    image = mosaic(full, 900, 700, 100)
+    image = demo_tissue(900, 700, 100)
     write_slide(folder / 'a.svs', image, 0.5, kind='svs')
     write_slide(folder / 'b.tif', image[:, ::-1], 0.25)
     write_slide(folder / 'untold.tif', image, None)

@@ -1,5 +1,6 @@
 """Tissue masks of many slides: made once, side by side, kept as small files that can be viewed."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -10,8 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ...errors import UserError
-from ...files import write_bytes
+from ...files import unforced_file
 from ...progress import progress
 from ..parallel import default_workers
 from .slide import Slide, SlideError
@@ -68,11 +68,9 @@ def _mask(slide: Slide, tissue: Tissue, folder: Path) -> TissueMap | SlideError:
         except SlideError as error:
             return error
         known = mask.astype(np.uint8) * 255
-        try:
-            write_bytes(path, cv2.imencode('.png', known, [cv2.IMWRITE_PNG_BILEVEL, 1])[1]
-                        .tobytes())
-        except UserError:
-            pass
+        png = cv2.imencode('.png', known, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+        with contextlib.suppress(OSError), unforced_file(path) as part:
+            part.write_bytes(png)
     area = TissueMap(known > 127)
     return area if area.area else SlideError('there is no tissue on it', where=slide.path,
                                              expected='another slide, or tissue=False')

@@ -2,22 +2,16 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
-from benchmarks.speed.slide_files import mosaic, write_slide
-
-REPO = Path(__file__).resolve().parents[3]
+from benchmarks.speed.slide_files import demo_tissue, write_slide
 
 
 @pytest.fixture(scope='session')
 def tissue_image() -> np.ndarray:
     """Real tissue with a margin of glass, 1400 x 1100 px."""
-    files = sorted((REPO / 'data/demo/cmu1').glob('*.jpg'))
-    tiles = [cv2.imread(str(file))[..., ::-1] for file in files]
-    full = sorted(tiles, key=lambda tile: tile.mean())[:8]  # glass is bright
-    return mosaic(full, 1400, 1100, 200)
+    return demo_tissue(1400, 1100, 200)
 
 
 @pytest.fixture(scope='session')
