@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from openselfsup.checkpoints import load
+from openselfsup.checkpoints import load, save
 from openselfsup.datasets.prepare.mask_codes import CodeTable
 from openselfsup.datasets.prepare.mask_folders import pair_masks
 from openselfsup.datasets.prepare.report import Report
@@ -21,6 +21,7 @@ from openselfsup.datasets.prepare.synthetic import draw_glands
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
 from openselfsup.models.parts import total_loss
+from openselfsup.registry import BACKBONES
 from openselfsup.training import precision
 from openselfsup.transfer.semantic.config import SemanticConfig
 from openselfsup.transfer.semantic.data import MaskDataset, crop_batch
@@ -66,6 +67,33 @@ def test_it_learns_and_scores_pooled_pixels(tiles, tmp_path):
     assert results['scores']['classes']['gland']['dice'] == pytest.approx(gland)
     assert gland > 0.7
     assert results == json.loads((tmp_path / 'results.json').read_text())
+
+
+@pytest.mark.parametrize('freeze', [False, True])
+def test_a_vit_is_an_encoder_too(freeze, tiles, tmp_path):
+    vit = BACKBONES.build(dict(type='TimmBackbone', model='vit_small_patch14_dinov2', depth=2,
+                               embed_dim=64, num_heads=1, img_size=42))
+    save({name.removeprefix('net.'): value for name, value in vit.state_dict().items()
+          if name != 'mask_token'}, tmp_path / 'vit.pth')
+    settings = dict(backbone=str(tmp_path / 'vit.pth'), freeze=freeze, layer_decay=0.7)
+    trainer = SemanticTrainer(config(tiles, tmp_path / 'o', **settings), torch.device('cpu'))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.fit()
+    moved = {name for name, value in trainer.model.state_dict().items()
+             if not value.equal(before[name])}
+    assert ('backbone.net.blocks.0.attn.proj.weight' in moved) != freeze
+    assert {'pyramid.levels.0.0.weight', 'up1.convs.0.weight'} <= moved
+    assert trainer.predict(np.zeros((50, 70, 3), np.uint8)).shape == (50, 70)
+    again = SemanticTrainer(config(tiles, tmp_path / 'o', iterations=3, **settings),
+                            torch.device('cpu'))
+    again.fit(resume=True)
+    assert again.started_at == 2
+
+
+def test_a_resnet_has_no_layers_that_learn_slower(tiles, tmp_path, weights):
+    with pytest.raises(UserError, match='layer_decay is 0.7, for the layers of a ViT'):
+        SemanticTrainer(config(tiles, tmp_path, layer_decay=0.7, backbone=str(weights)),
+                        torch.device('cpu'))
 
 
 def test_a_frozen_backbone_stays_as_it_was(tiles, tmp_path):

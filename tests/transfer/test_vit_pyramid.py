@@ -13,8 +13,8 @@ from openselfsup.transfer.instance.job import Job
 from openselfsup.transfer.instance.solver import build_optimizer
 from openselfsup.transfer.instance.torchvision_backend import TorchvisionBackend
 from openselfsup.transfer.instance.torchvision_model import build_model
-from openselfsup.transfer.instance.vit_pyramid import ViTPyramid
 from openselfsup.transfer.instance.yaml_config import DetectionConfig
+from openselfsup.transfer.vit_pyramid import ViTPyramid
 
 GLAS = DETECTION / 'configs/GlaS/GlaS_ViT_1x.yaml'
 VIT = dict(type='TimmBackbone', model='vit_small_patch14_dinov2', embed_dim=64, num_heads=1,

@@ -28,8 +28,7 @@ from .data_sets import Wanted, open_data_sets
 from .job import LAST, PLACEHOLDER, Job
 from .precise_bn import update_statistics
 from .solver import build_optimizer, clip_gradients, learning_rate
-from .torchvision_model import build_model, coco_results, synchronises
-from .vit_pyramid import KIND
+from .torchvision_model import KIND, build_model, coco_results, synchronises
 from .weights import read_backbone
 from .yaml_config import DetectionConfig
 

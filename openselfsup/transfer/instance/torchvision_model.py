@@ -23,10 +23,13 @@ from ...datasets.prepare.instances import encode
 from ...errors import UserError
 from ...models.backbones.resnet import ResNet
 from ...training.normalization import Normalize
-from .vit_pyramid import NAME as VIT
-from .vit_pyramid import ViTPyramid, vit_of
+from ..vit_pyramid import ViTPyramid, vit_of
+from .job import PLACEHOLDER
+from .weights import read_backbone
 from .yaml_config import DetectionConfig
 
+KIND = 'torchvision detector'  # of our checkpoints
+VIT = 'build_vit_simple_fpn_backbone'  # MODEL.BACKBONE.NAME of a ViT
 _C4 = ('build_resnet_backbone', 'Res5ROIHeads', 'Res5ROIHeadsExtraNorm')
 
 
@@ -106,10 +109,25 @@ class FPNBackbone(nn.Module):
         return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
 
 
+def _vit(path: str, where: str) -> dict[str, Any]:
+    """Return the config of the ViT whose weights, or whose trained detector, is in a file."""
+    if path in ('', PLACEHOLDER):
+        raise UserError('this config starts from a ViT, which is told from its weights, and none '
+                        'are given', where=where,
+                        expected='MODEL.WEIGHTS FILE at the end of the command')
+    checkpoint = read_backbone(path)
+    is_detector = checkpoint.get('kind') == KIND
+    config = checkpoint.get('body') if is_detector else vit_of(checkpoint, path)
+    if config is None:
+        raise UserError('this file holds no ViT', where=path, expected='weights of a ViT, or a '
+                        'config of a ResNet such as GlaS_R_18_FPN_1x_moco.yaml')
+    return config
+
+
 def _backbone(config: DetectionConfig, first_layer: int,
               extra: ExtraFPNBlock) -> FPNBackbone | ViTPyramid:
     if config['MODEL.BACKBONE.NAME'] == VIT:
-        return ViTPyramid(vit_of(config['MODEL.WEIGHTS'], config.path),
+        return ViTPyramid(_vit(config['MODEL.WEIGHTS'], config.path),
                           config['MODEL.FPN.OUT_CHANNELS'], 2 ** (first_layer + 1), extra)
     norm = config['MODEL.RESNETS.NORM']
     body = ResNet(config['MODEL.RESNETS.DEPTH'], dict(type='GN' if norm == 'GN' else 'BN'),

@@ -8,10 +8,12 @@ from ...errors import UserError, nearest
 from ...models.backbones.resnet import Depth
 from ...values import AMP
 
-_FIXED = ('backbone', 'classes', 'codes', 'depth', 'freeze', 'ignore_index', 'width')
+_FIXED = ('backbone', 'classes', 'codes', 'depth', 'freeze', 'ignore_index', 'layer_decay',
+          'width')
 # YAML reads off and on as truth values; configs of earlier versions have true and false.
 SWITCH = {True: 'bf16', False: 'off'}
-_LEAST = dict(width=1, crop=32, batch_size=1, iterations=1, lr=1e-12, weight_decay=0, seed=0)
+_LEAST = dict(width=1, crop=32, batch_size=1, iterations=1, lr=1e-12, weight_decay=0, seed=0,
+              layer_decay=1e-3)
 
 
 @dataclass
@@ -25,7 +27,7 @@ class SemanticConfig:
         ignore_index: value of pixels that do not count.
         codes: class (number or name) or 'ignore' by code or colour of the masks, where these are
             no classes yet; see :class:`openselfsup.datasets.prepare.mask_codes.CodeTable`.
-        backbone: weights of any known kind; None starts from random ones.
+        backbone: weights of any known kind, of a ResNet or a ViT; None starts from random ones.
         depth: of the ResNet.
         freeze: train the decoder only; the backbone's norm statistics stay too.
         width: channels of the finest decoder stage.
@@ -34,6 +36,7 @@ class SemanticConfig:
         iterations: optimiser steps.
         lr: peak of AdamW's learning rate; cosine to 0 after a warm-up of 5 %.
         weight_decay: of AdamW.
+        layer_decay: factor on the learning rate from each layer of a ViT to the one below.
         amp: precision of the layers, 'auto', 'bf16', 'fp16' or 'off'; true is bf16, false is off.
         seed: of everything random.
         out: where to write.
@@ -56,6 +59,7 @@ class SemanticConfig:
     iterations: int = 5000
     lr: float = 3e-4
     weight_decay: float = 1e-2
+    layer_decay: float = 1.0
     amp: str = 'auto'
     seed: int = 0
     out: str = 'work_dirs/semantic'

@@ -11,17 +11,20 @@ from torch import Tensor
 
 from ...checkpoints import load, load_backbone_weights, refuse_spoilt, save
 from ...datasets.prefetch import prefetch
+from ...errors import UserError
 from ...files import write_json
 from ...models.parts import total_loss
 from ...training.finite import FiniteCheck, last_good
 from ...training.modes import eval_mode
 from ...training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ...training.optimizer_step import OptimizerStep, enough_for_batch_norm
+from ...training.optimizers import layer_factors, paced_groups
 from ...training.precision import NAMES, autocast, resolve
 from ...training.progress import Meter, ProgressLine
 from ...training.schedules import half_cosine
 from ...training.seeding import seed_step
 from ..instance.data import batch_indices
+from ..vit_pyramid import vit_of
 from .config import SWITCH, SemanticConfig
 from .data import crop_batch, open_data_sets
 from .losses import segmentation_losses
@@ -53,7 +56,11 @@ class SemanticTrainer:
         for note in self.found.notes:
             self.log.warning('%s', note)
         torch.manual_seed(config.seed)
-        model = UNet(config.depth, len(self.train_set.classes), config.width)
+        vit = vit_of(load(config.backbone), config.backbone) if config.backbone else None
+        if vit is None and config.layer_decay != 1:
+            raise UserError(f'layer_decay is {config.layer_decay:g}, for the layers of a ViT',
+                            where='layer_decay', expected='backbone FILE of a ViT, or 1')
+        model = UNet(config.depth, len(self.train_set.classes), config.width, vit)
         if config.backbone:
             self.log.info('%s', load_backbone_weights(model.backbone, config.backbone))
         else:
@@ -74,8 +81,11 @@ class SemanticTrainer:
             UserError: the checkpoint is of another model, or a loss is not finite.
         """
         c, every = self.config, max(self.config.iterations // 10, 1)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, c.lr, weight_decay=c.weight_decay)
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        decay = c.layer_decay if c.layer_decay != 1 and not c.freeze else None
+        optimizer = torch.optim.AdamW(paced_groups(
+            trained, [dict(params=[p]) for p in trained.values()], layer_factors(trained, decay),
+            ()), c.lr, weight_decay=c.weight_decay)
         step = OptimizerStep(optimizer, self.device, self.amp)
         if resume and self._latest.exists():
             self._resume(step)
