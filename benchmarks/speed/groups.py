@@ -9,11 +9,23 @@ from .timing import Case, Result, measure
 
 def groups() -> dict[str, Callable[[], Iterator[Case]]]:
     """Return what can be measured, by the names that --only takes."""
-    from . import ca2cl, clusters, kmeans, loader, losses, matching, overhead, shards, step, views
+    from . import (
+        ca2cl,
+        clusters,
+        kmeans,
+        loader,
+        losses,
+        matching,
+        overhead,
+        shards,
+        slides,
+        step,
+        views,
+    )
     return dict(views=views.view_cases, loader=loader.loader_cases, match=matching.match_cases,
                 loss=losses.loss_cases, ntxent=losses.ntxent_cases, kmeans=kmeans.kmeans_cases,
-                clusters=clusters.cluster_cases, shards=shards.shard_cases, step=step.step_cases,
-                overhead=overhead.overhead_cases,
+                clusters=clusters.cluster_cases, shards=shards.shard_cases,
+                slides=slides.slide_cases, step=step.step_cases, overhead=overhead.overhead_cases,
                 strong=ca2cl.strong_view_cases, ca2cl=ca2cl.ca2cl_step_cases)
 
 

@@ -13,6 +13,7 @@ from benchmarks.speed import (
     matching,
     overhead,
     shards,
+    slides,
     step,
     views,
 )
@@ -74,6 +75,10 @@ def test_loader_cases(monkeypatch):
 def test_shard_cases(monkeypatch):
     monkeypatch.setattr(shards, 'SHARD_MB', 0.05)
     assert set(run_all(shards.shard_cases(tiles=6))) == {'shards'}
+
+
+def test_slide_cases():
+    assert set(run_all(slides.slide_cases(tiles=8, side=1200))) == {'slides'}
 
 
 def test_overhead_cases(monkeypatch):

@@ -20,9 +20,10 @@ class Bounded:
 
     def __init__(self, limit: int):
         self.limit = limit
-        self._begin()
+        self.clear()
 
-    def _begin(self) -> None:
+    def clear(self) -> None:
+        """Keep nothing."""
         self._owner, self._lock, self._used = os.getpid(), threading.Lock(), 0
         self._held: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
 
@@ -36,7 +37,7 @@ class Bounded:
             size: of what was made.
         """
         if os.getpid() != self._owner:  # the lock may be held by a thread that is not here
-            self._begin()
+            self.clear()
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)

@@ -30,6 +30,7 @@ class Level:
         downsample: side of its pixels in pixels of the base level.
         number: what the reader calls it.
         reduce: 1, or 2, 4 or 8 for a level that is decoded at this part of its size.
+        native: (width, height) of the native tiles that the file is made of, None if unknown.
     """
 
     width: int
@@ -37,6 +38,7 @@ class Level:
     downsample: float
     number: int
     reduce: int = 1
+    native: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +114,11 @@ class Slide:
         return max((level for level in self.levels if level.downsample <= limit),
                    key=lambda level: level.downsample, default=self.levels[0])
 
+    def side(self, mpp: float, size: int) -> int:
+        """Return the side of a tile of ``size`` pixels of ``mpp`` in pixels of its level."""
+        scale = mpp / (self.mpp * self.level_for(mpp).downsample)
+        return size if abs(scale - 1) <= _ALIKE else round(size * scale)
+
     def region(self, x: float, y: float, mpp: float, size: int) -> Region:
         """Return the square region around a point that a tile shows.
 
@@ -132,8 +139,7 @@ class Slide:
                              f'than mpp={mpp:.3g}', where=self.path,
                              expected=f'mpp={self.mpp:.3g} or more')
         level = self.level_for(mpp)
-        scale = mpp / (self.mpp * level.downsample)  # level pixels of a pixel of the tile
-        side = size if abs(scale - 1) <= _ALIKE else round(size * scale)
+        side = self.side(mpp, size)
         if side > min(level.width, level.height):
             width, height = (n * self.mpp / mpp for n in (self.width, self.height))
             raise SlideError(f'at mpp={mpp:.3g} it has {width:.0f} x {height:.0f} px',
@@ -166,6 +172,27 @@ class Slide:
             out[start:stop] = cv2.resize(strip, (width, stop - start),
                                          interpolation=cv2.INTER_AREA)
         return out
+
+
+def few_natives(corner: float, length: int, native: int) -> int:
+    """Move a stretch of pixels, by at most half a native tile, to where it needs the fewest.
+
+    Every place that needs the fewest is reached, and alike. Where nearly none does, such as that of
+    a stretch of exactly one native tile, it stays where it is.
+
+    Args:
+        corner: where the stretch begins.
+        length: its length.
+        native: length of a native tile, the first of which begins at 0.
+
+    Returns:
+        Where it begins then.
+    """
+    room = -length % native
+    if 16 * room < length:
+        return round(corner)
+    number, inside = divmod(corner + (native - room) / 2, native)
+    return round(number * native + inside * room / native)
 
 
 def exact_downsample(base: tuple[int, int], size: tuple[int, int]) -> float:

@@ -18,7 +18,7 @@ from ..sources import Source, stamp_of
 from ..tile_error import MIN_SIZE
 from .masks import tissue_masks
 from .opening import find_slides, open_slide
-from .slide import Region, Slide, SlideError
+from .slide import Region, Slide, SlideError, few_natives
 from .table import Row, read_table
 from .tissue import Tissue, TissueMap
 
@@ -33,8 +33,8 @@ class Slides(Source):
     """Tiles cut anywhere in the tissue of whole slides, new ones in every epoch; none on disk.
 
     Tile i of epoch e follows from (seed, e, i) and the slides alone. ``tiles_per_region``
-    neighbours lie side by side around one point, so that native tiles of the file are decoded once
-    for several of them; their magnification is the same.
+    neighbours lie side by side around one point, moved by at most half a native tile of the file to
+    where fewest of these have to be decoded; their magnification is the same.
 
     Args:
         root: a folder of slides, searched in depth, a slide, a glob, or a list of these.
@@ -50,7 +50,8 @@ class Slides(Source):
         table: a CSV file with a column ``slide`` and any of ``weight`` (times the above),
             ``label``, ``mpp`` (where files do not tell it or are wrong) and others.
         groups: a column of the table, such as ``patient``: its values are seen alike.
-        tiles_per_region: neighbours that share their decoding; 1 for independent tiles.
+        tiles_per_region: neighbours that share their decoding; 1 for tiles that lie anywhere, each
+            on its own.
         seed: of the places.
         masks: folder of the tissue masks; below ~/.cache by default.
 
@@ -139,19 +140,34 @@ class Slides(Source):
         rng, number = self._draw_slide(index)
         slide, tissue = self.slides[number], self.maps[number]
         mpp = self._mpp.draw(rng)
-        side = self.size * mpp / slide.mpp
-        x, y, share = self._point(rng, slide, tissue, side)
+        side = slide.side(mpp, self.size) * slide.level_for(mpp).downsample
+        x, y = self._point(rng, slide, tissue, side)
         member = index % self.tiles_per_epoch % self.tiles_per_region
-        columns = math.ceil(math.sqrt(self.tiles_per_region))
         cells = rng.permutation(self.tiles_per_region)  # the first holds the point
-        if member:
-            down, right = np.subtract(divmod(int(cells[member]), columns),
-                                      divmod(int(cells[0]), columns))
-            x, y = x + right * side, y + down * side
-            if not self._holds(slide, tissue, x, y, side):  # beyond the edge of the tissue
-                own = np.random.default_rng((self.seed, *self._numbers(index), member))
-                x, y, _ = self._point(own, slide, tissue, side)
+        x, y = self._beside(slide, x, y, mpp, int(cells[0]), int(cells[member]))
+        if not self._holds(slide, tissue, x, y, side):  # beyond the edge of the tissue
+            own = np.random.default_rng((self.seed, *self._numbers(index), member + 1))
+            x, y = self._point(own, slide, tissue, side)
         return slide, slide.region(x, y, mpp, self.context)
+
+    def _beside(self, slide: Slide, x: float, y: float, mpp: float, first: int, cell: int
+                ) -> tuple[float, float]:
+        """Return the middle of a cell of the region whose cell ``first`` lies around (x, y).
+
+        A region of several is moved to where it needs the fewest native tiles.
+        """
+        level, side = slide.level_for(mpp), slide.side(mpp, self.size)
+        columns = math.ceil(math.sqrt(self.tiles_per_region))
+        rows = -(-self.tiles_per_region // columns)
+        middle = []
+        for axis, (point, count, own, other) in enumerate((
+                (x, columns, first % columns, cell % columns),
+                (y, rows, first // columns, cell // columns))):
+            corner = point / level.downsample - (own + 0.5) * side
+            if level.native and self.grouped:
+                corner = few_natives(corner, count * side, level.native[axis])
+            middle.append((corner + (other + 0.5) * side) * level.downsample)
+        return middle[0], middle[1]
 
     def _numbers(self, index: int) -> tuple[int, int]:
         """Return epoch and region of a tile."""
@@ -164,8 +180,8 @@ class Slides(Source):
         return rng, min(number, len(self.slides) - 1)
 
     def _point(self, rng: np.random.Generator, slide: Slide, tissue: TissueMap, side: float
-               ) -> tuple[float, float, float]:
-        """Return a point around which a tile has enough tissue, and its share."""
+               ) -> tuple[float, float]:
+        """Return a point around which a tile has enough tissue."""
         best = (0., 0., -1.)
         for _ in range(_TRIES):
             x, y = tissue.point(*rng.random(3))
@@ -175,7 +191,7 @@ class Slides(Source):
                 best = x, y, share
             if share >= self._least:
                 break
-        return best
+        return best[:2]
 
     @property
     def _least(self) -> float:

@@ -75,7 +75,7 @@ class TiffSlide(Slide):
             for reduce in _reductions(page):
                 levels.append(Level(math.ceil(page.width / reduce),
                                     math.ceil(page.height / reduce), scale * reduce, number,
-                                    reduce))
+                                    reduce, (page.tile[0] // reduce, page.tile[1] // reduce)))
         # A stored level is cheaper than a reduced one of the same size, a finer one dearer still.
         best: dict[float, Level] = {}
         for level in sorted(levels, key=lambda level: level.reduce):

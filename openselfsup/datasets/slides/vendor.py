@@ -43,7 +43,8 @@ class OpenSlideSlide(Slide):
                              where=path, expected='tiled TIFF, or a format of OpenSlide') from None
         except (openslide.OpenSlideError, OSError) as error:
             raise SlideError(f'this slide is damaged ({error})', where=path) from None
-        levels = [Level(width, height, exact_downsample(sizes[0], (width, height)), number)
+        levels = [Level(width, height, exact_downsample(sizes[0], (width, height)), number,
+                        native=_native(properties, number))
                   for number, (width, height) in enumerate(sizes)]
         super().__init__(path, _mpp(properties), levels)
         self.vendor = properties.get('openslide.vendor', '')
@@ -65,6 +66,12 @@ class OpenSlideSlide(Slide):
         if alpha.min() == 255:
             return np.ascontiguousarray(colour)
         return over_white(colour, alpha)
+
+
+def _native(properties: dict[str, str], level: int) -> tuple[int, int] | None:
+    width, height = (int(properties.get(f'openslide.level[{level}].tile-{side}', 0))
+                     for side in ('width', 'height'))
+    return (width, height) if width and height else None
 
 
 def _mpp(properties: dict[str, str]) -> float | None:

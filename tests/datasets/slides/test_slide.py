@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.speed.slide_files import write_slide
 from openselfsup.datasets.slides import Level, Region, Slide, SlideError, open_slide, opening
 from openselfsup.datasets.slides.bounded import Bounded
-from openselfsup.datasets.slides.slide import exact_downsample
+from openselfsup.datasets.slides.slide import exact_downsample, few_natives
 from openselfsup.datasets.slides.tiff import TiffSlide
 from openselfsup.datasets.slides.vendor import OpenSlideSlide
 
@@ -84,6 +84,22 @@ def test_regions_are_whole_pixels_where_they_were_asked_for(x, y, mpp, size):
     middle = left + width / 2
     if width / 2 < x < 1e5 - width / 2:
         assert abs(middle - x) <= region.level.downsample
+
+
+@given(st.floats(-500, 1e5), st.integers(32, 3000), st.integers(16, 1024))
+def test_regions_are_moved_to_where_they_need_few_native_tiles(corner, length, native):
+    moved = few_natives(corner, length, native)
+    assert abs(moved - corner) <= native / 2 + 1
+    if 16 * (-length % native) >= length:
+        assert (moved + length - 1) // native - moved // native + 1 == -(-length // native)
+    else:
+        assert moved == round(corner)
+
+
+def test_moved_regions_still_lie_anywhere():
+    found = [few_natives(corner, 448, 256) % 256 for corner in range(2560)]
+    counts = np.bincount(found, minlength=65)
+    assert len(counts) == 65 and counts[1:64].min() >= 30 and counts.max() <= 50  # 40 expected
 
 
 def test_downsamples_are_exact_where_sizes_tell():

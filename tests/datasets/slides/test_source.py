@@ -86,6 +86,15 @@ def test_context_surrounds_the_tile(cohort, masks):
             assert abs(outer.left + outer.width / 2 - inner.left - inner.width / 2) <= 1
 
 
+def test_neighbours_share_native_tiles(cohort, masks):
+    source = build(cohort / 'a.svs', masks, tiles_per_epoch=200)
+    corners = np.array([source.place(i)[1].box[:2] for i in range(200)]).reshape(50, 4, 2)
+    natives = corners // 256
+    whole = (natives == (corners + 63) // 256).all((1, 2)) & (natives == natives[:, :1]).all((1, 2))
+    assert whole.mean() > 0.6  # all but those at an edge of the tissue need one native tile
+    assert len({tuple(corner % 256) for corner in corners[whole].reshape(-1, 2)}) > 60
+
+
 def test_table_weighs_labels_and_groups(cohort, masks, tmp_path):
     table = tmp_path / 'slides.csv'
     table.write_text('slide,label,patient,weight\na.svs,tumour,P1,1\nb,normal,P1,3\n'
