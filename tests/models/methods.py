@@ -143,10 +143,11 @@ CASES = METHODS | {
 
 
 def build(row: dict, norm=None):
-    """Build a method from its row, its backbone with a norm layer if one is given."""
+    """Build a method from its row, a toy backbone with a norm layer if one is given."""
     backbone = row.get('backbone', dict(type='ToyBackbone'))
-    method = ALGORITHMS.build(row | dict(backbone=backbone if norm is None
-                                         else dict(backbone, norm=norm)))
+    if norm is not None and backbone['type'] != 'TimmBackbone':
+        backbone = dict(backbone, norm=norm)
+    method = ALGORITHMS.build(row | dict(backbone=backbone))
     method.set_data(TILES, CLASSES)
     return method
 
