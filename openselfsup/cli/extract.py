@@ -103,7 +103,7 @@ def _extract(args: argparse.Namespace, cfg: Any, tiles: 'Sized', folder: Path,
     from ..lineage.extraction import refuse_other_splits, write_splits
     from ..training.precision import resolve
     source, size, splits = tiles
-    backbone = _backbone(cfg, args.checkpoint or args.weights or args.pretrained)
+    backbone = backbone_of(cfg, args.checkpoint or args.weights or args.pretrained)
     settings = (cfg.normalize['mean'], cfg.normalize['std'],
                 resolve(args.amp, torch.device(device), '--amp'))
     inputs = inputs_of(backbone, source, size, *settings, args.layer_ind)
@@ -135,14 +135,14 @@ def _export(args: argparse.Namespace) -> None:
     from ..models.exporting import export_to_timm
     cfg = load_config(args.config, args.cfg_options)
     weights = args.checkpoint or args.weights or args.pretrained
-    backbone = _backbone(cfg, weights)
+    backbone = backbone_of(cfg, weights)
     method = cfg.model.type if isinstance(cfg.model.type, str) else cfg.model.type.__name__
     print(export_to_timm(backbone, cfg.model.backbone.to_dict(), args.out,
                          list(cfg.normalize['mean']), list(cfg.normalize['std']),
                          f'The method is {method}.'))
 
 
-def _backbone(cfg: Any, weights: str) -> 'nn.Module':
+def backbone_of(cfg: Any, weights: str) -> 'nn.Module':
     """Return the backbone of a config with weights, or as it starts for 'random'."""
     from ..checkpoints import load_backbone_weights
     from ..distributed import is_main

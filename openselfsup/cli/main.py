@@ -19,6 +19,7 @@ COMMANDS = {
     'pack': 'pack tiles into one memory-mapped file, for fast reading',
     'browse': 'draw what a config shows the model',
     'slides browse': 'draw slides: where their tissue is, and tiles of it',
+    'slides embed': 'write the features of whole slides, one file of each',
     'print-config': 'print a config as it will run',
     'translate': 'turn a published config into one of ours',
     'count-parameters': 'count the parameters of a model, part by part',

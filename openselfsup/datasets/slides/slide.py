@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from ..sources import stamp_of
 from ..tile_error import TileError
 
 _ALIKE = 0.02  # by which a level's mpp may miss the wanted one and still be copied, not resized
@@ -107,6 +108,15 @@ class Slide:
             SlideError: they are damaged.
         """
         raise NotImplementedError
+
+    def name(self, region: Region) -> str:
+        """Return file and place, ``FILE#xywh=LEFT,TOP,WIDTH,HEIGHT`` in pixels of the base."""
+        return f'{self.path}#xywh=' + ','.join(f'{value:g}' for value in region.box)
+
+    @property
+    def stamp(self) -> tuple[int, int] | None:
+        """Size in bytes and time of change of the file, None if it is not there."""
+        return stamp_of(self.path)
 
     def level_for(self, mpp: float) -> Level:
         """Return the coarsest level that is no coarser than ``mpp``; the base if none is."""

@@ -14,7 +14,7 @@ from ...errors import UserError, listed, nearest
 from ...registry import SOURCES
 from ...values import Count, Positive, Range, annotations, fault
 from ..parallel import DISK_THREADS, parallel_map
-from ..sources import Source, stamp_of
+from ..sources import Source
 from ..tile_error import MIN_SIZE
 from .masks import tissue_masks
 from .opening import find_slides, open_slide
@@ -112,13 +112,18 @@ class Slides(Source):
     def path(self, index: int) -> str:
         """Return slide and place, ``FILE#xywh=LEFT,TOP,WIDTH,HEIGHT`` in pixels of its base."""
         slide, region = self.place(index)
-        return f'{slide.path}#xywh=' + ','.join(f'{value:g}' for value in region.box)
+        return slide.name(region)
 
     def stamp(self, index: int) -> Sequence[int] | None:
-        return stamp_of(self.slides[self._draw_slide(index)[1]].path)
+        return self.slides[self._draw_slide(index)[1]].stamp
 
     def files(self) -> list[str]:
         return [slide.path for slide in self.slides]
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel of the tiles, the smallest where several are drawn from."""
+        return self._mpp.extremes[0]
 
     def permutation(self, generator: torch.Generator) -> np.ndarray:
         size = self.tiles_per_region

@@ -1,0 +1,75 @@
+"""Features of whole slides: what is in the files, and what is not done twice."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.speed.slide_files import demo_tissue, write_slide
+from openselfsup import checkpoints
+from openselfsup.cli.main import dispatch
+from openselfsup.datasets.slides import open_slide
+from openselfsup.engine.config import load_config
+from openselfsup.errors import UserError
+from openselfsup.registry import BACKBONES
+from openselfsup.training.features import extract_features
+
+
+@pytest.fixture(scope='module')
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('cohort')
+    image = demo_tissue(1000, 800, 150)
+    write_slide(folder / 'a.svs', image, 0.5, kind='svs')
+    write_slide(folder / 'b.tif', image, 0.25)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def backbone(tmp_path_factory):
+    torch.manual_seed(0)
+    model = BACKBONES.build(load_config('demo/plm_r18').model.backbone)
+    path = tmp_path_factory.mktemp('weights') / 'backbone.pth'
+    checkpoints.save(dict(state_dict=model.state_dict()), path)
+    return model, path
+
+
+def test_features_are_those_of_the_tiles_at_their_coords(cohort, backbone, tmp_path, capsys):
+    model, weights = backbone
+    words = ['slides', 'embed', 'demo/plm_r18', str(weights), str(cohort), '--out',
+             str(tmp_path / 'out'), '--size', '64', '--device', 'cpu', '--masks',
+             str(cohort / 'masks')]
+    dispatch(words)
+    assert 'tiles of 2 slides' in capsys.readouterr().out
+    cfg = load_config('demo/plm_r18')
+    for name, downsample in (('a.svs', 1), ('b.tif', 2)):
+        with h5py.File(tmp_path / 'out' / f'{name[0]}.h5') as file:
+            features, coords = file['features'][:], file['coords'][:]
+            told = dict(file['coords'].attrs)
+        assert told['patch_size'] == 64 and told['patch_size_level0'] == 64 * downsample
+        assert told['target_magnification'] == 20 and told['name'] == name[0]
+        assert told['level0_magnification'] == 20 * downsample and told['overlap'] == 0
+        assert features.shape == (len(coords), 512) and features.dtype == np.float32
+        assert len(coords) > 4 and (coords % (64 * downsample) == 0).all()
+        slide = open_slide(str(cohort / name))
+        middle = coords[3] + 32 * downsample
+        tile = slide.read(slide.region(*middle, 0.5, 64), 64)
+        expected = extract_features(model, torch.from_numpy(tile).permute(2, 0, 1)[None], 1,
+                                    cfg.normalize['mean'], cfg.normalize['std'])
+        np.testing.assert_allclose(features[3], expected[0], atol=1e-4, rtol=1e-3)
+
+    before = (tmp_path / 'out/a.h5').stat().st_mtime_ns
+    (tmp_path / 'out/b.h5').unlink()
+    dispatch(words)  # as after a kill
+    assert (tmp_path / 'out/a.h5').stat().st_mtime_ns == before
+    assert (tmp_path / 'out/b.h5').is_file()
+    with pytest.raises(UserError, match='(?s)2 of 2 slides were not.*holds something else'):
+        dispatch([*words, '--min-share', '0.9'])
+
+
+def test_slides_of_one_name_are_refused(cohort, backbone, tmp_path):
+    (tmp_path / 'x').mkdir()
+    write_slide(tmp_path / 'x/a.svs', demo_tissue(700, 600, 150), 0.5, kind='svs')
+    write_slide(tmp_path / 'a.tif', demo_tissue(700, 600, 150), 0.5)
+    with pytest.raises(UserError, match='slides of one name would share a file'):
+        dispatch(['slides', 'embed', 'demo/plm_r18', str(backbone[1]), str(tmp_path), '--out',
+                  str(tmp_path / 'out'), '--size', '64', '--masks', str(tmp_path / 'masks')])
