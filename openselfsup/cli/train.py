@@ -9,9 +9,10 @@ Example:
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
-from ..values import LAUNCHERS, Count, Seed
+from ..values import LAUNCHERS, Count, Positive, Seed
 from .arguments import add_amp, add_config_arguments, checked
 
 DEV_BATCH = 16
@@ -34,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='deterministic kernels only')
     parser.add_argument('--launcher', choices=LAUNCHERS,
                         help='how processes were started (default: found out)')
+    parser.add_argument('--timeout', type=checked(Positive), default=1800., metavar='SECONDS',
+                        help='after which a run of several processes whose step does not end says '
+                             'who is missing, and leaves')
     parser.add_argument('--dry-run', action='store_true',
                         help='build everything, run one batch, print what would run, and stop')
     add = parser.add_argument_group('published flags').add_argument
@@ -61,7 +65,8 @@ def main(args: argparse.Namespace) -> int:
     from ..engine.train import dry_run, train
     launch.use_port(args.launcher, args.port)
     try:
-        where = launch.start(args.launcher)
+        # Who watches speaks before torch does.
+        where = launch.start(args.launcher, args.timeout + 60)
         if args.gpus not in (1, where.world_size):
             raise UserError(f'{args.gpus} GPUs are asked for, {where.world_size} process(es) were '
                             'started, and each trains on one', where='--gpus',
@@ -72,6 +77,15 @@ def main(args: argparse.Namespace) -> int:
             with tempfile.TemporaryDirectory() as scratch:
                 dry_run(cfg, where, scratch, remarks(found), resume)
             return 0
-        return train(cfg, where, resume, remarks(found))
+        return train(cfg, where, resume, remarks(found), present(launch.connect(), args.timeout))
     finally:
         launch.stop()
+
+
+def present(store: Any, patience: float) -> Any:
+    """Return what tells and watches who is there, None for one process."""
+    if store is None:
+        return None
+    from ..training.presence import Presence
+    from .tell import tell
+    return Presence(store, patience, tell)

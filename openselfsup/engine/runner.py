@@ -3,8 +3,9 @@
 :class:`~.hooks.hook.Hook` draws the loop.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..training.logs import build_logger
 from ..training.optimizers import build_optimizer
 from ..training.precision import resolve
 from ..training.preprocessor import Preprocessor, can_compile, choose_render
+from ..training.presence import Presence
 from ..training.seeding import make_deterministic, seed_everything, seed_step
 from ..training.sharding import is_sharded, load_whole, whole, whole_states
 from ..training.step import TrainStep
@@ -58,6 +60,7 @@ class Runner:
         hooks: in the order in which they act.
         saver: writes the checkpoints.
         record: the newest line of metrics.jsonl, by :class:`~.hooks.MetricsHook`.
+        presence: tells the other ranks what this one does, if given.
         claim: what holds the work directory; looked at before every checkpoint, if given.
         stop_requested: set it to let all ranks stop after their step.
         finite: learns a step late whether losses were finite and whether a rank wants to stop.
@@ -121,6 +124,7 @@ class Runner:
         self.record: dict[str, Any] = {}
         self.facts = self._facts()
         self.claim: Claim | None = None
+        self.presence: Presence | None = None
         self.saver = Saver(self.work_dir, self.logger)
 
         self.position = Position()
@@ -183,7 +187,7 @@ class Runner:
         self.model.train()
         self.loader.set_position(self.position.epoch, self.position.step * self.cfg.accumulate)
         self.call_hooks('before_epoch')
-        batches = iter(self.loader)
+        batches = self._batches()
         try:
             while self.position.step < self.steps_per_epoch and not self.stopped:
                 self.train_step(batches)
@@ -211,8 +215,24 @@ class Runner:
 
     def call_hooks(self, method: str, *arguments: Any) -> None:
         """Call a method of all hooks; what one of them raises is raised as it is."""
+        self._does(f'was in {method} of its hooks')
         for hook in self.hooks:
             getattr(hook, method)(self, *arguments)
+
+    def _batches(self) -> Generator[dict, None, None]:
+        """Yield the batches of the rest of an epoch, and tell the other ranks of it."""
+        with contextlib.closing(iter(self.loader)) as batches:
+            while True:
+                self._does(f'waited for the tiles of step {self.steps_done + 1}', watched=True)
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                self._does(f'computed step {self.steps_done + 1}', watched=True)
+                yield batch
+
+    def _does(self, what: str, watched: bool = False) -> None:
+        if self.presence is not None:
+            self.presence.does(what, watched)
 
     def _ask_to_stop(self, number: int) -> None:
         self.stop_requested, self.stop_signal = True, number

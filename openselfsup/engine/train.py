@@ -12,14 +12,15 @@ from ..training.allocator import keep_freed_memory
 from ..training.launch import Launch
 from ..training.logs import CONSOLE
 from ..training.precision import check_precision
+from ..training.presence import Presence, attending
 from ..training.threads import overload, share_cores
 from .config_text import config_text
 from .runner import Runner
 from .work_dir import find_checkpoint, held, on_main, set_aside
 
 
-def train(cfg: Config, launch: Launch, resume: str | None = None, remarks: Sequence[str] = ()
-          ) -> int:
+def train(cfg: Config, launch: Launch, resume: str | None = None, remarks: Sequence[str] = (),
+          presence: Presence | None = None) -> int:
     """Pretrain, writing everything into ``cfg.work_dir``.
 
     Args:
@@ -27,6 +28,7 @@ def train(cfg: Config, launch: Launch, resume: str | None = None, remarks: Seque
         launch: ranks and device.
         resume: None, 'auto' or a checkpoint path.
         remarks: lines to begin the log with.
+        presence: what tells the ranks of each other, if there are several.
 
     Returns:
         Exit status: 0, or 128 + the number of the signal that stopped the run.
@@ -36,17 +38,17 @@ def train(cfg: Config, launch: Launch, resume: str | None = None, remarks: Seque
         keep_freed_memory()
         share_cores()
     work_dir = Path(cfg.work_dir)
-    with held(work_dir) as claim:
-        return _train(cfg, launch, work_dir, resume, claim, remarks)
+    with held(work_dir) as claim, attending(presence):
+        return _train(cfg, launch, work_dir, resume, claim, remarks, presence)
 
 
 def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
-           claim: Claim | None, remarks: Sequence[str]) -> int:
+           claim: Claim | None, remarks: Sequence[str], presence: Presence | None) -> int:
     busy = overload()  # asked before we are busy ourselves
     checkpoint = on_main(lambda: find_checkpoint(work_dir, resume))
     earlier = on_main(lambda: None if checkpoint else set_aside(work_dir))
     runner = Runner(cfg, launch, work_dir, pretrained=checkpoint is None)
-    runner.claim = claim
+    runner.claim, runner.presence = claim, presence
     for line in remarks:
         runner.logger.info(line)
     if earlier:

@@ -4,6 +4,7 @@ The backend follows the device: gloo on CPU, nccl on GPUs.
 """
 
 import dataclasses
+import datetime
 import gc
 import os
 import re
@@ -17,6 +18,7 @@ from ..errors import UserError
 from ..values import LAUNCHERS
 
 DEFAULT_PORT = '29500'
+PATIENCE = 1800  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +30,13 @@ class Launch:
     device: torch.device
 
 
-def start(launcher: str | None = None) -> Launch:
+def start(launcher: str | None = None, patience: float = PATIENCE) -> Launch:
     """Find out ranks and device, and join the process group if there are several processes.
 
     Args:
         launcher: 'none', 'pytorch' (torchrun, torch.distributed.launch), 'slurm' (srun) or
             'mpi' (mpirun). None takes 'pytorch' under torchrun, else 'none'.
+        patience: seconds that ranks wait for each other in one exchange.
 
     Raises:
         UserError: the launcher's environment variables are missing, the port is in use, or
@@ -53,6 +56,7 @@ def start(launcher: str | None = None) -> Launch:
                               f'{socket.gethostname()} {_identity(device)}')
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=store,
                                 rank=rank, world_size=world_size,
+                                timeout=datetime.timedelta(seconds=patience),
                                 device_id=device if device.type == 'cuda' else None)
     return Launch(rank, world_size, device)
 
@@ -93,6 +97,15 @@ def _meet(rank: int, world_size: int) -> dist.Store:
                         expected='the host of rank 0 and a port that is open between '
                                  'hosts') from error
     return store
+
+
+def connect() -> dist.Store | None:
+    """Return a further connection to the store where the ranks have met, None for one process."""
+    if not dist.is_initialized():
+        return None
+    return dist.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']),
+                         is_master=False, wait_for_workers=False,
+                         timeout=datetime.timedelta(seconds=20))
 
 
 def _free_port() -> int:
