@@ -17,9 +17,10 @@ SUBNET, PORT = '10.77.0', 29400
 
 def can_make_hosts() -> bool:
     """Return whether this machine lets us make hosts."""
-    return (shutil.which('ip') is not None and os.geteuid() == 0
-            and not subprocess.run(['ip', 'netns', 'add', 'oss-try'], capture_output=True).returncode
-            and not subprocess.run(['ip', 'netns', 'del', 'oss-try']).returncode)
+    if shutil.which('ip') is None or os.geteuid():
+        return False
+    tried = subprocess.run(['ip', 'netns', 'add', 'oss-try'], capture_output=True)
+    return not tried.returncode and not subprocess.run(['ip', 'netns', 'del', 'oss-try']).returncode
 
 
 def ip(*words: object) -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from hosts import Hosts, can_make_hosts
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(
-    not can_make_hosts(), reason='network namespaces need root and iproute2')]
+pytestmark = pytest.mark.slow
 
 STEPS = 36
 TRAIN = ['configs/demo/plm_r18.py', '--resume', '--timeout', '20', '--cfg-options',
@@ -24,15 +23,21 @@ TRAIN = ['configs/demo/plm_r18.py', '--resume', '--timeout', '20', '--cfg-option
          'model.backbone.norm_cfg={"type": "GN", "num_groups": 16}']
 
 
+@pytest.fixture(scope='module', autouse=True)
+def possible():
+    if not can_make_hosts():
+        pytest.skip('network namespaces need root and iproute2')
+
+
 @pytest.fixture
-def hosts():
+def hosts(possible):
     made = Hosts(2)
     yield made
     made.close()
 
 
 @pytest.fixture(scope='module')
-def alone(tmp_path_factory):
+def alone(possible, tmp_path_factory):
     """Losses of one process with the same global batch."""
     hosts, folder = Hosts(1), tmp_path_factory.mktemp('alone')
     try:
