@@ -54,7 +54,8 @@ class Hosts:
                  f'--rdzv-endpoint={SUBNET}.1:{PORT}', f'--local-addr={SUBNET}.{host + 1}',
                  f'--rdzv-conf=is_host={int(host == 0)},last_call_timeout=10', '-m', 'openselfsup',
                  'train', *train]
-        environment = {**os.environ, 'GLOO_SOCKET_IFNAME': 'eth0', 'OMP_NUM_THREADS': '1'}
+        environment = {**os.environ, 'GLOO_SOCKET_IFNAME': 'eth0', 'OMP_NUM_THREADS': '1',
+                       'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}
         self.agents[host] = subprocess.Popen(words, cwd=REPO, env=environment, text=True,
                                              stdout=open(log, 'a'), stderr=subprocess.STDOUT)
         return self.agents[host]
