@@ -178,6 +178,12 @@ def _remove(temporary: Path) -> None:
         temporary.unlink()
 
 
+def cache_folder(name: str) -> Path:
+    """Return where what can be made again is kept, below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    return Path(base, 'openselfsup', name)
+
+
 def _remove_abandoned(folder: Path) -> None:
     """Remove temporary files that nobody is writing any more."""
     for left in folder.glob('.*.unfinished'):

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import UserError
-from ..files import reason
+from ..files import cache_folder, reason
 from .shard_index import Shard
 
 fcntl: ModuleType | None
@@ -53,8 +53,7 @@ class ShardCache:
 
     def __init__(self, url: str, storage_options: dict | None, folder: str | None, limit: int):
         self.url, self._options, self._limit = url.rstrip('/'), storage_options or {}, limit
-        home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-        self.folder = Path(folder or Path(home, 'openselfsup', 'shards'))
+        self.folder = Path(folder or cache_folder('shards'))
         self._owner = 0
         self._connect()
 

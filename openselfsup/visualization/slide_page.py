@@ -1,6 +1,5 @@
 """The page of a cohort: each slide, where its tissue is, and tiles that a run would read."""
 
-import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..datasets.slides import Region, Slide, Slides
+from ..datasets.slides import Region, Slides
 from ..errors import shown
 from ..files import write_bytes, write_text
 from ..progress import progress
@@ -88,7 +87,7 @@ def _section(source: Slides, number: int, found: Sequence[tuple[int, Region]], f
         _write(folder / names[1], _sheet([source.read(index) for index, _ in found]))
     levels = ', '.join(f'{level.downsample:g}' for level in slide.levels if level.reduce == 1)
     told = (f'{slide.width:,} x {slide.height:,} px of {slide.mpp:g} µm, levels at 1/{levels}; '
-            f'{_area(source, number):.1f} mm² of tissue; {source.weights[number]:.1%} of tiles.')
+            f'{source.areas[number]:.1f} mm² of tissue; {source.weights[number]:.1%} of tiles.')
     seen = f'{len(found)} tiles' if found else f'No tile among the first {DRAWN:,}.'
     return page.section(shown(Path(slide.path).name), page.paragraph(told), page.beside(
         page.picture(folder, names[0], 'Tissue and tiles.'),
@@ -98,23 +97,15 @@ def _section(source: Slides, number: int, found: Sequence[tuple[int, Region]], f
 def _facts(source: Slides) -> str:
     return page.facts([
         ('Slides', f'{len(source.slides):,}'), ('Left out', f'{len(source.left_out):,}'),
-        ('Tissue', f'{sum(_area(source, i) for i in range(len(source.slides))):,.1f} mm²'),
+        ('Tissue', f'{source.areas.sum():,.1f} mm²'),
         ('Tiles an epoch', f'{len(source):,}'), ('Tile', f'{source.size} px')])
 
 
 def _table(source: Slides) -> str:
-    rows = [[escape(shown(slide.path)), f'{slide.mpp:g}', f'{_area(source, i):.1f}',
+    rows = [[escape(shown(slide.path)), f'{slide.mpp:g}', f'{source.areas[i]:.1f}',
              f'{source.weights[i]:.2%}'] for i, slide in enumerate(source.slides)]
     return page.section('All slides', page.table(['Slide', 'µm per pixel', 'Tissue in mm²',
                                                   'Share of tiles'], rows, numbers=3))
-
-
-def _area(source: Slides, number: int) -> float:
-    """Return square millimetres of tissue."""
-    slide: Slide = source.slides[number]
-    area = source.maps[number]
-    return (area.area / math.prod(area.shape) * slide.width * slide.height
-            * (slide.mpp / 1000) ** 2)
 
 
 def _sheet(tiles: Sequence[np.ndarray]) -> np.ndarray:

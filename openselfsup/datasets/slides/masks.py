@@ -11,17 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ...files import unforced_file
+from ...files import cache_folder, unforced_file
 from ...progress import progress
 from ..parallel import default_workers
 from .slide import Slide, SlideError
 from .tissue import Tissue, TissueMap, whole
-
-
-def default_folder() -> Path:
-    """Return where masks are kept: ``$XDG_CACHE_HOME/openselfsup/tissue``, else below ~/.cache."""
-    base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    return Path(base, 'openselfsup', 'tissue')
 
 
 def mask_file(slide: Slide, tissue: Tissue, folder: str | Path) -> Path:
@@ -43,12 +37,12 @@ def tissue_masks(slides: Sequence[Slide], tissue: Tissue | None, folder: str | P
     Args:
         slides: the slides.
         tissue: what counts as tissue; None for all of every slide.
-        folder: where masks are kept; default :func:`default_folder`.
+        folder: where masks are kept; ``tissue`` of :func:`.files.cache_folder` by default.
         first: the slide to begin with: processes that begin at different ones share the work.
     """
     if tissue is None:
         return [whole(slide, 8.) for slide in slides]
-    kept = Path(folder) if folder is not None else default_folder()
+    kept = Path(folder) if folder is not None else cache_folder('tissue')
     order = [(first + i) % len(slides) for i in range(len(slides))]
     found: dict[int, TissueMap | SlideError] = {}
     with ThreadPoolExecutor(default_workers(), 'tissue') as pool:

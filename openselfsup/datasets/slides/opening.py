@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import UserError, located
 from ..listing import list_files
-from .slide import Slide, SlideError
+from .slide import OtherReader, Slide, SlideError
 from .tiff import TiffSlide
 from .vendor import OpenSlideSlide
 
@@ -51,14 +51,11 @@ def open_slide(path: str, mpp: float | None = None) -> Slide:
     """
     try:
         slide: Slide = TiffSlide(path)
-    except NotImplementedError:
+    except OtherReader:
         slide = OpenSlideSlide(path)
     except OSError as error:
         raise SlideError(error.strerror or str(error), where=path) from None
-    if mpp is not None:
-        slide.mpp = mpp
-    if not slide.has_mpp:
-        slide.mpp  # noqa: B018  # says what is missing
+    slide.mpp = slide.mpp if mpp is None else mpp  # or it says what is missing
     smallest = slide.levels[-1]
     if smallest.width * smallest.height > MAX_OVERVIEW:
         raise SlideError(f'it has no pyramid: its smallest level is {smallest.width} x '

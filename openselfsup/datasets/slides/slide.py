@@ -22,6 +22,10 @@ class SlideError(TileError):
     """A slide that cannot be used, or a part of one: one sentence."""
 
 
+class OtherReader(Exception):
+    """A file of a form that a reader leaves to the next one."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Level:
     """One level of a slide's pyramid.
@@ -93,11 +97,6 @@ class Slide:
     @mpp.setter
     def mpp(self, mpp: float | None) -> None:
         self._mpp = mpp
-
-    @property
-    def has_mpp(self) -> bool:
-        """Whether ``mpp`` is known."""
-        return self._mpp is not None
 
     def pixels(self, region: Region) -> np.ndarray:
         """Return the pixels of a region that lies within its level, uint8 (height, width, 3).

@@ -59,6 +59,7 @@ class Slides(Source):
         slides: those that can be used.
         maps: their tissue.
         left_out: what is wrong with the others.
+        areas: of their tissue in square millimetres, float64 (slides,).
         weights: how often each slide is seen, float64 (slides,), sum 1.
 
     Raises:
@@ -93,6 +94,9 @@ class Slides(Source):
         rows = dict.fromkeys(found, Row()) if table is None else read_table(table, found, groups)
         self._open(rows, masks)
         self._rows = [rows[slide.path] for slide in self.slides]
+        self.areas = np.array([
+            area.area / math.prod(area.shape) * slide.width * slide.height * (slide.mpp / 1e3) ** 2
+            for slide, area in zip(self.slides, self.maps)])
         self.weights = self._weigh(sampling)
         self._bounds = np.cumsum(self.weights)
         if self._rows[0].label is not None:
@@ -246,8 +250,7 @@ class Slides(Source):
     def _weigh(self, sampling: str) -> np.ndarray:
         weights = np.array([row.weight for row in self._rows])
         if sampling == 'area':
-            weights *= [area.area * slide.width * slide.height * slide.mpp ** 2
-                        / math.prod(area.shape) for slide, area in zip(self.slides, self.maps)]
+            weights *= self.areas
         if not weights.sum():
             raise UserError('the weight of every slide is 0', where='dataset.source.table')
         names = [row.group for row in self._rows]

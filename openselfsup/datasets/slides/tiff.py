@@ -17,7 +17,7 @@ import simplejpeg
 import tifffile
 
 from .bounded import FILES, PIXELS, OpenFile
-from .slide import Level, Region, Slide, SlideError, exact_downsample
+from .slide import Level, OtherReader, Region, Slide, SlideError, exact_downsample
 
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)
 
@@ -50,24 +50,24 @@ class TiffSlide(Slide):
 
     Raises:
         SlideError: a level is damaged.
-        NotImplementedError: it is of a form that is left to OpenSlide, or not TIFF at all.
+        OtherReader: it is of a form that is left to OpenSlide, or not TIFF at all.
     """
 
     def __init__(self, path: str):
         try:
             with tifffile.TiffFile(path) as file:
                 if any(getattr(file, name, False) for name in _OTHERS):
-                    raise NotImplementedError
+                    raise OtherReader
                 pages = [level.keyframe for level in file.series[0].levels]
                 if len(pages) == 1 and not (file.is_svs or file.is_ome):
                     pages += [page.aspage() for page in file.pages[1:]
                               if page.aspage().is_reduced and page.aspage().is_tiled]
                 self._pages = [_describe(page, number, path) for number, page in enumerate(pages)]
                 mpp = _mpp_of(file, pages[0])
-        except (SlideError, NotImplementedError, OSError):
+        except (SlideError, OtherReader, OSError):
             raise
         except Exception as error:  # of whatever a damaged file makes of tifffile
-            raise NotImplementedError from error
+            raise OtherReader from error
         size = self._pages[0].width, self._pages[0].height
         levels: list[Level] = []
         for number, page in enumerate(self._pages):
@@ -144,7 +144,7 @@ def _describe(page: tifffile.TiffPage, number: int, path: str) -> _Page:
             and page.planarconfig == 1 and page.photometric in (2, 6)
             or page.is_tiled and page.compression in (33003, 33005) and page.dtype == np.uint8
             and page.samplesperpixel == 3):
-        raise NotImplementedError
+        raise OtherReader
     tables = []
     for name in ('TileOffsets', 'TileByteCounts'):
         tag = page.tags[name]
