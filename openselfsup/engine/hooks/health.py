@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ...models.heads.dino import PROTOTYPES
 from ...values import Count, Fraction, Positive
 from .hook import Hook
 
@@ -88,8 +89,14 @@ class HealthHook(Hook):
 
 def loss_of_uniform(runner: Any) -> float:
     """Return ln K of a head of K prototypes, infinity for methods without."""
-    head = runner.cfg.model.get('head') or {}
-    return math.log(head.get('prototypes', 65536)) if head.get('type') == 'DINOHead' else math.inf
+    prototypes = _prototypes(runner.cfg.model)
+    return math.log(prototypes) if prototypes else math.inf
+
+
+def _prototypes(model: Any) -> int | None:
+    """Return K of a model's config, None for methods without prototypes."""
+    head = model.get('head') or {}
+    return head.get('prototypes', PROTOTYPES) if head.get('type') == 'DINOHead' else None
 
 
 def warn(runner: Any, cause: str, said: str) -> None:
@@ -127,8 +134,8 @@ def _remedies(cause: str, runner: Any) -> Iterator[str]:
         yield f'a lower optimizer.lr ({rate / 3:.1g} instead of {rate:g})'
     if not warmup:
         yield 'a warm-up (schedule.warmup_epochs, now 0)'
-    if (model.get('head') or {}).get('type') == 'DINOHead':
-        yield from _remedies_of_teachers(cause, model, batch)
+    if prototypes := _prototypes(model):
+        yield from _remedies_of_teachers(cause, model, prototypes, batch)
         return
     momentum, length = model.get('momentum'), model.get('queue_len')
     if cause == 'DRIFT':
@@ -147,9 +154,8 @@ def _remedies(cause: str, runner: Any) -> Iterator[str]:
                'query and key belong together)')
 
 
-def _remedies_of_teachers(cause: str, model: Any, batch: int) -> Iterator[str]:
+def _remedies_of_teachers(cause: str, model: Any, prototypes: int, batch: int) -> Iterator[str]:
     """Yield what to change of a method with a student and a teacher."""
-    prototypes = model.head.get('prototypes', 65536)
     if cause == 'UNIFORM':
         temperature = model.get('teacher_temperature', 0.04)
         if temperature > 0.04:

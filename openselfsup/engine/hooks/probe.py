@@ -34,10 +34,9 @@ class ProbeHook(Hook):
 
     After every ``interval`` epochs, the last one, and before the first step, a line with
     ``step``, ``epoch`` and the probe's scores is added to metrics.jsonl and the scores to
-    TensorBoard. Rank 0 probes; the other ranks wait for it at their next exchange. A probe
-    of your own says what it measures in :meth:`measure`. A backbone that gets worse than it was
-    before the first step is told once, as BELOW START; until it is better than that, no best
-    checkpoint is written.
+    TensorBoard. Rank 0 probes, the other ranks wait for it. A probe of your own says what it
+    measures in :meth:`measure`. A backbone that gets worse than it was before the first step is
+    told once, as BELOW START; until it is better than that, no best checkpoint is written.
 
     Args:
         interval: epochs between two probes.

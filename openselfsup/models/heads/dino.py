@@ -10,6 +10,8 @@ from ...registry import HEADS
 from ...values import Count, Range
 from ..parts import at_least_float32
 
+PROTOTYPES = 65536  # K, unless a config says it
+
 
 class Prototypes(nn.Module):
     """A linear layer without bias whose rows are g_k v_k / ‖v_k‖ (arXiv 1602.07868).
@@ -50,7 +52,7 @@ class DINOHead(nn.Module):
 
     filled_in = ('in_channels',)  # by the method, not by a config
 
-    def __init__(self, in_channels: Count, prototypes: Count = 65536, hidden: Count = 2048,
+    def __init__(self, in_channels: Count, prototypes: Count = PROTOTYPES, hidden: Count = 2048,
                  bottleneck: Count = 256, layers: Annotated[int, Range(1)] = 3,
                  trained_norm: bool = False):
         super().__init__()
