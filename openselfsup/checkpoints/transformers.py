@@ -80,8 +80,8 @@ def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Tran
             own['mask_token'] = own['mask_token'].reshape(1, 1, -1)
         kind = ('DINOv3' if rotary else 'Hugging Face' if hugging_face else
                 'DINO or iBOT' if from_dino else 'DINOv2' if has_mask else 'timm')
-        known = (has_mask or from_dino) and not rotary
-        return Transformer(own, kind, ('timm' if registers else 'dino') if known else '')
+        resizing = '' if rotary or not has_mask else 'timm' if registers else 'dino'
+        return Transformer(own, kind, resizing)
     return None
 
 

@@ -9,11 +9,16 @@ Example:
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..values import LAUNCHERS, Count, Positive, Seed
 from .arguments import add_amp, add_config_arguments, checked
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+    from ..training.presence import Presence
 
 DEV_BATCH = 16
 
@@ -82,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
         launch.stop()
 
 
-def present(store: Any, patience: float) -> Any:
+def present(store: 'Store | None', patience: float) -> 'Presence | None':
     """Return what tells and watches who is there, None for one process."""
     if store is None:
         return None
