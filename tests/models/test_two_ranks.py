@@ -14,19 +14,20 @@ def found(tmp_path_factory):
     return [torch.load(folder / f'rank{rank}.pt', weights_only=True) for rank in range(2)]
 
 
-def exact(case):
-    return 5e-9 if case == 'DINOv2, blocks' else 1e-10  # positions are resized in float32
+def assert_as_one_process(case, theirs):
+    """See that both ranks found what one process finds."""
+    exact = 5e-9 if case == 'DINOv2, blocks' else 1e-10  # positions are resized in float32
+    steps, state = ranks.two_steps(case, 0, 1)
+    for their_steps, their_state in theirs:
+        for (losses, gradients), (their_losses, their_gradients) in zip(steps, their_steps):
+            torch.testing.assert_close(their_losses, losses, rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(their_gradients, gradients, rtol=1e-7, atol=exact)
+        torch.testing.assert_close(their_state, state, rtol=1e-7, atol=exact)
 
 
 @pytest.mark.parametrize('case', ranks.SHARDED)
 def test_parameters_that_are_shared_out_take_the_same_steps(found, case):
-    steps, state = ranks.two_steps(case, 0, 1)
-    for rank in range(2):
-        their_steps, their_state = found[rank]['sharded'][case]
-        for (losses, gradients), (their_losses, their_gradients) in zip(steps, their_steps):
-            torch.testing.assert_close(their_losses, losses, rtol=1e-7, atol=1e-9)
-            torch.testing.assert_close(their_gradients, gradients, rtol=1e-7, atol=exact(case))
-        torch.testing.assert_close(their_state, state, rtol=1e-7, atol=exact(case))
+    assert_as_one_process(case, [rank['sharded'][case] for rank in found])
 
 
 def test_methods_that_share_out_are_those_meant():
@@ -36,13 +37,7 @@ def test_methods_that_share_out_are_those_meant():
 
 @pytest.mark.parametrize('case', CASES)
 def test_losses_gradients_and_state_are_those_of_one_process(found, case):
-    steps, state = ranks.two_steps(case, 0, 1)
-    for rank in range(2):
-        their_steps, their_state = found[rank]['cases'][case]
-        for (losses, gradients), (their_losses, their_gradients) in zip(steps, their_steps):
-            torch.testing.assert_close(their_losses, losses, rtol=1e-7, atol=1e-9)
-            torch.testing.assert_close(their_gradients, gradients, rtol=1e-7, atol=exact(case))
-        torch.testing.assert_close(their_state, state, rtol=1e-7, atol=exact(case))
+    assert_as_one_process(case, [rank['cases'][case] for rank in found])
 
 
 def test_ranks_share_one_shuffle(found):
