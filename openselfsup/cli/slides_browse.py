@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..errors import UserError, located
 from ..values import Count, Positive
 from .arguments import add_overrides, checked
 
@@ -57,7 +57,7 @@ def slides_of(args: argparse.Namespace) -> 'Slides':
     """
     from ..datasets import Slides, build_source
     from ..lineage.configs import load_config
-    from ..shipped import is_config
+    from ..shipped import find_config, is_config
     given = {name: value for name in ('mpp', 'size')
              if (value := getattr(args, name)) is not None}
     if not is_config(args.target) and (os.path.exists(args.target) or glob.has_magic(args.target)):
@@ -65,6 +65,11 @@ def slides_of(args: argparse.Namespace) -> 'Slides':
             raise UserError('these are slides, not a config', where='--cfg-options',
                             expected='--mpp and --size')
         return Slides(args.target, **given)
+    try:
+        find_config(args.target)
+    except UserError as error:
+        raise UserError('no such config, slide, folder or pattern', where=located(args.target),
+                        nearest=error.nearest) from None
     config = load_config(args.target, args.cfg_options)
     if given:
         raise UserError('a config tells it', where=', '.join(f'--{name}' for name in given),

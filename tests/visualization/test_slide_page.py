@@ -70,6 +70,8 @@ dataset = dict(source=dict(_delete_=True, type='Slides', root={str(cohort)!r}, s
 """)
     dispatch(['slides', 'browse', str(config), '--out', str(out), '--slides', '1'])
     assert len(list(out.glob('*.jpg'))) == 2
+    with pytest.raises(UserError, match="no such config, slide, folder or pattern.*'demo/plm_r18'"):
+        dispatch(['slides', 'browse', 'demo/plm_r8', '--out', str(out)])
     with pytest.raises(UserError, match='its tiles come from ImageFolder'):
         dispatch(['slides', 'browse', 'demo/plm_r18', '--out', str(out)])
     with pytest.raises(UserError, match='a config tells it'):
