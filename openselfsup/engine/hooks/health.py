@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ... import distributed
 from ...models.heads.dino import PROTOTYPES
 from ...values import Count, Fraction, Positive
 from .hook import Hook
@@ -100,15 +101,16 @@ def _prototypes(model: Any) -> int | None:
 
 
 def warn(runner: Any, cause: str, said: str) -> None:
-    """Log a warning that begins with a cause's name and ends with what to change.
+    """Log a warning that begins with a cause's name and ends with what to change; rank 0 only.
 
     Args:
         runner: the run.
         cause: of :data:`_MEANS`.
         said: what was seen.
     """
-    runner.logger.warning('%s? %s: %s; try %s', cause, said, _MEANS[cause],
-                          ', '.join(_remedies(cause, runner)))
+    if distributed.is_main():  # ranks share the weights: one speaks for all
+        runner.logger.warning('%s? %s: %s; try %s', cause, said, _MEANS[cause],
+                              ', '.join(_remedies(cause, runner)))
 
 
 _MEANS = {'BELOW START': 'training costs what the backbone knew before'} | dict(
