@@ -24,10 +24,8 @@ dataset = dict(
                 hflip=dict(type='HorizontalFlip', p=0.5),
                 vflip=dict(type='VerticalFlip', p=0.5),
                 turn=dict(type='QuarterTurn', p=1.0),
-                jitter=dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4,
-                            hue=0.1, p=0.8),
-                gray=dict(type='Grayscale', p=0.2),
-                blur=dict(type='GaussianBlur', sigma=(0.1, 2.0), p=0.2)))
+                jitter=dict(type='ColorJitter', brightness=0.2, contrast=0.2, saturation=0.2,
+                            hue=0.02, p=0.8)))
            for name in ('query', 'key')},
         reference=dict(type='UnionView', of=['query', 'key'], size=192)),
     on_corrupt='skip')

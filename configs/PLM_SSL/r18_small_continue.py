@@ -3,9 +3,5 @@
 # A queue of PLM's learns little from random weights in so few steps. On whole tiles of new cases it
 # changed nothing that three seeds could show; for its cells see docs/learning.md.
 _base_ = './r18_small.py'
-dataset = dict(recipe=dict(steps=dict(
-    jitter=dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
-    gray=None,
-    blur=None)))
 schedule = dict(warmup_epochs=1)
 epochs = 8

@@ -1,15 +1,12 @@
 # A few thousand tiles, one GPU or a laptop, chosen by measuring (docs/learning.md): many steps of
-# small views and a small batch, colours hardly changed. Evaluate at about 80 px.
+# small views and a small batch. Evaluate at about 80 px.
 _base_ = [
     '../_base_/models/simclr_r18.py',
     '../_base_/datasets/small_tiles.py',
     '../_base_/schedules/adamw_small.py',
     '../_base_/runtime.py',
 ]
-dataset = dict(recipe=dict(size=64, steps=dict(
-    jitter=dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
-    gray=None,
-    blur=None)))
+dataset = dict(recipe=dict(size=64))
 optimizer = dict(lr=1e-3)
 schedule = dict(warmup_epochs=1)
 log_interval = 10
