@@ -98,8 +98,9 @@ class Lighting(ImageStep):
     deviation: NotNegative = 0.1
 
     def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
-        amounts = generator.randn(3) * self.deviation
-        return {'colour': 255 * amounts @ torch.from_numpy(_COMPONENTS.T).float()}
+        amounts = 255 * self.deviation * generator.randn(3)[:, None]  # B 1 3
+        # A matrix product would round one view differently in batches of different sizes.
+        return {'colour': (amounts * torch.from_numpy(_COMPONENTS).float()).sum(-1)}
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
         levels = np.arange(256)[:, None] + np.asarray(drawn['colour'])
