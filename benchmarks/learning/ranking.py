@@ -117,7 +117,7 @@ def probe(checkpoint: Checkpoint, data: DenseData, about: str, out: Path) -> dic
     path = answers_file(out, name, 0)
     if path.exists() and path.stat().st_mtime < checkpoint.path.stat().st_mtime:
         path.unlink()  # of an earlier checkpoint of this name
-    dense.evaluate(name, checkpoint.path, 0, data, out)
+    dense.evaluate(name, checkpoint.path, 0, data, out, dense.LAYERS)
     return {question: float(scores_of(confusions.sum(0))['mdice'])
             for question, confusions in np.load(path).items()}
 

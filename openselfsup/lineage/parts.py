@@ -1,7 +1,7 @@
 """Published backbones, necks and heads → ours."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ..errors import nearest
 from ..values import Filled, Range
@@ -167,7 +167,11 @@ def _multi_head(head: Fields) -> dict[str, Any]:
     head.only('pool_type', 'specified', 'maps are pooled to about 9,000 numbers here',
               default='adaptive')
     head.only('with_last_layer_unpool', False, 'the last map is pooled as all are here')
-    affine = head.take('norm_cfg', dict(type='BN'), dict).get('affine', True)
+    norm = head.part_or_empty('norm_cfg')
+    norm.take('type', 'BN', Literal['BN', 'SyncBN'])  # of all ranks here, either way
+    norm.only('momentum', 0.1, 'running statistics move by 0.1 here')
+    affine = norm.take('affine', True, bool)
+    norm.close()
     indices = list(head.take('in_indices', (0,), Stages))
     return dict(type='MultiClsHead', in_channels=[channels[name][i] for i in indices],
                 num_classes=head.take('num_classes', 1000), in_indices=indices, affine=affine)
