@@ -78,13 +78,14 @@ def files_of(slides: 'Slides', out: Path) -> list[Path]:
     Raises:
         UserError: two slides have one name.
     """
+    from ..datasets.slides import slide_names
     found: dict[str, str] = {}
     twice = []
-    for slide in slides.slides:
-        name = Path(slide.path).stem
+    paths = slides.files()
+    for name, path in zip(slide_names(paths), paths):
         if name in found:
-            twice.append(f'{found[name]} and {slide.path}')
-        found[name] = slide.path
+            twice.append(f'{found[name]} and {path}')
+        found[name] = path
     if twice:
         raise UserError(listed('slides of one name would share a file', twice),
                         expected='one folder of slides at a time')

@@ -53,7 +53,7 @@ def embed_slide(backbone: nn.Module, slides: Slides, number: int, least: float, 
             patch_size=size, patch_size_level0=round(grid.regions[0].box[2]), overlap=0,
             level0_magnification=round(10 / slide.mpp, 2), target_magnification=round(10 / mpp, 2),
             level0_mpp=slide.mpp, target_mpp=mpp, level0_width=slide.width,
-            level0_height=slide.height, name=Path(slide.path).stem)
+            level0_height=slide.height, name=out.stem)
         file.create_dataset('inputs', data=inputs, dtype=h5py.string_dtype())
     write_bytes(out, memory.getvalue())
     return len(grid)

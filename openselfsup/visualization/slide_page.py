@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..datasets.slides import Region, Slides
+from ..datasets.slides import Region, Slide, Slides, slide_names
 from ..errors import shown
 from ..files import write_bytes, write_text
 from ..progress import progress
@@ -62,34 +62,47 @@ def first_tiles(source: Slides, count: int) -> list[list[tuple[int, Region]]]:
 def thumbnail(source: Slides, number: int, regions: Sequence[Region]) -> np.ndarray:
     """Return a slide with the outline of its tissue and of tiles, uint8 (H, W, 3), RGB."""
     slide, mask = source.slides[number], source.maps[number].mask()
-    image = slide.overview(max(slide.width, slide.height) * slide.mpp / SIDE)
-    image = np.ascontiguousarray(image[:SIDE, :SIDE])
+    image = small(slide)
     high, wide = image.shape[:2]
     inside = cv2.resize(mask.astype(np.uint8), (wide, high), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(image, contours, -1, (255, 255, 255), 4)
     cv2.drawContours(image, contours, -1, _rgb(view_color(0)), 2)
     for region in regions:
-        left, top, width, height = region.box
-        across, down = wide / slide.width, high / slide.height
-        first = round(left * across), round(top * down)
-        last = round((left + width) * across), round((top + height) * down)
-        cv2.rectangle(image, first, last, (255, 255, 255), 4)
-        cv2.rectangle(image, first, last, _rgb(view_color(1)), 2)
+        outline(image, region.box, slide)
     return image
+
+
+def small(slide: Slide) -> np.ndarray:
+    """Return a whole slide with at most ``SIDE`` pixels on a side, uint8 (H, W, 3), RGB."""
+    image = slide.overview(max(slide.width, slide.height) * slide.mpp / SIDE)
+    return np.ascontiguousarray(image[:SIDE, :SIDE])
+
+
+def outline(image: np.ndarray, box: Sequence[float], slide: Slide) -> None:
+    """Draw the edge of a box (left, top, width, height) of the base level into a small slide."""
+    left, top, width, height = box
+    across, down = image.shape[1] / slide.width, image.shape[0] / slide.height
+    first = round(left * across), round(top * down)
+    last = round((left + width) * across), round((top + height) * down)
+    cv2.rectangle(image, first, last, (255, 255, 255), 4)
+    cv2.rectangle(image, first, last, _rgb(view_color(1)), 2)
 
 
 def _section(source: Slides, number: int, found: Sequence[tuple[int, Region]], folder: Path) -> str:
     slide = source.slides[number]
     names = [f'slide_{number + 1:03}_{kind}.jpg' for kind in ('tissue', 'tiles')]
-    _write(folder / names[0], thumbnail(source, number, [region for _, region in found]))
+    write_jpeg(folder / names[0], thumbnail(source, number, [region for _, region in found]))
     if found:
-        _write(folder / names[1], _sheet([source.read(index) for index, _ in found]))
+        write_jpeg(folder / names[1], tile_sheet([source.read(index) for index, _ in found]))
     levels = ', '.join(f'{level.downsample:g}' for level in slide.levels if level.reduce == 1)
     told = (f'{slide.width:,} x {slide.height:,} px of {slide.mpp:g} µm, levels at 1/{levels}; '
             f'{source.areas[number]:.1f} mm² of tissue; {source.weights[number]:.1%} of tiles.')
     seen = f'{len(found)} tiles' if found else f'No tile among the first {DRAWN:,}.'
-    return page.section(shown(Path(slide.path).name), page.paragraph(told), page.beside(
+    name = Path(slide.path).name
+    if name.lower().endswith('.dcm'):
+        name = slide_names(source.files())[number]
+    return page.section(shown(name), page.paragraph(told), page.beside(
         page.picture(folder, names[0], 'Tissue and tiles.'),
         page.picture(folder, names[1], f'{seen}.') or page.paragraph(seen)))
 
@@ -108,7 +121,7 @@ def _table(source: Slides) -> str:
                                                   'Share of tiles'], rows, numbers=3))
 
 
-def _sheet(tiles: Sequence[np.ndarray]) -> np.ndarray:
+def tile_sheet(tiles: Sequence[np.ndarray]) -> np.ndarray:
     """Return tiles side by side, four in a row, on white."""
     small = [cv2.resize(tile, (TILE, TILE), interpolation=cv2.INTER_AREA) for tile in tiles]
     step, columns = TILE + 4, min(len(small), 4)
@@ -123,5 +136,6 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _write(path: Path, image: np.ndarray) -> None:
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Write an image, uint8 (H, W, 3), RGB."""
     write_bytes(path, cv2.imencode('.jpg', image[..., ::-1])[1].tobytes())

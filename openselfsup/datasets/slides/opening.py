@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import UserError, located
 from ..listing import list_files
+from .dicom import one_of_each_series
 from .slide import OtherReader, Slide, SlideError
 from .tiff import TiffSlide
 from .vendor import OpenSlideSlide
@@ -19,13 +20,17 @@ MAX_OVERVIEW = 2 ** 28  # pixels of the smallest level: of more, a mask would ta
 def find_slides(root: str | Sequence[str]) -> list[str]:
     """Return the slides of folders (searched in depth), files and globs, in their order.
 
+    Of the files of one DICOM series it is the first.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is OME-Zarr.
     """
     roots = [str(root)] if isinstance(root, (str, Path)) else [str(each) for each in root]
     found: list[str] = []
     for each in roots:
         if os.path.isdir(each):
+            if _is_zarr(each):
+                raise _zarr(each)
             found += [os.path.join(each, path) for path in list_files(each, SUFFIXES).paths]
         elif os.path.exists(each):
             found.append(each)
@@ -34,9 +39,21 @@ def find_slides(root: str | Sequence[str]) -> list[str]:
         else:
             raise UserError('no such slide, folder or pattern', where=located(each))
     if not found:
+        for each in roots:
+            if os.path.isdir(each) and (inside := sorted(filter(_is_zarr, os.listdir(each)))):
+                raise _zarr(os.path.join(each, inside[0]))
         raise UserError('there is not one slide', where=', '.join(map(located, roots)),
                         expected='files ending in ' + ', '.join(SUFFIXES))
-    return list(dict.fromkeys(found))
+    return one_of_each_series(list(dict.fromkeys(found)))
+
+
+def _is_zarr(folder: str) -> bool:
+    return folder.rstrip(os.sep).lower().endswith('.zarr')
+
+
+def _zarr(folder: str) -> UserError:
+    return UserError('OME-Zarr is not read', where=located(folder),
+                     expected='a pyramid of OME-TIFF, as raw2ometiff writes it from OME-Zarr')
 
 
 def open_slide(path: str, mpp: float | None = None) -> Slide:

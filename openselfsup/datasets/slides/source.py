@@ -224,14 +224,7 @@ class Slides(Source):
             return slide
 
         opened = parallel_map(open_one, list(rows), DISK_THREADS)
-        good: list[Slide] = []
-        series: set[str] = set()  # files of one DICOM series are one slide
-        for slide in opened:
-            if isinstance(slide, Slide):
-                name = getattr(slide, 'series', None) or slide.path
-                if name not in series:
-                    good.append(slide)
-                series.add(name)
+        good = [slide for slide in opened if isinstance(slide, Slide)]
         self.left_out = [error for error in opened if isinstance(error, SlideError)]
         first = len(good) * distributed.rank() // distributed.world_size()
         made = tissue_masks(good, self.tissue, masks, first) if good else []

@@ -55,6 +55,8 @@ def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str
     for path in slides:
         parts = path.replace(os.sep, '/').split('/')
         names = {'/'.join(parts[i:]) for i in range(len(parts))}
+        if parts[-1].lower().endswith('.dcm'):
+            names |= {'/'.join(parts[i:-1]) for i in range(len(parts) - 1)}
         for name in names | {os.path.splitext(parts[-1])[0]}:
             by_name.setdefault(name, []).append(path)
     found: dict[str, Row] = {}

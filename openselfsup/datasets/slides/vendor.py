@@ -48,7 +48,6 @@ class OpenSlideSlide(Slide):
                   for number, (width, height) in enumerate(sizes)]
         super().__init__(path, _mpp(properties), levels)
         self.vendor = properties.get('openslide.vendor', '')
-        self.series = properties.get('dicom.SeriesInstanceUID')
 
     def pixels(self, region: Region) -> np.ndarray:
         openslide = require_openslide()
