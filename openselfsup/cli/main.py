@@ -20,6 +20,7 @@ COMMANDS = {
     'browse': 'draw what a config shows the model',
     'slides browse': 'draw slides: where their tissue is, and tiles of it',
     'slides embed': 'write the features of whole slides, one file of each',
+    'slides map': 'draw what such features tell apart, and where a region has its like',
     'print-config': 'print a config as it will run',
     'translate': 'turn a published config into one of ours',
     'count-parameters': 'count the parameters of a model, part by part',

@@ -1,11 +1,15 @@
 """Features of whole slides, in the layout of TRIDENT and CLAM."""
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
-from torch import nn
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..datasets.slides import Slides
 from ..datasets.slides.grid import SlideGrid
@@ -57,3 +61,42 @@ def embed_slide(backbone: nn.Module, slides: Slides, number: int, least: float, 
         file.create_dataset('inputs', data=inputs, dtype=h5py.string_dtype())
     write_bytes(out, memory.getvalue())
     return len(grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class SlideFeatures:
+    """Features of the tiles of a slide, as read from a file.
+
+    Attributes:
+        path: the file.
+        features: vectors of length 1, float32 (N, D).
+        corners: upper left corners of the tiles in pixels of the base level, int64 (N, 2): x, y.
+        side: of a tile, in the same pixels.
+        size: (width, height) of the base level.
+    """
+
+    path: Path
+    features: Tensor
+    corners: np.ndarray
+    side: int
+    size: tuple[int, int]
+
+
+def read_slide_features(path: Path) -> SlideFeatures:
+    """Read what :func:`embed_slide` wrote.
+
+    Raises:
+        UserError: the file is damaged, or holds something else.
+    """
+    try:
+        with h5py.File(path) as file:
+            features, coords = torch.from_numpy(file['features'][:]).float(), file['coords']
+            corners, told = coords[:], coords.attrs
+            side, *size = (int(told[name]) for name in (
+                'patch_size_level0', 'level0_width', 'level0_height'))
+        if features.ndim != 2 or corners.shape != (len(features), 2) or not len(features):
+            raise ValueError(f'features {tuple(features.shape)}, coords {corners.shape}')
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f'this holds no features of a slide ({error})', where=str(path),
+                        expected='a file that openselfsup slides embed wrote') from None
+    return SlideFeatures(path, F.normalize(features), corners, side, (size[0], size[1]))

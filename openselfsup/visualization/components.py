@@ -80,11 +80,16 @@ def component_colours(features: Sequence[Tensor], images: Sequence[np.ndarray]
         cv2.resize(image, f.shape[:0:-1], interpolation=cv2.INTER_AREA).mean(2).ravel()
         for f, image in zip(features, images)])
     values, shares = principal_components(cells, torch.from_numpy(guide))
-    low, high = np.percentile(values.numpy(), PERCENTILES, axis=0)
-    scaled = (values.numpy() - low) / np.maximum(high - low, 1e-12)
-    pixels = (scaled.clip(0, 1) * 255).round().astype(np.uint8)
+    pixels = colours_of(values.numpy())
     parts = np.split(pixels, np.cumsum([f[0].numel() for f in features])[:-1])
     return [p.reshape(*f.shape[1:], 3) for p, f in zip(parts, features)], shares
+
+
+def colours_of(values: np.ndarray) -> np.ndarray:
+    """Return values along three components, (N, 3), as colours, uint8 (N, 3)."""
+    low, high = np.percentile(values, PERCENTILES, axis=0)
+    scaled = (values - low) / np.maximum(high - low, 1e-12)
+    return (scaled.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def principal_components(cells: Tensor, guide: Tensor, count: int = 3) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from openselfsup.cli.main import dispatch
 from openselfsup.datasets.slides import open_slide
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
+from openselfsup.evaluation.slide_features import read_slide_features
 from openselfsup.registry import BACKBONES
 from openselfsup.training.features import extract_features
 
@@ -56,6 +57,14 @@ def test_features_are_those_of_the_tiles_at_their_coords(cohort, backbone, tmp_p
         expected = extract_features(model, torch.from_numpy(tile).permute(2, 0, 1)[None], 1,
                                     cfg.normalize['mean'], cfg.normalize['std'])
         np.testing.assert_allclose(features[3], expected[0], atol=1e-4, rtol=1e-3)
+        read = read_slide_features(tmp_path / 'out' / f'{name[0]}.h5')
+        assert read.size == (slide.width, slide.height) == (1000, 800)
+        assert read.side == 64 * downsample and np.array_equal(read.corners, coords)
+        np.testing.assert_allclose(read.features[3], features[3] / np.linalg.norm(features[3]),
+                                   rtol=1e-4, atol=1e-6)
+    dispatch(['slides', 'map', str(tmp_path / 'out'), str(cohort), '--out', str(tmp_path / 'maps'),
+              '--like', 'a.svs#xywh=400,300,130,130'])
+    assert len(list((tmp_path / 'maps').glob('map_*'))) == 9
 
     before = (tmp_path / 'out/a.h5').stat().st_mtime_ns
     (tmp_path / 'out/b.h5').unlink()
