@@ -5,10 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from openselfsup import load_backbone
 from openselfsup.checkpoints import detect, load
 from openselfsup.cli.main import COMMANDS, parse
+from openselfsup.engine.config import load_config
+from openselfsup.registry import ALGORITHMS
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -33,6 +36,10 @@ def test_the_worked_example_of_a_new_method_trains(tmp_path, tool, monkeypatch):
     state, loaded = checkpoint['state_dict'], load_backbone(tmp_path / 'run/epoch_1.pth')
     assert all(value.equal(state[f'backbone.{name}'])
                for name, value in loaded.state_dict().items())
+    with torch.autocast('cpu', torch.bfloat16):
+        outputs = ALGORITHMS.build(load_config(tmp_path / 'my_config.py').model)(
+            list(torch.randn(2, 2, 3, 32, 32)))
+    assert all(value.dtype == torch.float32 for value in outputs.values())
 
 
 def test_the_notebook_example_of_the_data_page_runs():
@@ -63,7 +70,6 @@ def test_every_field_of_a_config_is_documented():
 
 
 def test_the_configs_of_the_page_on_released_weights_are_configs(tmp_path):
-    from openselfsup.engine.config import load_config
     for number, code in enumerate(blocks('docs/continue.md')):
         (tmp_path / f'{number}.py').write_text(code)
         cfg = load_config(tmp_path / f'{number}.py')
