@@ -153,11 +153,11 @@ def tiles_in(read: SlideFeatures, box: Sequence[float]) -> np.ndarray:
     """
     left, top, width, height = box
     middle = read.corners + read.side / 2 - (left, top)
-    inside = ((middle >= 0) & (middle < (width, height))).all(1)
+    inside = np.all((middle >= 0) & (middle < (width, height)), axis=1)
     if inside.any():
         return inside
     off = np.array([left + width / 2, top + height / 2]) - read.corners
-    return ((off >= 0) & (off < read.side)).all(1)
+    return np.all((off >= 0) & (off < read.side), axis=1)
 
 
 def _asked(read: SlideFeatures, like: Place, mean: Tensor) -> Tensor:
@@ -227,7 +227,8 @@ def _tile(slide: Slide, box: Sequence[float], side: int = TILE) -> np.ndarray:
              for v, room in ((left, level.width), (top, level.height))]
     last = [min(max(round(v / level.downsample), start + 1), room) for v, start, room in (
         (left + width, first[0], level.width), (top + height, first[1], level.height))]
-    pixels = slide.pixels(Region(level, *first, last[0] - first[0], last[1] - first[1]))
+    pixels = slide.pixels(Region(level, first[0], first[1], last[0] - first[0],
+                                 last[1] - first[1]))
     scale = side / max(pixels.shape[:2])
     size = tuple(max(round(n * scale), 1) for n in pixels.shape[1::-1])
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
