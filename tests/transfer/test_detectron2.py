@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip('detectron2', reason='detectron2 is not installed')
 
+from openselfsup.errors import UserError  # noqa: E402
 from openselfsup.models.backbones.resnet import ResNet  # noqa: E402
 from openselfsup.transfer.instance.detectron2_backend import Detectron2Backend  # noqa: E402
 from openselfsup.transfer.instance.job import Job  # noqa: E402
@@ -78,3 +79,8 @@ def test_a_short_training_is_scored_by_our_evaluator(datasets, tmp_path):
     backend.fit()
     outcome = evaluate(backend)['GlaS_test']
     assert outcome['run']['backend'] == 'detectron2' and len(outcome['images']) == 3
+
+
+def test_a_range_of_one_size_is_told_in_a_sentence(datasets, tmp_path):
+    with pytest.raises(UserError, match='a range has two ends.*expected two numbers'):
+        loaded(datasets, tmp_path, 'GlaS_R_18_FPN_1x_moco.yaml', 'INPUT.MIN_SIZE_TRAIN', '(64,)')

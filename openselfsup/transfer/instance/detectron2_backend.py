@@ -128,6 +128,11 @@ class Detectron2Backend:
         if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT != 'bitmask':
             raise UserError(f'INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT}: polygons lose holes',
                             where=self.job.config_file, expected='bitmask')
+        sides, drawn = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+        if drawn == 'range' and (isinstance(sides, int) or len(sides) != 2):
+            raise UserError(f'INPUT.MIN_SIZE_TRAIN is {sides}: a range has two ends',
+                            where=self.job.config_file, expected='two numbers, or '
+                            'INPUT.MIN_SIZE_TRAIN_SAMPLING choice')
         return Wanted(self.train_sets, self.test_sets,
                       (cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS).NUM_CLASSES,
                       cfg.MODEL.MASK_ON, cfg.TEST.DETECTIONS_PER_IMAGE)
