@@ -12,13 +12,14 @@ import numpy as np
 from ...errors import UserError
 from ...files import write_text
 from ...progress import progress
-from ..listing import files_in
+from ..listing import natural
 from ..png import write_png
+from ..slides.dicom import slide_names
+from ..slides.opening import find_slides
 from .bcss import starts
 from .report import Report
 from .resuming import go_on_with
 
-SUFFIXES = ('.svs', '.tif', '.tiff', '.ndpi', '.mrxs', '.scn', '.vms', '.vmu', '.bif', '.svslide')
 COLUMNS = ('file', 'slide', 'x', 'y', 'read_size', 'size', 'mpp', 'tissue')
 _OVERVIEW_MPP = 8.0
 
@@ -76,27 +77,24 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
     except (ImportError, OSError):
         raise UserError('reading slides needs OpenSlide',
                         expected='pip install openslide-python openslide-bin') from None
-    slides = [src] if src.is_file() else files_in(src, SUFFIXES, deep=True)
-    if not slides:
-        raise UserError('there is no slide', where=str(src),
-                        expected='files ending in ' + ', '.join(SUFFIXES))
+    slides = sorted(map(Path, find_slides(str(src))), key=natural)
     go_on_with(dst / 'options.json', dict(
         mpp=mpp, size=size, min_tissue=min_tissue, source_mpp=source_mpp),
         src.parent if src.is_file() else src, slides)
-    of_stem: dict[str, list[Path]] = {}
-    for path in slides:
-        of_stem.setdefault(path.stem, []).append(path)
-    shared = {stem for stem, paths in of_stem.items() if len(paths) > 1}
-    for path in slides:
-        if others := [str(other) for other in of_stem[path.stem] if other != path]:
+    of_name: dict[str, list[Path]] = {}
+    for path, name in zip(slides, names := slide_names([str(path) for path in slides])):
+        of_name.setdefault(name, []).append(path)
+    shared = {name for name, paths in of_name.items() if len(paths) > 1}
+    for path, name in zip(slides, names):
+        if others := [str(other) for other in of_name[name] if other != path]:
             report.problem(path, f"has the name of {', '.join(others)}; all are left out")
             continue
-        listed = dst / 'slides' / f'{path.stem}.csv'
+        listed = dst / 'slides' / f'{name}.csv'
         if listed.exists():
             continue
         try:
             with openslide.OpenSlide(str(path)) as slide:
-                rows = _cut(slide, path, dst, report, mpp, size, min_tissue, source_mpp)
+                rows = _cut(slide, path, name, dst, report, mpp, size, min_tissue, source_mpp)
         except openslide.OpenSlideError as error:
             report.problem(path, f'cannot be read as a slide ({error}); left out')
             continue
@@ -109,7 +107,7 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
     report.facts.update(slides=len({row['slide'] for row in rows}), tiles=len(rows))
 
 
-def _cut(slide: Any, path: Path, dst: Path, report: Report, mpp: float, size: int,
+def _cut(slide: Any, path: Path, called: str, dst: Path, report: Report, mpp: float, size: int,
          min_tissue: float, source_mpp: float | None) -> list[dict] | None:
     """Cut one slide; return a row for each tile, None if its resolution is unknown."""
     own = slide.properties.get('openslide.mpp-x')
@@ -124,7 +122,8 @@ def _cut(slide: Any, path: Path, dst: Path, report: Report, mpp: float, size: in
     level = slide.get_best_level_for_downsample(mpp / own * 1.01)
     read = max(round(side / slide.level_downsamples[level]), 1)
     rows, places = [], list(_places(slide, own, side, width, height))
-    for x, y in progress(places, path.name):
+    told = path.name if path.stem == called else called  # DICOM: its folder
+    for x, y in progress(places, told):
         pixels = np.asarray(slide.read_region((x, y), level, (read, read)))
         image = _over_white(pixels)
         if read != size:
@@ -133,10 +132,10 @@ def _cut(slide: Any, path: Path, dst: Path, report: Report, mpp: float, size: in
         share = tissue_share(image)
         if share < min_tissue:
             continue
-        name = f'tiles/{path.stem}/x{x:06d}_y{y:06d}.png'
+        name = f'tiles/{called}/x{x:06d}_y{y:06d}.png'
         if not (dst / name).exists():
             write_png(dst / name, image)
-        rows.append(dict(file=name, slide=path.name, x=x, y=y, read_size=side, size=size, mpp=mpp,
+        rows.append(dict(file=name, slide=told, x=x, y=y, read_size=side, size=size, mpp=mpp,
                          tissue=f'{share:.3f}'))
     return rows
 

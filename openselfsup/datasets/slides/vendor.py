@@ -47,7 +47,6 @@ class OpenSlideSlide(Slide):
                         native=_native(properties, number))
                   for number, (width, height) in enumerate(sizes)]
         super().__init__(path, _mpp(properties), levels)
-        self.vendor = properties.get('openslide.vendor', '')
 
     def pixels(self, region: Region) -> np.ndarray:
         openslide = require_openslide()

@@ -199,7 +199,7 @@ def test_a_slide_is_cut_at_the_resolution_that_was_asked_for(tmp_path):
 
 def test_a_folder_without_slides_says_what_it_wants(tmp_path):
     pytest.importorskip('openslide')
-    with pytest.raises(UserError, match='there is no slide'):
+    with pytest.raises(UserError, match='there is not one slide'):
         slides.prepare_slides(tmp_path, tmp_path, Report('s'))
 
 

@@ -10,6 +10,8 @@ import pytest
 from benchmarks.speed.slide_files import write_slide
 from openselfsup.cli.slides_embed import files_of
 from openselfsup.datasets import Slides, TileDataset
+from openselfsup.datasets.prepare.report import Report
+from openselfsup.datasets.prepare.slides import prepare_slides
 from openselfsup.datasets.slides import find_slides, open_slide
 from openselfsup.datasets.slides.dicom import series_of
 from openselfsup.errors import UserError
@@ -50,6 +52,13 @@ def test_levels_mpp_and_pixels_are_those_that_were_written(folder, tissue_image)
         difference = np.abs(slide.read(region, 224).astype(int) - expected).mean()
         assert difference < 6
         assert difference < np.abs(np.roll(expected, 1, 1).astype(int) - expected).mean() / 2
+
+
+def test_prepared_tiles_are_of_each_slide_once(folder, tmp_path):
+    report = Report('slides')
+    prepare_slides(folder, tmp_path, report, mpp=0.5, size=128, min_tissue=0.)
+    assert report.facts['slides'] == 3 and not report.problems
+    assert sorted(path.name for path in (tmp_path / 'tiles').iterdir()) == ['b', 'case1', 'case2']
 
 
 def test_a_cohort_of_dicom_and_tiff_has_each_slide_once(folder, tmp_path, tissue_image):
