@@ -101,6 +101,32 @@ def test_a_backbone_to_which_all_tiles_are_one(make_dino, tmp_path):
     assert "model.targets='sinkhorn'" in constant and 'global_batch_size (now 16)' in constant
 
 
+def test_a_teacher_that_takes_one_prototype_for_all_tiles(make_dino, tmp_path):
+    runner = make_dino('optimizer.lr=0.', 'model.teacher_temperature=0.001',
+                       'model.warmup_temperature=0.001')
+    for part in (runner.algorithm.student, runner.algorithm.teacher):
+        last = part['head'].mlp[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.ones_(last.bias)
+    runner.train()
+    constant, = [line for line in said(tmp_path) if 'CONSTANT?' in line]
+    assert 'kl_to_uniform is 1.000' in constant and "model.targets='sinkhorn'" in constant
+    assert all(row['cls_cosine'] < 0.99 for row in lines_of(tmp_path))  # the backbone sees tiles
+
+
+def test_a_decay_that_leaves_nothing_of_a_backbone_is_told(make_dino, tmp_path):
+    probe = dict(type='KNNProbeHook', interval=1, size=32,
+                 source=dict(type='ImageFolder', root='data/demo/kather2016'))
+    decay = dict(type='SGD', lr=1., weight_decay=1.)  # w - lr (g + w) = -g
+    make_dino(f'hooks={[probe]}', f'optimizer={decay}', 'schedule.warmup_epochs=0',
+              'model.teacher_momentum=0.', 'model.final_momentum=0.').train()
+    start, end = [row['probe_knn'] for row in lines_of(tmp_path) if 'probe_knn' in row]
+    worse, = [line for line in said(tmp_path) if 'BELOW START?' in line]
+    assert end < start and (f'probe_knn is {end:.3f} after step 3, and was {start:.3f} before'
+                            in worse)
+    assert not (tmp_path / 'best_knn.pth').exists()
+
+
 def test_a_backbone_that_gets_worse_is_told_once_and_not_kept(make_dino, tmp_path):
     probe = dict(type='KNNProbeHook', interval=1, size=32,
                  source=dict(type='ImageFolder', root='data/demo/kather2016'))
