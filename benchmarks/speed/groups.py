@@ -12,6 +12,7 @@ def groups() -> dict[str, Callable[[], Iterator[Case]]]:
     from . import (
         ca2cl,
         clusters,
+        dinov2,
         kmeans,
         loader,
         losses,
@@ -26,7 +27,8 @@ def groups() -> dict[str, Callable[[], Iterator[Case]]]:
                 loss=losses.loss_cases, ntxent=losses.ntxent_cases, kmeans=kmeans.kmeans_cases,
                 clusters=clusters.cluster_cases, shards=shards.shard_cases,
                 slides=slides.slide_cases, step=step.step_cases, overhead=overhead.overhead_cases,
-                strong=ca2cl.strong_view_cases, ca2cl=ca2cl.ca2cl_step_cases)
+                strong=ca2cl.strong_view_cases, ca2cl=ca2cl.ca2cl_step_cases,
+                dinov2=dinov2.dinov2_cases)
 
 
 def run(group: str, repeats: int) -> list[Result]:

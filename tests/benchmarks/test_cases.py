@@ -1,11 +1,13 @@
 """Every case runs, at sizes that take no time."""
 
 import json
+from itertools import repeat
 
 import pytest
 
 from benchmarks.speed import (
     clusters,
+    dinov2,
     gpu,
     kmeans,
     loader,
@@ -18,6 +20,15 @@ from benchmarks.speed import (
     views,
 )
 from benchmarks.speed.timing import measure
+from openselfsup.datasets import ViewLoader
+from openselfsup.registry import DATASETS
+
+TINY_VIT = [
+    *(f'model.backbone.{key}={value}' for key, value in dict(
+        embed_dim=24, depth=2, num_heads=2, img_size=56).items()),
+    'model.head.prototypes=64', 'model.head.hidden=32', 'model.head.bottleneck=16',
+    *(f'dataset.recipe.global{i}.size=56' for i in (1, 2)),
+    *(f'dataset.recipe.local{i}.size=28' for i in range(1, 9))]
 
 
 def run_all(cases) -> dict:
@@ -59,6 +70,28 @@ def test_step_case(monkeypatch):
     monkeypatch.setattr(step, 'SIZE', 64)
     monkeypatch.setattr(step, 'GRID', 2)
     assert set(run_all(step.step_cases())) == {'step'}
+
+
+def test_dinov2_cases():
+    assert set(run_all(dinov2.dinov2_cases(tuple(TINY_VIT)))) == {'dinov2', 'dinov2_matched'}
+
+
+def test_what_dinov2_cases_compare():
+    plain, matched = (dinov2.config(matched=wanted) for wanted in (False, True))
+    assert plain.model.matched is None and matched.model.matched.type == 'MatchedPatches'
+    assert plain.model.head.prototypes == 8192
+    sizes = [view['size'] for view in plain.dataset.recipe.values()]
+    assert sizes == 2 * [224] + 8 * [98]
+    cfg = dinov2.config(changes=tuple(TINY_VIT))
+    dataset = DATASETS.build(cfg.dataset)
+    batch = ViewLoader(dataset, 2, workers=0).make_batch(0, 0)
+    step = dinov2.build_step(cfg, dataset.geometry)
+    before = {name: value.clone() for name, value in step.algorithm.state_dict().items()}
+    dinov2.bare_model(step, batch)()
+    assert all(value.equal(before[name]) for name, value in step.algorithm.state_dict().items())
+    step(repeat(batch), 1, 0.1)
+    name = 'student.backbone.net.blocks.1.attn.proj.weight'
+    assert not step.algorithm.state_dict()[name].equal(before[name])  # the backbone learns
 
 
 def test_views_case(monkeypatch):
