@@ -38,7 +38,8 @@ def slide_cases(tiles: int = 256, side: int = 9000) -> Iterator[Case]:
                    on_threads(1, lambda: exhaust(_epoch(source))), _openslide(alone),
                    {'each on its own': on_threads(1, lambda: exhaust(_epoch(alone))),
                     'tifffile': _tifffile(alone), 'decoding of native tiles': _decoding(source),
-                    **({'OpenSlide at our places': work} if (work := _openslide(source)) else {})},
+                    **({'OpenSlide at our places': work} if (work := _openslide(source)) else {}),
+                    **({'wsistream': stream} if (stream := _wsistream(path, tiles)) else {})},
                    items=tiles, unit='tiles/s', calls=1)
 
 
@@ -67,6 +68,26 @@ def _openslide(source: Slides) -> Callable[[], object] | None:
         with openslide.OpenSlide(path) as slide:
             for box in boxes:
                 np.asarray(slide.read_region(box, 0, (SIDE, SIDE)).convert('RGB'))
+
+    return on_threads(1, read)
+
+
+def _wsistream(path: Path, tiles: int) -> Callable[[], object] | None:
+    """Let wsistream draw as many tiles of its own from tissue that it has found before."""
+    if not importlib.util.find_spec('wsistream'):
+        return None
+    from wsistream.backends import OpenSlideBackend
+    from wsistream.pipeline import PatchPipeline
+    from wsistream.sampling import RandomSampler
+    stream = iter(PatchPipeline(
+        slide_paths=[str(path)], backend=OpenSlideBackend(), cycle=True, seed=0, pool_size=1,
+        sampler=RandomSampler(patch_size=SIDE, num_patches=-1, target_mpp=0.5),
+        patches_per_slide=10 ** 9, tissue_mask_cache_size=1))
+    next(stream)  # the mask
+
+    def read() -> None:
+        for _ in range(tiles):
+            next(stream)
 
     return on_threads(1, read)
 
