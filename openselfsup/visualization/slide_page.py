@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from ..datasets.slides import Region, Slide, Slides, slide_names
+from ..datasets.slides.dicom import is_dicom
 from ..errors import shown
 from ..files import write_bytes, write_text
 from ..progress import progress
@@ -100,7 +101,7 @@ def _section(source: Slides, number: int, found: Sequence[tuple[int, Region]], f
             f'{source.areas[number]:.1f} mm² of tissue; {source.weights[number]:.1%} of tiles.')
     seen = f'{len(found)} tiles' if found else f'No tile among the first {DRAWN:,}.'
     name = Path(slide.path).name
-    if name.lower().endswith('.dcm'):
+    if is_dicom(name):
         name = slide_names(source.files())[number]
     return page.section(shown(name), page.paragraph(told), page.beside(
         page.picture(folder, names[0], 'Tissue and tiles.'),

@@ -14,7 +14,7 @@ from ...files import write_text
 from ...progress import progress
 from ..listing import natural
 from ..png import write_png
-from ..slides.dicom import slide_names
+from ..slides.dicom import is_dicom, slide_names
 from ..slides.opening import find_slides
 from .bcss import starts
 from .report import Report
@@ -122,7 +122,7 @@ def _cut(slide: Any, path: Path, called: str, dst: Path, report: Report, mpp: fl
     level = slide.get_best_level_for_downsample(mpp / own * 1.01)
     read = max(round(side / slide.level_downsamples[level]), 1)
     rows, places = [], list(_places(slide, own, side, width, height))
-    told = path.name if path.stem == called else called  # DICOM: its folder
+    told = called if is_dicom(path.name) else path.name
     for x, y in progress(places, told):
         pixels = np.asarray(slide.read_region((x, y), level, (read, read)))
         image = _over_white(pixels)

@@ -11,12 +11,17 @@ _LONG = (b'OB', b'OD', b'OF', b'OL', b'OV', b'OW', b'SQ', b'SV', b'UC', b'UN', b
 _UNDEFINED = 0xFFFFFFFF
 
 
+def is_dicom(path: str) -> bool:
+    """Return whether a file is one of DICOM, by its name."""
+    return path.lower().endswith('.dcm')
+
+
 def one_of_each_series(paths: Sequence[str]) -> list[str]:
     """Return the paths without all files of DICOM but the first of each series and folder."""
     seen: set[tuple[str, str]] = set()
     kept = []
     for path in paths:
-        series = series_of(path) if path.lower().endswith('.dcm') else None
+        series = series_of(path) if is_dicom(path) else None
         if series is not None:
             key = os.path.realpath(os.path.dirname(path)), series
             if key in seen:
@@ -31,7 +36,7 @@ def slide_names(paths: Sequence[str]) -> list[str]:
 
     A folder with several slides of DICOM gives them the names of their files.
     """
-    folders = [os.path.dirname(os.path.abspath(path)) if path.lower().endswith('.dcm') else None
+    folders = [os.path.dirname(os.path.abspath(path)) if is_dicom(path) else None
                for path in paths]
     return [os.path.splitext(os.path.basename(path))[0] if folder is None
             or folders.count(folder) > 1 else os.path.basename(folder)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from ...errors import UserError, listed, nearest
+from .dicom import is_dicom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str
     for path in slides:
         parts = path.replace(os.sep, '/').split('/')
         names = {'/'.join(parts[i:]) for i in range(len(parts))}
-        if parts[-1].lower().endswith('.dcm'):
+        if is_dicom(path):
             names |= {'/'.join(parts[i:-1]) for i in range(len(parts) - 1)}
         for name in names | {os.path.splitext(parts[-1])[0]}:
             by_name.setdefault(name, []).append(path)
