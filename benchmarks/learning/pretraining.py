@@ -132,7 +132,7 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
         return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
     if not plan.exists():
-        epochs, rate = plan_epochs(config, folder, budget, options, device)
+        epochs, rate = plan_epochs(config, folder, budget, options, device, start)
         write_json(plan, dict(epochs=epochs, tiles_per_s=rate, budget=str(budget)))
     epochs = read_json(plan)['epochs']
     begin = ['--pretrained', str(start)] if start else []
@@ -144,12 +144,13 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
     return checkpoint
 
 
-def plan_epochs(config: str, folder: Path, budget: Budget, options: list[str], device: str
-                ) -> tuple[int, float]:
+def plan_epochs(config: str, folder: Path, budget: Budget, options: list[str], device: str,
+                start: Path | None) -> tuple[int, float]:
     """Return how many epochs the budget allows, and the tiles a second that were measured."""
     out = folder / 'rate.json'
+    begin = [f'pretrained={start}'] if start else []
     command([sys.executable, '-m', 'benchmarks.learning.rate', config_path(config), str(out),
-             *options], folder / 'rate.log', device)
+             *options, *begin], folder / 'rate.log', device)
     found = read_json(out)
     tiles = (budget.amount if budget.unit == 'tiles'
              else budget.amount * 60 * found['tiles_per_s'])

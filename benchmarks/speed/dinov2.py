@@ -1,6 +1,6 @@
 """A DINOv2 step of a ViT against the bare model, and with patches matched by their place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -16,7 +16,7 @@ from openselfsup.registry import ALGORITHMS, DATASETS
 from openselfsup.training.allocator import keep_freed_memory
 from openselfsup.training.optimizers import build_optimizer
 from openselfsup.training.precision import resolve
-from openselfsup.training.preprocessor import Preprocessor
+from openselfsup.training.preprocessor import Preprocessor, can_compile
 from openselfsup.training.step import TrainStep
 
 from .timing import Case
@@ -25,6 +25,7 @@ from .worker_process import WorkerProcess
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/DINOv2/vits14_continue_1gpu_plm.py'
 BATCH = 2
+CPU = torch.device('cpu')
 # The backbone learns from the first step on, as it does in all but the first epoch of a run.
 CHANGES = [f"dataset.source.root='{ROOT / 'data/demo'}'", 'model.heads_only_epochs=0',
            'model.backbone_warmup_epochs=0']
@@ -38,14 +39,24 @@ def config(matched: bool = False, changes: tuple[str, ...] = ()) -> Any:
     return cfg
 
 
-def build_step(cfg: Any, geometry: Geometry) -> TrainStep:
-    """Return the step that a run of this config would take."""
+def build_step(cfg: Any, geometry: Geometry, device: torch.device = CPU,
+               recipes: Sequence = ()) -> TrainStep:
+    """Return the step that a run of this config would take.
+
+    Args:
+        cfg: of the run.
+        geometry: of its views.
+        device: where it is computed.
+        recipes: of views that are rendered there.
+    """
     torch.manual_seed(0)
-    model = ALGORITHMS.build(cfg.model).to(memory_format=torch.channels_last).train()
+    model = ALGORITHMS.build(cfg.model).to(device, memory_format=torch.channels_last).train()
     model.set_geometry(geometry)
+    preprocessor = Preprocessor(**cfg.normalize, recipes=recipes,
+                                compile=can_compile(device)).to(device)
     optimizer = build_optimizer(model, cfg.optimizer, cfg.optimizer.lr)
-    return TrainStep(model, Preprocessor(**cfg.normalize), optimizer,
-                     resolve('auto', torch.device('cpu')), cfg.clip_grad, cfg.clip_grad_by)
+    return TrainStep(model, preprocessor, optimizer, resolve('auto', device), cfg.clip_grad,
+                     cfg.clip_grad_by)
 
 
 def bare_model(step: TrainStep, batch: dict) -> Callable[[], None]:

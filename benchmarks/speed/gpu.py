@@ -4,7 +4,10 @@
 
 Pairs per second of MoCo v2 and PLM (ResNet-18, bf16, channels_last) with and without
 torch.compile; PLM end to end from a store of packed tiles against the same step on views that
-are on the device already; and what views, loss, moving average and logging take of a step.
+are on the device already; and what views, loss, moving average and logging take of a step. Tiles
+per second of a DINOv2 step (2 x 224 + 8 x 98 px) of ViT-S/14, B/14 and L/14 from packed tiles and
+from views on the device, as shares of the bare model's forward and backward passes, with and
+without matched patches, and the memory of each.
 """
 
 import argparse
@@ -15,23 +18,27 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from openselfsup.datasets import ImageFolder, TileDataset, ViewLoader, pack
-from openselfsup.registry import ALGORITHMS
+from openselfsup.datasets.sources import Source
+from openselfsup.registry import ALGORITHMS, DATASETS
 from openselfsup.training.environment import describe_environment
 from openselfsup.training.optimizers import build_optimizer
 from openselfsup.training.preprocessor import Preprocessor, can_compile
 from openselfsup.training.progress import Meter
 from openselfsup.training.step import TrainStep
 
+from . import dinov2
 from .step import MODEL, NORMALIZE, SGD
 from .tiles import MOCO, write_tiffs
 
 POOLED = dict(type='NonLinearNeck', in_channels=512, hid_channels=512, out_channels=128)
 MODELS = dict(moco=dict(type='MoCo', backbone=MODEL['backbone'], neck=POOLED), plm=MODEL)
+VITS = ('small', 'base', 'large')
 
 
 class Bench:
@@ -61,6 +68,16 @@ class Bench:
                 self.synchronise()
                 samples[name].append((time.perf_counter() - start) / self.steps)
         return samples
+
+    def forget_memory(self) -> None:
+        """Count the device's memory from here."""
+        if self.device.type == 'cuda':
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def memory(self) -> float | None:
+        """Return the most of the device's memory that was held, in GB; None on a CPU."""
+        return torch.cuda.max_memory_allocated() / 1e9 if self.device.type == 'cuda' else None
 
     def step(self, name: str, compiled: bool, recipes: list = ()) -> TrainStep:
         """Return a training step of a method."""
@@ -111,6 +128,46 @@ def end_to_end(bench: Bench, loader: ViewLoader, batch: dict) -> dict:
                 ratio=statistics.median(ratios), spread=(min(ratios), max(ratios)))
 
 
+def dinov2_steps(bench: Bench, source: Source, batch: int, workers: int,
+                 changes: tuple[str, ...] = ()) -> Iterator[tuple[str, dict]]:
+    """Yield of each ViT what its DINOv2 step does, one network on the device at a time.
+
+    Args:
+        bench: times it.
+        source: packed tiles.
+        batch: of tiles.
+        workers: of the loader.
+        changes: of the config.
+    """
+    for name in VITS:
+        network = (f"model.backbone.model='vit_{name}_patch14_reg4_dinov2'", *changes)
+        plain, matched = (dinov2_step(bench, dinov2.config(wanted, network), source, batch,
+                                      workers) for wanted in (False, True))
+        yield name, dict(plain=plain, matched=matched,
+                         matched_takes=plain['ready'] / matched['ready'])
+
+
+def dinov2_step(bench: Bench, cfg: Any, source: Source, batch: int, workers: int
+                ) -> dict[str, float | None]:
+    """Return tiles/s of a step from packed tiles, on views that are on the device, and bare.
+
+    Also the first two as shares of the bare model's, and the most memory in GB that they held.
+    """
+    dataset = DATASETS.build(dict(cfg.dataset, source=source))
+    loader = ViewLoader(dataset, batch, workers=workers, render='device')
+    ready, stream, rate = bench.on_device(loader), bench.batches(loader), cfg.optimizer.lr
+    step = dinov2.build_step(cfg, dataset.geometry, bench.device, dataset.recipes)
+    bench.forget_memory()
+    samples = bench.seconds(packed=lambda: step(stream, 1, rate),
+                            ready=lambda: step(repeat(ready), 1, rate))
+    memory = bench.memory()
+    samples |= bench.seconds(bare=dinov2.bare_model(step, ready))
+    stream.close()
+    tiles = {way: batch / statistics.median(times) for way, times in samples.items()}
+    return dict(tiles, packed_of_bare=tiles['packed'] / tiles['bare'],
+                ready_of_bare=tiles['ready'] / tiles['bare'], memory_gb=memory)
+
+
 def shares(bench: Bench, loader: ViewLoader) -> dict[str, float]:
     """Return what parts of PLM's step take when done alone, as shares of the whole step."""
     step = bench.step('plm', False, loader.dataset.recipes)
@@ -146,6 +203,7 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--batch', type=int, default=256)
+    parser.add_argument('--vit-batch', type=int, default=64, help='tiles of a DINOv2 step')
     parser.add_argument('--size', type=int, default=224)
     parser.add_argument('--tiles', type=int, default=8192, help='tiles in the store')
     parser.add_argument('--steps', type=int, default=20, help='steps of one sample')
@@ -167,6 +225,7 @@ def main() -> None:
         figures['pairs_per_s'] = dict(methods(bench, batch))
         figures['end_to_end'] = end_to_end(bench, loader, batch)
         figures['shares'] = shares(bench, loader)
+        figures['dinov2'] = dict(dinov2_steps(bench, packed, args.vit_batch, args.workers))
     console.print(figures)
     if args.json:
         Path(args.json).write_text(json.dumps(figures, indent=2) + '\n')

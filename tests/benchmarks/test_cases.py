@@ -19,8 +19,9 @@ from benchmarks.speed import (
     step,
     views,
 )
+from benchmarks.speed.tiles import write_tiffs
 from benchmarks.speed.timing import measure
-from openselfsup.datasets import ViewLoader
+from openselfsup.datasets import ImageFolder, ViewLoader, pack
 from openselfsup.registry import DATASETS
 
 TINY_VIT = [
@@ -124,9 +125,25 @@ def test_overhead_cases(monkeypatch):
     assert low <= median <= high and median > 0  # hooks cannot cost less than nothing
 
 
+def test_dinov2_steps_of_the_gpu_script(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, 'VITS', ('small', 'large'))
+    folder = write_tiffs(4)
+    packed = pack(ImageFolder(folder.name), tmp_path)
+    bench = gpu.Bench('cpu', 2, 56, steps=1, repeats=1)
+    found = dict(gpu.dinov2_steps(bench, packed, batch=2, workers=1, changes=tuple(TINY_VIT)))
+    folder.cleanup()
+    assert list(found) == ['small', 'large']
+    for figures in found.values():
+        for kind in ('plain', 'matched'):
+            assert set(figures[kind]) == {'packed', 'ready', 'bare', 'packed_of_bare',
+                                          'ready_of_bare', 'memory_gb'}
+        assert figures['plain']['packed_of_bare'] > 0 and figures['matched_takes'] > 0
+
+
 @pytest.mark.slow
 def test_the_gpu_script_runs_on_a_cpu(monkeypatch, tmp_path):
     out = tmp_path / 'gpu.json'
+    monkeypatch.setattr(gpu, 'VITS', ())
     monkeypatch.setattr('sys.argv', ['gpu', '--device', 'cpu', '--batch', '4', '--size', '32',
                                      '--tiles', '8', '--steps', '1', '--repeats', '1',
                                      '--workers', '1', '--json', str(out)])
