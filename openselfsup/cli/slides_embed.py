@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='side of a tile in pixels (default: %(default)s)')
     parser.add_argument('--min-share', type=checked(Part), default=0.5,
                         help='share of a tile that has to be tissue (default: %(default)s)')
+    parser.add_argument('--table', help='CSV with columns slide and mpp, of slides whose files do '
+                                        'not tell it or are wrong; only those it names are read')
     parser.add_argument('--masks', help='folder of the tissue masks (default: below ~/.cache)')
     parser.add_argument('--batch-size', type=checked(Count), default=64)
     parser.add_argument('--device', help='default: a GPU if there is one')
@@ -53,7 +55,8 @@ def main(args: argparse.Namespace) -> None:
     from .extract import backbone_of
     check_folder(args.out)
     cfg: Any = load_config(args.config, args.cfg_options)
-    slides = Slides(args.slides, mpp=args.mpp, size=args.size, masks=args.masks)
+    slides = Slides(args.slides, mpp=args.mpp, size=args.size, table=args.table,
+                    masks=args.masks)
     files = files_of(slides, args.out)
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     settings = (cfg.normalize['mean'], cfg.normalize['std'], resolve(args.amp, device, '--amp'))
@@ -67,7 +70,8 @@ def main(args: argparse.Namespace) -> None:
                                           args.batch_size, *settings, file))
             except UserError as error:
                 wrong.append(error)
-    print(f'{sum(counts):,} tiles of {len(counts)} slides: {args.out}')
+    noun = 'slide' if len(counts) == 1 else 'slides'
+    print(f'{sum(counts):,} tiles of {len(counts)} {noun}: {args.out}')
     if wrong:
         raise UserError(listed(f'{len(wrong)} of {len(files)} slides were not embedded', wrong))
 

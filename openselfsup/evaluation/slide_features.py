@@ -73,6 +73,7 @@ class SlideFeatures:
         corners: upper left corners of the tiles in pixels of the base level, int64 (N, 2): x, y.
         side: of a tile, in the same pixels.
         size: (width, height) of the base level.
+        mpp: its micrometres per pixel.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class SlideFeatures:
     corners: np.ndarray
     side: int
     size: tuple[int, int]
+    mpp: float
 
 
 def read_slide_features(path: Path) -> SlideFeatures:
@@ -94,9 +96,11 @@ def read_slide_features(path: Path) -> SlideFeatures:
             corners, told = coords[:], coords.attrs
             side, *size = (int(told[name]) for name in (
                 'patch_size_level0', 'level0_width', 'level0_height'))
+            mpp = float(told['level0_mpp'])
         if features.ndim != 2 or corners.shape != (len(features), 2) or not len(features):
             raise ValueError(f'features {tuple(features.shape)}, coords {corners.shape}')
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f'this holds no features of a slide ({error})', where=str(path),
                         expected='a file that openselfsup slides embed wrote') from None
-    return SlideFeatures(path, F.normalize(features), corners, side, (size[0], size[1]))
+    return SlideFeatures(path, F.normalize(features), corners, side, (size[0], size[1]),
+                         mpp)

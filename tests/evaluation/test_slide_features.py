@@ -75,6 +75,24 @@ def test_features_are_those_of_the_tiles_at_their_coords(cohort, backbone, tmp_p
         dispatch([*words, '--min-share', '0.9'])
 
 
+def test_a_table_tells_the_magnification_that_a_file_lacks(backbone, tmp_path, capsys):
+    (tmp_path / 'slides').mkdir()
+    for name in ('a.tif', 'b.tif', 'c.tif'):
+        write_slide(tmp_path / 'slides' / name, demo_tissue(700, 600, 150),
+                    None if name == 'a.tif' else 0.5)
+    (tmp_path / 'slides.csv').write_text('slide,mpp\na,1\n')
+    words = ['slides', 'embed', 'demo/plm_r18', str(backbone[1]), str(tmp_path / 'slides'), '--out',
+             str(tmp_path / 'out'), '--size', '64', '--masks', str(tmp_path / 'masks')]
+    dispatch([*words, '--mpp', '1', '--table', str(tmp_path / 'slides.csv')])
+    assert 'tiles of 1 slide: ' in capsys.readouterr().out
+    file, = (tmp_path / 'out').glob('*.h5')  # b and c are not in the table
+    read = read_slide_features(file)
+    assert file.stem == 'a' and read.mpp == 1 and read.side == 64
+    dispatch(['slides', 'map', str(tmp_path / 'out'), str(tmp_path / 'slides'), '--out',
+              str(tmp_path / 'maps')])
+    assert '<h2>a</h2>' in (tmp_path / 'maps/index.html').read_text()
+
+
 def test_slides_of_one_name_are_refused(cohort, backbone, tmp_path):
     (tmp_path / 'x').mkdir()
     write_slide(tmp_path / 'x/a.svs', demo_tissue(700, 600, 150), 0.5, kind='svs')

@@ -30,7 +30,7 @@ def write_features(path, features, corners, size=(WIDE, HIGH)):
     with h5py.File(path, 'w') as file:
         file['features'], file['coords'] = features, corners
         file['coords'].attrs.update(patch_size_level0=SIDE, level0_width=size[0],
-                                    level0_height=size[1])
+                                    level0_height=size[1], level0_mpp=0.5)
 
 
 @pytest.fixture(scope='module')
