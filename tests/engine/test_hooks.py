@@ -25,10 +25,10 @@ CFG = Config(dict(model=dict(queue_len=4096, momentum=0.99), optimizer=dict(lr=1
                   schedule=dict(type='Cosine'), global_batch_size=64))
 
 
-def health(records, caplog, cfg=CFG):
+def health(records, caplog, cfg=CFG, first_step=100):
     hook = HealthHook()
     logger = logging.getLogger('health')
-    for step, record in enumerate(records):
+    for step, record in enumerate(records, first_step):
         runner = types.SimpleNamespace(record=dict(record, step=step), logger=logger, cfg=cfg,
                                        world_size=1, batch_size=(cfg.global_batch_size
                                                                  // cfg.get('accumulate', 1)))
@@ -54,6 +54,23 @@ def test_collapse_raises_one_visible_warning(caplog):
 def test_other_signs_of_collapse(records, said, caplog):
     messages = health(records, caplog)
     assert [said in message for message in messages] == [True] if said else messages == []
+
+
+NARROW = dict(feature_std=0.08, effective_rank=4.4, dead_dimensions=0.6)
+BROAD = dict(feature_std=0.5, effective_rank=30., dead_dimensions=0.)
+
+
+@pytest.mark.parametrize(('records', 'step'), [
+    ([dict(feature_std=0.07, effective_rank=5.1, dead_dimensions=0.7), *95 * [NARROW]], None),
+    (120 * [NARROW], 102),  # as it began, for too long
+    ([dict(effective_rank=4.9), *3 * [dict(effective_rank=2.4)]], 3),
+    ([dict(dead_dimensions=0.7), *3 * [dict(dead_dimensions=0.86)]], 3),
+    ([BROAD, *3 * [NARROW]], 3)])
+def test_a_run_may_start_narrow_but_not_get_narrower(records, step, caplog):
+    messages = health(records, caplog, first_step=0)
+    assert len(messages) == (step is not None)
+    if step is not None:
+        assert 'COLLAPSE?' in messages[0] and f'up to step {step}:' in messages[0]
 
 
 def test_a_small_batch_cannot_have_a_high_rank(caplog):

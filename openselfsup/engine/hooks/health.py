@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import distributed
 from ...models.heads.dino import PROTOTYPES
-from ...values import Count, Fraction, Positive
+from ...values import Count, Fraction, Positive, Whole
 from .hook import Hook
 
 
@@ -33,19 +33,23 @@ class HealthHook(Hook):
         max_teacher_entropy: warn above this ``teacher_entropy`` (1 = uniform).
         max_cls_cosine: warn above this ``cls_cosine`` of different tiles (1 = all equal).
         max_kl_to_uniform: warn above this ``kl_to_uniform`` (1 = one prototype for all tiles).
-        patience: records in a row that must be bad, since a run may start narrow.
+        patience: records in a row that must be bad.
+        narrow_start: steps in which features may be as alike as those of an untrained network
+            are: until then COLLAPSE counts only what has fallen to half of the first record.
     """
 
     def __init__(self, min_feature_std: Positive = 0.1, min_effective_rank: Positive = 5.0,
                  max_dead_dimensions: Fraction = 0.5, max_drift: Fraction = 0.3,
                  max_teacher_entropy: Fraction = 0.98, max_cls_cosine: Fraction = 0.99,
-                 max_kl_to_uniform: Fraction = 0.98, patience: Count = 3):
+                 max_kl_to_uniform: Fraction = 0.98, patience: Count = 3,
+                 narrow_start: Whole = 100):
         self.lowest = dict(feature_std=min_feature_std, effective_rank=min_effective_rank)
         self.max_dead, self.max_drift = max_dead_dimensions, max_drift
         self.teacher = dict(teacher_entropy=('UNIFORM', max_teacher_entropy),
                             cls_cosine=('CONSTANT', max_cls_cosine),
                             kl_to_uniform=('CONSTANT', max_kl_to_uniform))
-        self.patience = patience
+        self.patience, self.narrow_start = patience, narrow_start
+        self.first: dict[str, float] = {}  # what each monitor said first
         self.bad: dict[tuple[str, str], int] = {}  # records in a row, by cause and monitor
         self.told: set[str] = set()
         self.seen = -1
@@ -56,6 +60,7 @@ class HealthHook(Hook):
         if not record or record['step'] == self.seen:
             return
         self.seen = record['step']
+        self.first = {**record, **self.first}
         found = {(cause, key): said for cause, key, said in self._wrong(record, runner)}
         absent = {sign: count for sign, count in self.bad.items() if sign[1] not in record}
         self.bad = absent | {sign: self.bad.get(sign, 0) + 1 for sign in found}
@@ -68,13 +73,14 @@ class HealthHook(Hook):
     def _wrong(self, record: dict, runner: Any) -> Iterator[tuple[str, str, str]]:
         """Yield what is bad in a record: its cause, the monitor, what to say of it."""
         for key, limit in self.lowest.items():
-            limit = min(limit, runner.batch_size / 4) if key == 'effective_rank' else limit
-            if record.get(key, limit) < limit:
+            if key == 'effective_rank':
+                limit = min(limit, runner.batch_size / 4)
+            if key in record and record[key] < limit and self._narrower(key, record):
                 yield 'COLLAPSE', key, (f'{key} is {record[key]:.3g} (healthy: well above '
                                         f'{limit:.3g})')
-        if record.get('dead_dimensions', 0) > self.max_dead:
-            yield 'COLLAPSE', 'dead_dimensions', (
-                f"dead_dimensions is {record['dead_dimensions']:.2g} (healthy: near 0)")
+        key = 'dead_dimensions'
+        if record.get(key, 0) > self.max_dead and self._narrower(key, record):
+            yield 'COLLAPSE', key, f'{key} is {record[key]:.2g} (healthy: near 0)'
         for key, value in record.items():
             if key.endswith('_drift') and value > self.max_drift:
                 yield 'DRIFT', key, f'{key} is {value:.2f} (healthy: near 0)'
@@ -86,6 +92,12 @@ class HealthHook(Hook):
             yield 'HEADS', 'loss_dino', (f"loss_dino is {record['loss_dino']:.2f} after the epochs "
                                          f'of the heads alone (healthy: below {0.9 * most:.2f}, '
                                          '0.9 ln K)')
+
+    def _narrower(self, key: str, record: dict) -> bool:
+        """Return whether features are narrower than the run began, or can no longer be as then."""
+        began, now = (1 - one[key] if key == 'dead_dimensions' else one[key]
+                      for one in (self.first, record))
+        return record['step'] >= self.narrow_start or now <= began / 2
 
 
 def loss_of_uniform(runner: Any) -> float:
