@@ -30,8 +30,8 @@ def health(records, caplog, cfg=CFG, first_step=100):
     logger = logging.getLogger('health')
     for step, record in enumerate(records, first_step):
         runner = types.SimpleNamespace(record=dict(record, step=step), logger=logger, cfg=cfg,
-                                       world_size=1, batch_size=(cfg.global_batch_size
-                                                                 // cfg.get('accumulate', 1)))
+                                       steps_per_epoch=60, world_size=1, batch_size=(
+                                           cfg.global_batch_size // cfg.get('accumulate', 1)))
         hook.after_step(runner, {})
         hook.after_step(runner, {})  # the same record is not counted twice
     return [r.getMessage() for r in caplog.records]
@@ -65,12 +65,22 @@ BROAD = dict(feature_std=0.5, effective_rank=30., dead_dimensions=0.)
     (120 * [NARROW], 102),  # as it began, for too long
     ([dict(effective_rank=4.9), *3 * [dict(effective_rank=2.4)]], 3),
     ([dict(dead_dimensions=0.7), *3 * [dict(dead_dimensions=0.86)]], 3),
+    ([dict(cls_cosine=0.9999), *95 * [dict(cls_cosine=0.995)]], None),
+    (120 * [dict(cls_cosine=1.)], 102),
+    ([dict(cls_cosine=0.9), *3 * [dict(cls_cosine=0.995)]], 3),
     ([BROAD, *3 * [NARROW]], 3)])
 def test_a_run_may_start_narrow_but_not_get_narrower(records, step, caplog):
     messages = health(records, caplog, first_step=0)
     assert len(messages) == (step is not None)
     if step is not None:
-        assert 'COLLAPSE?' in messages[0] and f'up to step {step}:' in messages[0]
+        assert messages[0].startswith('CONSTANT?' if 'cls_cosine' in records[0] else 'COLLAPSE?')
+        assert f'up to step {step}:' in messages[0]
+
+
+def test_a_run_may_be_narrow_while_it_warms_up(caplog):
+    cfg = Config(dict(CFG.to_dict(), schedule=dict(type='Cosine', warmup_epochs=2)))  # 120 steps
+    assert health(115 * [NARROW], caplog, cfg, first_step=0) == []
+    assert 'up to step 122' in health(130 * [NARROW], caplog, cfg, first_step=0)[0]
 
 
 def test_a_small_batch_cannot_have_a_high_rank(caplog):
@@ -94,7 +104,7 @@ def test_drift_of_a_queue_is_told_in_the_terms_of_the_config(caplog):
 def test_what_cannot_help_or_is_not_there_is_not_advised(caplog):
     cfg = Config(dict(model=dict(memory=3), optimizer=dict(lr=1e-3), global_batch_size=64,
                       schedule=dict(type='Cosine', warmup_epochs=2)))
-    messages = health(3 * [dict(memory_drift=1, feature_std=0)], caplog, cfg)
+    messages = health(3 * [dict(memory_drift=1, feature_std=0)], caplog, cfg, first_step=120)
     assert [m.split('?')[0] for m in messages] == ['COLLAPSE', 'DRIFT']
     assert messages[1].endswith('try a lower optimizer.lr (0.0003 instead of 0.001)')
 

@@ -34,8 +34,10 @@ class HealthHook(Hook):
         max_cls_cosine: warn above this ``cls_cosine`` of different tiles (1 = all equal).
         max_kl_to_uniform: warn above this ``kl_to_uniform`` (1 = one prototype for all tiles).
         patience: records in a row that must be bad.
-        narrow_start: steps in which features may be as alike as those of an untrained network
-            are: until then COLLAPSE counts only what has fallen to half of the first record.
+        narrow_start: steps, or the warm-up's if those are more, in which features may be as alike
+            as an untrained network's: until then they are bad only where they have become twice
+            as narrow as in the first record. The class token of a ViT with LayerScale begins
+            equal for all tiles.
     """
 
     def __init__(self, min_feature_std: Positive = 0.1, min_effective_rank: Positive = 5.0,
@@ -75,17 +77,18 @@ class HealthHook(Hook):
         for key, limit in self.lowest.items():
             if key == 'effective_rank':
                 limit = min(limit, runner.batch_size / 4)
-            if key in record and record[key] < limit and self._narrower(key, record):
+            if key in record and record[key] < limit and self._narrower(key, record, runner):
                 yield 'COLLAPSE', key, (f'{key} is {record[key]:.3g} (healthy: well above '
                                         f'{limit:.3g})')
         key = 'dead_dimensions'
-        if record.get(key, 0) > self.max_dead and self._narrower(key, record):
+        if record.get(key, 0) > self.max_dead and self._narrower(key, record, runner):
             yield 'COLLAPSE', key, f'{key} is {record[key]:.2g} (healthy: near 0)'
         for key, value in record.items():
             if key.endswith('_drift') and value > self.max_drift:
                 yield 'DRIFT', key, f'{key} is {value:.2f} (healthy: near 0)'
         for key, (cause, limit) in self.teacher.items():
-            if record.get(key, 0) > limit:
+            if record.get(key, 0) > limit and (key != 'cls_cosine'
+                                               or self._narrower(key, record, runner)):
                 yield cause, key, f'{key} is {record[key]:.3f} (healthy: well below {limit:.3g})'
         alone, most = runner.cfg.model.get('heads_only_epochs', 0), loss_of_uniform(runner)
         if alone and record.get('epoch', 0) > alone and record.get('loss_dino', 0) > 0.9 * most:
@@ -93,11 +96,12 @@ class HealthHook(Hook):
                                          f'of the heads alone (healthy: below {0.9 * most:.2f}, '
                                          '0.9 ln K)')
 
-    def _narrower(self, key: str, record: dict) -> bool:
+    def _narrower(self, key: str, record: dict, runner: Any) -> bool:
         """Return whether features are narrower than the run began, or can no longer be as then."""
-        began, now = (1 - one[key] if key == 'dead_dimensions' else one[key]
+        warmup = runner.cfg.schedule.get('warmup_epochs', 0) * runner.steps_per_epoch
+        began, now = (1 - one[key] if key in ('dead_dimensions', 'cls_cosine') else one[key]
                       for one in (self.first, record))
-        return record['step'] >= self.narrow_start or now <= began / 2
+        return record['step'] >= max(self.narrow_start, warmup) or now < began / 2
 
 
 def loss_of_uniform(runner: Any) -> float:
