@@ -1,4 +1,5 @@
-# The published settings for ResNets: SGD with a warm-up, smaller local crops.
+# The published settings for ResNets: SGD with a warm-up, smaller local crops, batch norm
+# synchronised in student and teacher.
 from openselfsup.views import dino_views
 
 _base_ = [
@@ -7,7 +8,7 @@ _base_ = [
     '../_base_/schedules/sgd_cosine_ep200.py',
     '../_base_/runtime.py',
 ]
-
+model = dict(backbone=dict(norm_cfg=dict(type='SyncBN')))
 dataset = dict(recipe=dict(_delete_=True, **dino_views(
     size=224, scale=(0.14, 1.0), local_views=6, local_size=96,
     local_scale=(0.05, 0.14), blur='written')))
