@@ -9,43 +9,50 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..evaluation.dense.features import (
-    GRAIN,
     LAST_TWO,
     Images,
     find_layers,
+    grain_of,
     patch_features,
     resized,
 )
 from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from .canvas import SOFT_INK, Canvas
 
-#: Pixels of an enlarged image that are mirrored beyond each of its edges. The cells there are
+#: Least pixels of an enlarged image that are mirrored beyond each of its edges. The cells there are
 #: cut off: they, not those of the image, see the zeros with which convolutions pad.
-RIM = 3 * GRAIN
+RIM = 96
 MARGIN, HEADER, GAP, LABEL = 12.0, 34.0, 7.0, 88.0  # of a sheet, in points
 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Images enlarged to multiples of :data:`GRAIN`, and mirrored at their edges.
+    """Images enlarged to multiples of a grain, and mirrored at their edges.
 
     Attributes:
         source: where they come from.
         indices: which ones, in their order.
         scale: of both sides.
+        grain: what both sides and the rim become multiples of, in pixels.
     """
 
     source: Images
     indices: Sequence[int]
     scale: float
+    grain: int
+
+    @property
+    def rim(self) -> int:
+        """How many pixels are mirrored beyond each edge."""
+        return -(-RIM // self.grain) * self.grain
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def read(self, index: int) -> np.ndarray:
         """Return an image with its rim, uint8 (H, W, 3)."""
-        image = resized(self.source.read(self.indices[index]), self.scale)
-        return cv2.copyMakeBorder(image, RIM, RIM, RIM, RIM, cv2.BORDER_REFLECT_101)
+        image = resized(self.source.read(self.indices[index]), self.scale, self.grain)
+        return cv2.copyMakeBorder(image, *[self.rim] * 4, cv2.BORDER_REFLECT_101)
 
     def path(self, index: int) -> str:
         """Return what a message should call it."""
@@ -74,7 +81,8 @@ def cell_features(backbone: nn.Module, source: Images, indices: Sequence[int],
         UserError: there are no such layers, or features are not finite.
     """
     chosen, = find_layers(backbone, [layers])
-    images, rim = Mirrored(source, indices, scale), RIM // chosen.stride
+    images = Mirrored(source, indices, scale, grain_of([chosen]))
+    rim = images.rim // chosen.stride
     return [F.normalize(image[:, rim:-rim, rim:-rim], dim=0)
             for _, found in patch_features(backbone, images, [chosen], 1.0, 4, mean, std)
             for image in found[0]]

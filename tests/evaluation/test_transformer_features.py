@@ -1,12 +1,22 @@
 """Evaluation of ViTs: told from their weights, their class tokens, patches of 14 px."""
 
 import numpy as np
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_evaluate import QUICK, run
 
 from openselfsup.checkpoints import save
 from openselfsup.evaluation import networks
-from openselfsup.evaluation.dense.features import find_layers, patch_features
+from openselfsup.evaluation.dense.features import (
+    NO_NORM,
+    ResizedImages,
+    find_layers,
+    grain_of,
+    patch_colours,
+    patch_features,
+)
 from openselfsup.evaluation.settings import FINETUNE, KNN, LINEAR, STAGES
 from openselfsup.registry import BACKBONES
 from openselfsup.training.features import extract_features
@@ -52,11 +62,14 @@ def test_the_protocols(tmp_path, split):
 class Two:
     """Two images whose sides are no multiples of 14."""
 
+    def __init__(self, height=64, width=100):
+        self.size = height, width
+
     def __len__(self):
         return 2
 
     def read(self, index):
-        return np.full((64, 100, 3), 50 * index, np.uint8)
+        return np.full((*self.size, 3), 50 * index, np.uint8)
 
     def path(self, index):
         return f'{index}.png'
@@ -68,3 +81,31 @@ def test_dense_features_are_patch_tokens(tmp_path):
     assert [(one.numbers, one.stride) for one in layers] == [((1,), 14)]
     (where, (found,)), = patch_features(backbone, Two(), layers, 1.0, 2, (0.5,) * 3, (0.5,) * 3)
     assert list(where) == [0, 1] and found.shape == (2, 64, 5, 7)
+
+
+def a_vit(patch):
+    return BACKBONES.build(dict(TINY, model='vit_tiny_patch16_224', patch_size=patch,
+                                img_size=2 * patch)).eval()
+
+
+@pytest.fixture(scope='module')
+def networks_of_strides():
+    return [*map(a_vit, (8, 12, 14, 16, 32)), BACKBONES.build(dict(type='ResNet', depth=18)).eval()]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(9, 150), st.integers(9, 150), st.sampled_from([0.5, 1.0, 2.0]))
+def test_all_that_one_evaluation_compares_has_one_grid_whose_cells_tile_the_image(
+        networks_of_strides, height, width, scale):
+    images, of_stride = Two(height, width), {}
+    for network in networks_of_strides:
+        layers = find_layers(network, ['last2'])
+        colours, own = patch_colours(layers)
+        shown = ResizedImages(images, scale, grain_of(layers))[0][0].shape[1:]
+        for one, chosen in ((network, layers), *((colour, own) for colour in colours.values())):
+            (_, (found,)), = patch_features(one, images, chosen, scale, 2, *NO_NORM)
+            grid = tuple(found.shape[2:])
+            assert tuple(chosen[0].stride * n for n in grid) == tuple(shown)
+            # Networks of one stride, a ViT of 16 px and two stages of a ResNet, share it, too.
+            assert of_stride.setdefault(chosen[0].stride, grid) == grid
+    assert set(of_stride) == {8, 12, 14, 16, 32}

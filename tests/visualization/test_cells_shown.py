@@ -52,6 +52,17 @@ def test_cells_are_those_of_the_enlarged_image_without_its_rim(scale):
                                        atol=0.02, rtol=0)
 
 
+def test_cells_of_14_pixels_are_those_of_the_image():
+    pixels = np.full((61, 83, 3), 250, np.uint8)
+    pixels[:, :4] = pixels[:, -4:] = pixels[:4] = pixels[-4:] = RED
+    found, = cell_features(MeanColours(14), Arrays(pixels), [0], '1', 1.0, **PLAIN)
+    assert found.shape == (3, 4, 6)
+    inner = found[:, 1:-1, 1:-1]
+    torch.testing.assert_close(inner, inner[:, :1, :1].expand_as(inner), atol=1e-3, rtol=0)
+    for edge in (found[0, 0], found[0, -1], found[0, :, 0], found[0, :, -1]):
+        assert (edge > inner.max() + 0.01).all()
+
+
 def test_the_zeros_beyond_an_image_do_not_reach_its_cells():
     torch.manual_seed(0)
     grey = Arrays(np.full((64, 64, 3), 120, np.uint8))

@@ -1,5 +1,6 @@
 """Features of patches: cells of a backbone's feature maps, several maps laid over each other."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +22,7 @@ from ..baselines import (
 )
 from ..stages import every_stage
 
-GRAIN = 32  # sides of images are resized to multiples of this, the coarsest stride
+GRAIN = 32  # the coarsest stride of most networks, see grain_of
 LAST_TWO, ALL = 'last2', 'all'
 NO_NORM = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -116,9 +117,14 @@ class ResizedImages:
         return torch.from_numpy(image).permute(2, 0, 1), 0
 
 
-def grain_of(backbone: nn.Module) -> int:
-    """Return what sides of images are to be multiples of: a ViT's patch, else :data:`GRAIN`."""
-    return getattr(backbone, 'patch_size', None) or GRAIN
+def grain_of(layers: Sequence[Layers]) -> int:
+    """Return what sides of images are to be multiples of, so that all cells tile the image.
+
+    It is :data:`GRAIN` for every stride that divides it, so that networks of different strides see
+    the same images, and the stride itself otherwise: the patch of 14 of some ViTs.
+    """
+    strides = [one.stride for one in layers]
+    return GRAIN if all(GRAIN % stride == 0 for stride in strides) else math.lcm(*strides)
 
 
 def resized(image: np.ndarray, scale: float, grain: int = GRAIN) -> np.ndarray:
@@ -131,18 +137,18 @@ def resized(image: np.ndarray, scale: float, grain: int = GRAIN) -> np.ndarray:
                       interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_CUBIC)
 
 
-def find_layers(backbone: nn.Module, wanted: Sequence[str], side: int = 224) -> list[Layers]:
+def find_layers(backbone: nn.Module, wanted: Sequence[str]) -> list[Layers]:
     """Return which feature maps of a backbone are meant.
 
     Args:
         backbone: maps images to a list of feature maps, the finest first.
         wanted: 'last2', 'all', or numbers from 1 joined by '+': '3', '3+4'.
-        side: of the image with which the strides are found, in pixels.
 
     Raises:
         UserError: no such map.
     """
     weight = next(backbone.parameters())
+    side = 7 * (getattr(backbone, 'patch_size', None) or GRAIN)
     with every_stage(backbone, stem=False), eval_mode(backbone), torch.no_grad():
         maps = backbone(torch.zeros(1, 3, side, side, device=weight.device))
     found = []
@@ -205,7 +211,7 @@ def patch_features(backbone: nn.Module, images: Images, layers: Sequence[Layers]
     """
     start = 0
     with every_stage(backbone, stem=False):
-        for maps in feature_maps(backbone, ResizedImages(images, scale, grain_of(backbone)),
+        for maps in feature_maps(backbone, ResizedImages(images, scale, grain_of(layers)),
                                  batch_size, mean, std, amp):
             if not all(bool(m.isfinite().all()) for m in maps):
                 raise UserError('features of patches are not finite', where=images.path(start),
