@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,13 +12,14 @@ from .checkpoints import (
     architecture_of,
     backbone_record,
     backbone_state_dict,
+    description_of,
     load,
     load_backbone_weights,
+    told_resizing,
     transformer_config,
     transformer_of,
     weights_of,
 )
-from .checkpoints.transformers import Transformer
 from .errors import UserError
 from .registry import BACKBONES
 
@@ -46,8 +47,11 @@ def load_backbone(path: str | Path, depth: int | None = None,
     """
     checkpoint = load(path)
     record = backbone_record(checkpoint, str(path))
-    if record is None and (found := published_transformer(checkpoint)):
-        return _transformer(found, checkpoint, depth, out_indices, str(path), arguments)
+    if record is None and (found := published_transformer(checkpoint, path,
+                                                          arguments.get('resizing'))):
+        if found.doubt:
+            logging.getLogger(__name__).warning('%s', found.doubt)
+        return _transformer(found.config | arguments, checkpoint, depth, out_indices, str(path))
     state, _ = backbone_state_dict(checkpoint, str(path))
     stages = {} if out_indices is None else dict(out_indices=tuple(out_indices))
     if record is None or record.config is None:
@@ -66,23 +70,56 @@ def load_backbone(path: str | Path, depth: int | None = None,
     return backbone.eval()
 
 
-def published_transformer(checkpoint: Mapping[str, Any]) -> Transformer | None:
-    """Return the vision transformer of a checkpoint that does not say what it is; else None."""
+class PublishedTransformer(NamedTuple):
+    """The vision transformer of a checkpoint that does not say what it is.
+
+    Attributes:
+        config: of its ``TimmBackbone``.
+        doubt: a sentence on what its weights do not tell and had to be guessed, else ''.
+    """
+
+    config: dict[str, Any]
+    doubt: str
+
+
+def published_transformer(checkpoint: Mapping[str, Any], path: str | Path,
+                          resizing: str | None = None) -> PublishedTransformer | None:
+    """Return the vision transformer of a checkpoint that does not say what it is; else None.
+
+    Args:
+        checkpoint: what the file holds.
+        path: of the file, or of its folder, where there may be a description beside it.
+        resizing: how positions are fitted to other grids; told from names, description and shapes
+            if None.
+
+    Raises:
+        UserError: the shapes are of no network that is known, or the description is damaged.
+    """
     try:
         state = weights_of(checkpoint)
     except UserError:
         return None
-    return transformer_of(state, 'teacher' in checkpoint and 'student' in checkpoint)
+    found = transformer_of(state, 'teacher' in checkpoint and 'student' in checkpoint)
+    if found is None:
+        return None
+    config = transformer_config(found, str(path), resizing)
+    if resizing or 'resizing' not in config:
+        return PublishedTransformer(config, '')
+    said = description_of(path)
+    rule, sure = told_resizing(found, said.architecture)
+    config['resizing'] = said.resizing or rule
+    return PublishedTransformer(config, '' if sure else (
+        f'{path} does not tell how its positions are fitted to images of other sizes than '
+        f"{config['img_size']} px: '{rule}' is taken, which is right for DINO and iBOT; for others "
+        "give --resizing timm to openselfsup evaluate, or resizing='timm' to load_backbone."))
 
 
-def _transformer(found: Transformer, checkpoint: Mapping[str, Any], depth: int | None,
-                 out_indices: tuple[int, ...] | None, where: str,
-                 arguments: dict[str, Any]) -> nn.Module:
+def _transformer(config: dict[str, Any], checkpoint: Mapping[str, Any], depth: int | None,
+                 out_indices: tuple[int, ...] | None, where: str) -> nn.Module:
     """Return the network of a published vision transformer, filled and in evaluation mode."""
     if depth is not None:
         raise UserError(f'these weights are of a vision transformer, not of a ResNet of depth '
                         f'{depth}', where=where)
-    config = transformer_config(found, where) | arguments
     if out_indices is not None:
         config['out_indices'] = tuple(out_indices)
     backbone = BACKBONES.build(config)

@@ -7,6 +7,7 @@ from .backbone import (
     describe_backbone,
     prefix_of_backbone,
 )
+from .described import Description, description_of
 from .loading import LoadReport, check_training_state, load_backbone_weights
 from .names import (
     Architecture,
@@ -24,13 +25,20 @@ from .published import (
     training_state_to_published,
 )
 from .reading import load
-from .transformers import fitted_transformer, transformer_config, transformer_of
+from .transformers import (
+    fitted_transformer,
+    told_resizing,
+    transformer_config,
+    transformer_of,
+    usual_resizing,
+)
 from .values import refuse_spoilt
 from .writing import save
 
-__all__ = ['Architecture', 'BackboneRecord', 'LoadReport', 'architecture_of', 'backbone_record',
-           'backbone_state_dict', 'channels_of', 'check_training_state', 'describe_backbone',
-           'detect', 'fitted_transformer', 'from_detectron2', 'load', 'load_backbone_weights',
-           'prefix_of_backbone', 'published_method', 'refuse_spoilt', 'save', 'summary',
-           'to_detectron2', 'training_state_from_published', 'training_state_to_published',
-           'transformer_config', 'transformer_of', 'weights_of']
+__all__ = ['Architecture', 'BackboneRecord', 'Description', 'LoadReport', 'architecture_of',
+           'backbone_record', 'backbone_state_dict', 'channels_of', 'check_training_state',
+           'describe_backbone', 'description_of', 'detect', 'fitted_transformer', 'from_detectron2',
+           'load', 'load_backbone_weights', 'prefix_of_backbone', 'published_method',
+           'refuse_spoilt', 'save', 'summary', 'to_detectron2', 'told_resizing',
+           'training_state_from_published', 'training_state_to_published', 'transformer_config',
+           'transformer_of', 'usual_resizing', 'weights_of']

@@ -4,7 +4,6 @@ Training writes it as ``meta['backbone']``, a dict of plain types, and an extrac
 it. It is read before any guess from names; files of others, and ours from before, have none.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
@@ -15,6 +14,7 @@ from torch import nn
 from ..errors import UserError
 from .config_text import read_config_text
 from .names import OUR_PREFIX, recorded_prefix, weights_of
+from .values import mean_and_std
 
 # Norm layers that differ from a plain one in training only: over ranks, over parts of a batch.
 _ONLY_IN_TRAINING = ('SyncBN', 'SplitBN')
@@ -148,7 +148,7 @@ def backbone_record(checkpoint: Mapping[str, Any], where: str) -> BackboneRecord
         raise UserError('what this checkpoint says of its backbone (meta.backbone) is damaged',
                         where=where)
     return BackboneRecord(found['prefix'], config, list(channels),
-                          _normalize(found.get('normalize'), where), list(imports), unreadable)
+                          mean_and_std(found.get('normalize'), where), list(imports), unreadable)
 
 
 def _is_ours(checkpoint: Mapping[str, Any], meta: Any) -> bool:
@@ -168,7 +168,7 @@ def _from_config(meta: Mapping[str, Any], where: str) -> BackboneRecord:
     record = BackboneRecord(OUR_PREFIX, config if _is_config(config) else None,
                             imports=list(names) if _is_list_of(names, str) else [])
     try:
-        record.normalize = _normalize(cfg.get('normalize'), where)
+        record.normalize = mean_and_std(cfg.get('normalize'), where)
     except UserError as error:
         record.unreadable = error.what
     return record
@@ -180,21 +180,6 @@ def _is_list_of(values: Any, kind: type) -> TypeGuard[list | tuple]:
 
 def _is_config(config: Any) -> bool:
     return config is None or isinstance(config, Mapping) and isinstance(config.get('type'), str)
-
-
-def _normalize(found: Any, where: str) -> dict[str, tuple[float, ...]] | None:
-    """Return mean and std as tuples, None if there are none."""
-    if found is None:
-        return None
-    pair = {key: tuple(found.get(key, ())) if isinstance(found, Mapping)
-            and isinstance(found.get(key, ()), (list, tuple)) else () for key in ('mean', 'std')}
-    if not all(len(values) == 3 and all(isinstance(v, (int, float)) and math.isfinite(v)
-                                        for v in values)
-               for values in pair.values()) or min(pair['std']) <= 0:
-        raise UserError(f"the normalisation in this checkpoint is mean={pair['mean']}, "
-                        f"std={pair['std']}", where=where,
-                        expected='three finite numbers each, std above 0')
-    return pair
 
 
 def _config_of(model: Any, name: str) -> Mapping[str, Any] | None:

@@ -1,5 +1,6 @@
 """Weights in a folder, or on the Hugging Face hub where a user names them so."""
 
+import contextlib
 from pathlib import Path
 
 from ..errors import UserError
@@ -8,6 +9,8 @@ HUB = 'hf-hub:'
 #: What hubs and libraries call the weights in a folder, the first that is there is read.
 FILES = ('model.safetensors', 'pytorch_model.bin', 'open_clip_pytorch_model.bin',
          'model.bin', 'pytorch_model.pt')
+#: What is said of weights beside them, by timm and by Hugging Face's transformers.
+CONFIG, PREPROCESSOR = 'config.json', 'preprocessor_config.json'
 _TOO_LARGE = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
 
 
@@ -36,6 +39,8 @@ def is_on_hub(path: str | Path) -> bool:
 def from_hub(name: str) -> Path:
     """Download the weights of a model of the Hugging Face hub; return where they are.
 
+    What is said of them lies beside them, where there is such a file.
+
     Args:
         name: 'hf-hub:OWNER/NAME'. Files that were downloaded before are not asked for again.
 
@@ -53,9 +58,13 @@ def from_hub(name: str) -> Path:
     try:
         for file in FILES:
             try:
-                return Path(huggingface_hub.hf_hub_download(model, file))
+                path = Path(huggingface_hub.hf_hub_download(model, file))
             except EntryNotFoundError:
                 continue
+            for beside in (CONFIG, PREPROCESSOR):
+                with contextlib.suppress(EntryNotFoundError):
+                    huggingface_hub.hf_hub_download(model, beside)
+            return path
     except GatedRepoError:
         raise UserError('access to these weights has to be asked for', where=name,
                         expected=f'a request at {page}, then `hf auth login`') from None

@@ -7,7 +7,7 @@ here turns dicts of names into dicts of names; no file is touched and no model i
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,11 +45,13 @@ class Transformer(NamedTuple):
         kind: whose names they had.
         resizing: how its positions were fitted to other grids in its training, '' if its names do
             not tell.
+        classifies: whether there is a classifier, so that labels trained it.
     """
 
     state: dict[str, Tensor]
     kind: str
     resizing: str
+    classifies: bool = False
 
 
 def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Transformer | None:
@@ -70,6 +72,7 @@ def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Tran
             own = _joined_qkv(_renamed(own, _FROM_HUGGING_FACE))
         if not any(name.startswith('blocks.') for name in own):
             continue
+        classifier = own.get('head.weight')
         rotary, registers = 'storage_tokens' in own, 'register_tokens' in own
         has_mask = 'mask_token' in own or from_dino
         own = {name: value for name, value in _renamed(own, _RENAMED).items()
@@ -81,8 +84,42 @@ def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Tran
         kind = ('DINOv3' if rotary else 'Hugging Face' if hugging_face else
                 'DINO or iBOT' if from_dino else 'DINOv2' if has_mask else 'timm')
         resizing = '' if rotary or not has_mask else 'timm' if registers else 'dino'
-        return Transformer(own, kind, resizing)
+        return Transformer(own, kind, resizing, classifier is not None and classifier.ndim == 2)
     return None
+
+
+def usual_resizing(architecture: str, registers: int) -> Literal['timm', 'dino']:
+    """Return how one of timm's networks is to fit its positions to other grids.
+
+    timm fits those of DINOv2 without registers as all others; they were trained with DINO's rule.
+    """
+    return 'dino' if 'dinov2' in architecture and not registers else 'timm'
+
+
+def told_resizing(found: Transformer, architecture: str = '') -> tuple[str, bool]:
+    """Return how weights want their positions fitted to other grids, and whether that is sure.
+
+    What names do not tell, timm's name of the network does; then the shape: 37 x 37 positions of
+    patches of 14 px with LayerScale and without registers are DINOv2's. Hugging Face's ViT and
+    Dinov2, as iBOT trained Phikon, go without antialiasing. Others with registers, LayerScale or a
+    classifier are published with timm's code. What is left is DINO's backbone or one of timm's
+    that nothing tells apart.
+
+    Args:
+        found: the weights.
+        architecture: timm's name of the network, '' if it is unknown.
+    """
+    registers = found.state['reg_token'].shape[1] if 'reg_token' in found.state else 0
+    if found.resizing or architecture:
+        return found.resizing or usual_resizing(architecture, registers), True
+    if found.kind == 'Hugging Face':
+        return ('timm' if registers else 'dino'), True
+    scaled, patch = 'blocks.0.ls1.gamma' in found.state, found.state[_PATCHES].shape[-1]
+    if (scaled, registers, patch, found.state['pos_embed'].shape[1]) == (True, 0, 14, 37 ** 2 + 1):
+        return 'dino', True
+    if scaled or registers or found.classifies or 'cls_token' not in found.state:
+        return 'timm', True
+    return 'dino', False
 
 
 def _renamed(state: Mapping[str, Tensor], rules: tuple) -> dict[str, Tensor]:
@@ -162,11 +199,17 @@ def side_of(count: int) -> int:
     return side if side * side == count else 0
 
 
-def transformer_config(found: Transformer, where: str | None = None) -> dict[str, Any]:
+def transformer_config(found: Transformer, where: str | None = None,
+                       resizing: str | None = None) -> dict[str, Any]:
     """Return the config of the ``TimmBackbone`` that weights belong to, told from their shapes.
 
     Heads are 64 wide, but for a width of 1,280, which has 16. A SwiGLU of Virchow's sizes makes
     ``feature='cls_mean'``, which its authors take.
+
+    Args:
+        found: the weights.
+        where: path of the file, for messages.
+        resizing: how positions are fitted to other grids, as :func:`told_resizing` says if None.
 
     Raises:
         UserError: the shapes are of no network that is known.
@@ -202,9 +245,7 @@ def transformer_config(found: Transformer, where: str | None = None) -> dict[str
         config |= dict(mlp_layer='SwiGLUPacked', act_layer='silu')
     if (width, outer) == (1280, 6832):
         config['feature'] = 'cls_mean'
-    if found.resizing:
-        config['resizing'] = found.resizing
-    return config
+    return config | dict(resizing=resizing or told_resizing(found)[0])
 
 
 def _rotary_name(state: Mapping[str, Tensor], width: int, where: str | None) -> str:

@@ -1,5 +1,6 @@
 """What the numbers in a checkpoint must be for anybody to go on with them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,6 +42,29 @@ def unusable(tensor: Tensor, dtype: torch.dtype) -> str | None:
     if dtype.is_floating_point and not tensor.dtype.is_floating_point:
         return str(tensor.dtype).removeprefix('torch.')
     return None
+
+
+def mean_and_std(found: Any, where: str) -> dict[str, tuple[float, ...]] | None:
+    """Return the ``mean`` and ``std`` that a file says, as tuples; None if there is nothing.
+
+    Args:
+        found: a mapping, as it was read.
+        where: path of the file.
+
+    Raises:
+        UserError: they are not three finite numbers each, or a ``std`` is not above 0.
+    """
+    if found is None:
+        return None
+    pair = {key: tuple(found.get(key, ())) if isinstance(found, Mapping)
+            and isinstance(found.get(key, ()), (list, tuple)) else () for key in ('mean', 'std')}
+    if not all(len(values) == 3 and all(isinstance(v, (int, float)) and math.isfinite(v)
+                                        for v in values)
+               for values in pair.values()) or min(pair['std']) <= 0:
+        raise UserError(f"the normalisation in this file is mean={pair['mean']}, "
+                        f"std={pair['std']}", where=where,
+                        expected='three finite numbers each, std above 0')
+    return pair
 
 
 def _tensors(content: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:

@@ -78,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--knn_temperature', type=checked(Positive), default=0.07)
     add('--head_lr', type=checked(Positive), nargs='+', default=[1.0, 10.0, 100.0], metavar='TIMES',
         help='semi-v1: learning rates of the head to choose from, as multiples of --lr')
+    add('--resizing', choices=('timm', 'dino'),
+        help='how a published ViT fits its positions to images of other sizes (default: told from '
+        'its weights)')
     add('--custom_imports', nargs='+', default=[], metavar='MODULE',
         help='modules to import first, where --model_path has a backbone of your own')
     add('--work_dir', help='work directory of the pretraining: its curves go into the report')
@@ -153,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
         out, args.model_name, args.model_path, tuple(protocols), tuple(args.labeled_train),
         tuple(args.seeds or [args.seed]), train, args.paper_compat, torch.device(device),
         args.knn_k, args.knn_temperature, tuple(args.head_lr), args.imagenet,
-        rename_out=args.out is None)
+        resizing=args.resizing, rename_out=args.out is None)
     settings.check()  # before the tiles are looked at, which can take minutes
     check_folder(out)
     data = find_data(args.dataset_path, args.train, args.test, args.holdout,

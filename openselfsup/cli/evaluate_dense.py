@@ -79,7 +79,7 @@ def evaluate(args: argparse.Namespace, device: str, out: Path) -> None:
         tuple(args.dense_layers or ('last2',)), tuple(map(float, args.dense_scale or (1,))),
         args.dense_patches or PATCHES, tuple(args.seeds or [args.seed]), torch.device(device),
         resolve(args.amp or 'off', torch.device(device), '--amp'), args.imagenet,
-        rename_out=args.out is None)
+        resizing=args.resizing, rename_out=args.out is None)
     settings.check()  # before the masks are read, which can take minutes
     check_folder(out)
     data = find_dense_data(args.train, args.train_masks, args.test, args.test_masks,

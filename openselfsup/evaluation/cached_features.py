@@ -140,7 +140,8 @@ def _key(backbones: dict[str, nn.Module], parts: tuple[Source, ...], settings: T
          normalise: tuple, colours: bool) -> str:
     tiles = [[[part.path(i), stamp] for i, stamp in enumerate(stamps(part))] for part in parts]
     text = json.dumps([list(backbones), tiles, settings.image_size, settings.amp,
-                       [list(map(float, v)) for v in normalise], colours, 'pixels'])
+                       [list(map(float, v)) for v in normalise], colours, 'pixels',
+                       [getattr(backbone, 'resizing', None) for backbone in backbones.values()]])
     return hashlib.sha256((text + weights_hash(*backbones.values())).encode()).hexdigest()
 
 

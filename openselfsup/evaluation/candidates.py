@@ -50,8 +50,11 @@ def load_candidates(settings: EvaluationSettings, classes: int, notes: Notes) ->
     """
     checkpoint, backbones = None, {}
     if settings.model_path:
-        checkpoint = networks.from_checkpoint(settings.model_name, settings.model_path)
+        checkpoint = networks.from_checkpoint(settings.model_name, settings.model_path,
+                                              settings.resizing)
         notes.say(checkpoint.report)
+        if checkpoint.doubt:
+            notes.add(checkpoint.doubt)
         backbones[CHECKPOINT] = checkpoint.backbone
         head = checkpoint.head_classes
         if head not in (None, classes):

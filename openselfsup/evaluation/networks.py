@@ -15,7 +15,6 @@ from ..checkpoints import (
     backbone_state_dict,
     load,
     load_backbone_weights,
-    transformer_config,
     weights_of,
 )
 from ..errors import UserError, nearest
@@ -40,6 +39,7 @@ class Network:
         mean, std: normalisation of the input that the weights were trained with.
         head_classes: classes of a classifier in the checkpoint, None if it has none.
         sha256: of the weights of the backbone.
+        doubt: what the weights do not tell and had to be guessed, '' if nothing.
     """
 
     backbone: nn.Module
@@ -49,6 +49,7 @@ class Network:
     std: tuple[float, ...] = IMAGENET_STD
     head_classes: int | None = None
     sha256: str = ''
+    doubt: str = ''
 
 
 def named(model_name: str) -> dict[str, Any]:
@@ -71,24 +72,31 @@ def build(config: dict[str, Any], seed: int = 0) -> nn.Module:
         return BACKBONES.build(config).eval()
 
 
-def from_checkpoint(model_name: str, path: str | Path) -> Network:
+def from_checkpoint(model_name: str, path: str | Path, resizing: str | None = None) -> Network:
     """Return the backbone of a checkpoint of any kind that we can read.
 
     Args:
         model_name: a key of :data:`MODELS`; not asked if the checkpoint says that its backbone is
             no ResNet, or its weights are a vision transformer's.
         path: the file.
+        resizing: how a published vision transformer fits its positions to other grids; told from
+            its weights and from what is beside them if None.
 
     Raises:
         UserError: the file cannot be read, or not the normalisation of its run; not every tensor
-            of the backbone is filled, or its class is the user's own and not imported.
+            of the backbone is filled, its class is the user's own and not imported, or
+            ``resizing`` has no meaning for it.
     """
     checkpoint = load(path)
     record = backbone_record(checkpoint, str(path))
     if record is not None and record.unreadable:
         raise UserError(record.unreadable, where=str(path))
-    if record is None and (found := published_transformer(checkpoint)):
-        config = transformer_config(found, str(path))
+    found = published_transformer(checkpoint, path, resizing) if record is None else None
+    if found:
+        config = found.config
+    elif resizing:
+        raise UserError('there is nothing to choose: these weights are of no ViT, or say how they '
+                        'were trained', where='--resizing', expected='a published ViT')
     else:
         config = _config(model_name, record, str(path))
         state, _ = backbone_state_dict(checkpoint, str(path))
@@ -97,7 +105,8 @@ def from_checkpoint(model_name: str, path: str | Path) -> Network:
     backbone = build(config)
     report = load_backbone_weights(backbone, checkpoint)
     network = Network(backbone, config, f'{path}: {report}',
-                      head_classes=_head_classes(checkpoint), sha256=weights_hash(backbone))
+                      head_classes=_head_classes(checkpoint), sha256=weights_hash(backbone),
+                      doubt=found.doubt if found else '')
     if record is not None and record.normalize is not None:
         network.mean, network.std = record.normalize['mean'], record.normalize['std']
     return network

@@ -40,6 +40,8 @@ class EvaluationSettings:
         baselines: False leaves them out (for tests of single protocols).
         resamples: bootstrap resamples.
         say: receives every line that a user should read.
+        resizing: how a published ViT fits its positions to other grids, 'timm' or 'dino'; told
+            from the weights if None.
         rename_out: where ``out`` holds other results, write to ``out_2``, ``out_3``, ...
     """
 
@@ -59,6 +61,7 @@ class EvaluationSettings:
     baselines: bool = True
     resamples: int = 1000
     say: Callable[[str], None] = print
+    resizing: str | None = None
     rename_out: bool = False
 
     def described(self) -> dict[str, Any]:

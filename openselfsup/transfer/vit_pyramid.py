@@ -1,5 +1,6 @@
 """A feature pyramid over a ViT, for networks that want maps of several strides (ViTDet)."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from ..checkpoints import backbone_record, transformer_config
+from ..checkpoints import backbone_record
 from ..errors import UserError
 from ..pretrained import known_config, published_transformer
 from ..registry import BACKBONES
@@ -111,8 +112,10 @@ def vit_of(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any] | None:
     config: dict[str, Any] | None = None
     if (record := backbone_record(checkpoint, path)) is not None:
         config = known_config(record, path) if record.config is not None else None
-    elif found := published_transformer(checkpoint):
-        config = transformer_config(found, path)
+    elif found := published_transformer(checkpoint, path):
+        config = found.config
+        if found.doubt:
+            logging.getLogger(__name__).warning('%s', found.doubt)
     if config is None or config['type'] != 'TimmBackbone':
         return None
     return {**config, 'out_indices': [*(config.get('out_indices') or [-1])][-1:]}

@@ -178,7 +178,7 @@ def test_old_checkpoints_of_ours_are_read_from_their_config(tmp_path):
 
 @pytest.mark.parametrize('config, words', [
     ('normalize = (', 'the config in this checkpoint cannot be read'),
-    ('normalize = dict(mean=[0.5], std=[0.2])', 'the normalisation in this checkpoint is')])
+    ('normalize = dict(mean=[0.5], std=[0.2])', 'the normalisation in this file is')])
 def test_a_damaged_config_of_an_old_checkpoint_is_missed_by_evaluation_only(config, words,
                                                                             tmp_path):
     network = BACKBONES.build(dict(type='ResNet', depth=18)).eval()

@@ -37,7 +37,7 @@ def write(path, **settings):
 
 def test_the_feature_of_a_vit_is_its_class_token(tmp_path):
     backbone = write(tmp_path / 'vit.pth', model='vit_tiny_patch16_224')
-    found = networks.from_checkpoint('resnet18', tmp_path / 'vit.pth')
+    found = networks.from_checkpoint('resnet18', tmp_path / 'vit.pth', 'timm')
     assert found.config['embed_dim'] == 64 and found.config['patch_size'] == 16
     tiles = torch.randint(0, 256, (3, 3, 32, 48), dtype=torch.uint8)
     mean, std = (0.5,) * 3, (0.25,) * 3
@@ -109,3 +109,15 @@ def test_all_that_one_evaluation_compares_has_one_grid_whose_cells_tile_the_imag
             # Networks of one stride, a ViT of 16 px and two stages of a ResNet, share it, too.
             assert of_stride.setdefault(chosen[0].stride, grid) == grid
     assert set(of_stride) == {8, 12, 14, 16, 32}
+
+
+def test_a_guess_is_among_the_results(tmp_path, split):
+    write(tmp_path / 'vit.pth', model='vit_tiny_patch16_224')
+    results, said = run(tmp_path, split, tmp_path / 'vit.pth', protocols=(KNN,), baselines=False)
+    sentence, = [note for note in results.notes if 'does not tell how its positions' in note]
+    assert sentence in said
+    (tmp_path / 'given').mkdir()
+    results, _ = run(tmp_path / 'given', split, tmp_path / 'vit.pth', protocols=(KNN,),
+                     baselines=False, resizing='timm')
+    assert not any('does not tell' in note for note in results.notes)
+    assert results.request['resizing'] == 'timm'

@@ -35,8 +35,8 @@ class DenseSettings:
     """What to evaluate on the patches of images, and how.
 
     Attributes:
-        out, model_name, model_path, device, imagenet, baselines, resamples, say, rename_out: as
-            in :class:`~openselfsup.evaluation.settings.EvaluationSettings`.
+        out, model_name, model_path, device, imagenet, baselines, resamples, say, resizing,
+            rename_out: as in :class:`~openselfsup.evaluation.settings.EvaluationSettings`.
         protocols: some of ``DENSE_PROTOCOLS``.
         layers: choices of feature maps, see :func:`.features.find_layers`.
         scales: of the sides of images, one row for each.
@@ -62,6 +62,7 @@ class DenseSettings:
     resamples: int = 1000
     shown: int = 6
     say: Callable[[str], None] = print
+    resizing: str | None = None
     rename_out: bool = False
 
     def described(self) -> dict[str, Any]:
@@ -124,7 +125,8 @@ class DenseEvaluation:
         settings.check()
         self.candidates = load_candidates(EvaluationSettings(
             settings.out, settings.model_name, settings.model_path, seeds=settings.seeds,
-            device=settings.device, imagenet=settings.imagenet, baselines=settings.baselines),
+            device=settings.device, imagenet=settings.imagenet, baselines=settings.baselines,
+            resizing=settings.resizing),
             len(data.classes), self.notes)
         settings.say(f'{len(data.train)} training images, {len(data.test)} test images, '
                      f'{len(data.classes)} classes: {", ".join(data.classes)}')

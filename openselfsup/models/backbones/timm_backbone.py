@@ -14,6 +14,7 @@ from ...checkpoints import (
     fitted_transformer,
     summary,
     transformer_of,
+    usual_resizing,
     weights_of,
 )
 from ...errors import UserError, nearest
@@ -136,8 +137,7 @@ class TimmBackbone(nn.Module):
             self.mask_token = nn.Parameter(torch.zeros(1, 1, self.out_channels[-1]))
             token = self.net.reg_token
             self.num_registers = 0 if token is None else token.shape[1]
-            plain_dinov2 = 'dinov2' in model and not self.num_registers
-            self.resizing: Resizing = resizing or ('dino' if plain_dinov2 else 'timm')
+            self.resizing = resizing or usual_resizing(model, self.num_registers)
         elif recompute:
             self.net.set_grad_checkpointing()
         if drop_path:
