@@ -101,6 +101,17 @@ def test_drift_of_a_queue_is_told_in_the_terms_of_the_config(caplog):
         assert said in messages[0]
 
 
+@pytest.mark.parametrize(('temperature', 'advised'), [(0.07, '0.04 instead of 0.07'),
+                                                      (0.04, '0.02 instead of 0.04'), (0.02, None)])
+def test_a_teacher_that_is_undecided_is_to_be_sharper(temperature, advised, caplog):
+    cfg = Config(dict(model=dict(type='DINO', head=dict(type='DINOHead'), targets='sinkhorn',
+                                 teacher_temperature=temperature),
+                      optimizer=dict(lr=1e-3), schedule={}, global_batch_size=64))
+    message, = health(3 * [dict(teacher_entropy=0.99)], caplog, cfg)
+    assert message.startswith('UNIFORM?')
+    assert (f'teacher_temperature {advised}' in message) if advised else 'sharper' not in message
+
+
 def test_what_cannot_help_or_is_not_there_is_not_advised(caplog):
     cfg = Config(dict(model=dict(memory=3), optimizer=dict(lr=1e-3), global_batch_size=64,
                       schedule=dict(type='Cosine', warmup_epochs=2)))

@@ -176,8 +176,10 @@ def _remedies_of_teachers(cause: str, model: Any, prototypes: int, batch: int) -
     """Yield what to change of a method with a student and a teacher."""
     if cause == 'UNIFORM':
         temperature = model.get('teacher_temperature', 0.04)
-        if temperature > 0.04:
-            yield f'a sharper teacher (model.teacher_temperature 0.04 instead of {temperature:g})'
+        if temperature > 0.02:
+            sharper = 0.04 if temperature > 0.04 else 0.02
+            yield (f'a sharper teacher (model.teacher_temperature {sharper:g} instead of '
+                   f'{temperature:g})')
         if prototypes > 64 * batch:
             yield (f'fewer prototypes (model.head.prototypes {64 * batch} instead of {prototypes}, '
                    f'for {batch} tiles a batch)')
