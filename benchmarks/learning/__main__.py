@@ -7,16 +7,15 @@ from pathlib import Path
 from openselfsup import __version__
 from openselfsup.cli.arguments import add_overrides, checked
 from openselfsup.errors import UserError
-from openselfsup.evaluation.baselines import COLOUR_HISTOGRAM, COLOUR_STATISTICS, RANDOM_INIT
 from openselfsup.files import read_json, write_json
 from openselfsup.values import Count, Whole
 
 from . import dense, glands, supervised, table
+from .classification import COLOURS
+from .networks import Network, find_networks
 from .pretraining import CONFIGS, Budget, Start, find_configs, find_starts, pretrain
 from .study import Study
 from .tissue import Tiles, parts
-
-BASELINES = [COLOUR_STATISTICS, COLOUR_HISTOGRAM, RANDOM_INIT]
 
 
 def main() -> None:
@@ -26,11 +25,15 @@ def main() -> None:
     starts = find_starts(args.after, configs)
     out, seeds = args.out, list(range(args.seeds))
     tiles = parts(args.data, args.final)
+    options = {name: [*([f"dataset.source.root={args.data / 'train'}"] if name in CONFIGS else []),
+                      *args.cfg_options] for name in configs}
+    networks = find_networks(configs, options, args.size)
     settle(args, configs, starts)
-    baselines = [*BASELINES, *([supervised.name_of(args.supervised)] if args.supervised else [])]
-    study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size,
+    study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size, networks,
                   image_sets(args, out), tuple(args.dense_layers), args.supervised,
-                  detection(args, out), args.gland_iterations, args.device)
+                  detection(args, out, networks), args.gland_iterations, args.device)
+    baselines = [*COLOURS, *study.cells,
+                 *([supervised.name_of(args.supervised)] if args.supervised else [])]
     about = described(args, tiles)
     print(f"{about['learn']} learn, {about['test']} are tested", flush=True)
 
@@ -43,9 +46,8 @@ def main() -> None:
             start = starts.get(name)
             own = start.budget if start and start.budget else budget
             print(f'{name}, seed {seed}: pretraining, {own}', flush=True)
-            tiles_of = [f"dataset.source.root={args.data / 'train'}"] if name in CONFIGS else []
             checkpoint = pretrain(config, out / 'runs' / f'{name}_{seed}', seed, own,
-                                  [*tiles_of, *args.cfg_options], args.device,
+                                  options[name], args.device,
                                   done[start.method] if start else None)
             done[name] = checkpoint
             runs.append((name, checkpoint, seed))
@@ -83,8 +85,9 @@ def parse() -> argparse.Namespace:
                                f'all of them (without a number: {supervised.EPOCHS})')
     add('--gland-iterations', type=checked(Whole), default=200, metavar='N',
         help='of a Mask R-CNN from each backbone, with --glas and --final; 0 leaves it out')
-    add('--dense-layers', nargs='+', default=list(dense.LAYERS), metavar='LAYERS',
-        help='feature maps whose cells are probed')
+    add('--dense-layers', nargs='+', type=dense.choice, default=list(dense.LAYERS),
+        metavar='LAYERS', help='feature maps whose cells are probed: last2, all, or numbers such '
+                               'as 3 or 3+4; the nearest where a backbone has fewer')
     add('--device', choices=('cpu', 'cuda'), default='cpu')
     add('--size', type=checked(Count), default=224,
         help='side of the tiles that are evaluated, in pixels')
@@ -134,13 +137,16 @@ def image_sets(args: argparse.Namespace, out: Path) -> dict[str, dense.DenseData
     return sets
 
 
-def detection(args: argparse.Namespace, out: Path) -> Path | None:
+def detection(args: argparse.Namespace, out: Path, networks: dict[str, Network]) -> Path | None:
     """Return GlaS as detectors train on it, or None where no glands are segmented."""
     if not (args.glas and args.gland_iterations):
         return None
     if not args.final:
         print('glands are segmented with --final only: their test images are not for choosing')
         return None
+    if without := [name for name, one in networks.items() if not glands.detector_of(one)]:
+        print('no glands are segmented with ' + ', '.join(without) + ': we have detectors for '
+              'ResNet-18s and ViTs only')
     return glands.prepare(args.glas, out / 'datasets')
 
 

@@ -11,19 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from openselfsup import load_backbone
 from openselfsup.datasets import LabeledTileDataset
 from openselfsup.evaluation.baselines import (
     COLOUR_HISTOGRAM,
     COLOUR_STATISTICS,
-    RANDOM_INIT,
     FeatureBank,
 )
 from openselfsup.evaluation.knn import fit_knn
 from openselfsup.evaluation.linear_probe import fit_linear
-from openselfsup.models.backbones.resnet import ResNet
 from openselfsup.training.features import extract_features
 
+from .networks import Network
 from .tissue import Tiles, few
 
 SHARES = (0.05, 0.2, 1.0)
@@ -70,12 +68,6 @@ def features_of(backbone: nn.Module | None, tiles: Tiles, size: int, batch_size:
     return bank.split(found)
 
 
-def untrained(seed: int) -> nn.Module:
-    """Return a ResNet-18 with the random weights of a seed."""
-    torch.manual_seed(seed)
-    return ResNet(18)
-
-
 def answers(train: Tensor, test: Tensor, tiles: Tiles, seed: int, colour: bool
             ) -> dict[str, np.ndarray]:
     """Return what a classifier on frozen features answers to every question.
@@ -113,13 +105,14 @@ def save(path: Path, found: Mapping[str, np.ndarray]) -> None:
     part.replace(path)
 
 
-def evaluate(name: str, checkpoint: Path | None, seed: int, parts: tuple[Tiles, Tiles], size: int,
-             out: Path) -> None:
+def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: int,
+             parts: tuple[Tiles, Tiles], size: int, out: Path) -> None:
     """Answer all questions by one backbone or baseline; what was answered before is kept.
 
     Args:
         name: of a method, or a baseline.
-        checkpoint: of a method's run.
+        network: kind of its backbone, None for colours.
+        checkpoint: of a method's run; None stands for random weights.
         seed: of the run, of the random weights and of the labelled tiles.
         parts: tiles that learn and tiles that are tested.
         size: side of the input in pixels.
@@ -128,8 +121,7 @@ def evaluate(name: str, checkpoint: Path | None, seed: int, parts: tuple[Tiles, 
     path = answers_file(out, name, seed)
     if path.exists():
         return
-    backbone = (load_backbone(str(checkpoint)) if checkpoint else
-                untrained(seed) if name == RANDOM_INIT else None)
+    backbone = network.backbone(checkpoint, seed) if network else None
     features = [features_of(backbone, part, size) for part in parts]
     key = '' if backbone is not None else name
     save(path, answers(features[0][key], features[1][key], parts[0], seed, name in COLOURS))

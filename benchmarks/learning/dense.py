@@ -1,24 +1,34 @@
-"""Frozen cells against masks: linear and kNN probes of patches, on gland and nuclear masks."""
+"""Frozen cells against masks: linear and kNN probes of patches, on masks of glands."""
 
-from collections.abc import Sequence
+import argparse
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from openselfsup import load_backbone
 from openselfsup.errors import UserError
-from openselfsup.evaluation.baselines import RANDOM_INIT
 from openselfsup.evaluation.dense.data import DenseData, find_dense_data
-from openselfsup.evaluation.dense.features import LAST_TWO, NO_NORM, find_layers, patch_colours
+from openselfsup.evaluation.dense.features import ALL, LAST_TWO, NO_NORM, Layers, patch_colours
 from openselfsup.evaluation.dense.measure import measure
+from openselfsup.evaluation.settings import DENSE_PROTOCOLS
 from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
 
-from .classification import answers_file, save, untrained
+from .classification import answers_file, save
+from .networks import Network
 from .tissue import CASE
 
 #: The second stage of a ResNet (stride 8), where it says more of glands in tiles of 224 px than the
 #: last two together (stride 16) in docs/learning.md; and these.
 LAYERS = ('2', LAST_TWO)
+
+
+def choice(text: str) -> str:
+    """Return a choice of feature maps on a command line, as long as it is one."""
+    if not re.fullmatch(rf'{LAST_TWO}|{ALL}|[1-9]\d*(\+[1-9]\d*)*', text):
+        raise argparse.ArgumentTypeError(f"'{text}' names no feature maps; expected {LAST_TWO}, "
+                                         f"{ALL}, or numbers from 1 such as '3' or '3+4'")
+    return text
 
 
 def find_images(folder: Path, final: bool) -> DenseData:
@@ -55,30 +65,48 @@ def official_glas(folder: Path, out: Path) -> Path:
     return out
 
 
-def evaluate(name: str, checkpoint: Path | None, seed: int, data: DenseData, out: Path,
-             wanted: Sequence[str]) -> None:
+def questions(cells: Sequence[Mapping[str, Layers]]) -> list[str]:
+    """Return every probe of some networks' cells, see :meth:`.networks.Network.cells`."""
+    return list(dict.fromkeys(f'{protocol}, {which}' for asked in cells for which in asked
+                              for protocol in DENSE_PROTOCOLS))
+
+
+def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: int,
+             data: DenseData, cells: Sequence[Mapping[str, Layers]], out: Path
+             ) -> dict[str, np.ndarray]:
     """Probe the patches of one backbone or baseline; what was probed before is kept.
 
     Args:
         name: of a method, or a baseline.
-        checkpoint: of a method's run.
+        network: kind of its backbone, None for colours.
+        checkpoint: of a method's run; None stands for random weights.
         seed: of the run, of random weights and of the patches.
         data: images with masks that learn and that are tested.
-        out: folder of the confusion matrices (M, C, C) of each test image, ``NAME_SEED.npz``.
-        wanted: choices of feature maps, see :func:`find_layers`.
+        cells: of the network; of colours those of all networks, whose patches they take.
+        out: folder of the answers, ``NAME_SEED.npz``.
+
+    Returns:
+        Confusion matrices (M, C, C) of each test image, by question.
     """
     path = answers_file(out, name, seed)
-    if path.exists():
-        return
-    reference = untrained(seed)
-    layers, norm = find_layers(reference, wanted), (IMAGENET_MEAN, IMAGENET_STD)
-    colours, own = patch_colours(layers)
-    if name in colours:
-        backbone, layers, norm = colours[name], own, NO_NORM
+    found = dict(np.load(path)) if path.exists() else {}
+    for asked in cells:
+        missing = {which: layers for which, layers in asked.items()
+                   if not set(questions([{which: layers}])) <= set(found)}
+        if missing:
+            found |= _probe(name, network, checkpoint, seed, data, missing)
+            save(path, found)
+    return {question: found[question] for question in questions(cells)}
+
+
+def _probe(name: str, network: Network | None, checkpoint: Path | None, seed: int,
+           data: DenseData, cells: Mapping[str, Layers]) -> dict[str, np.ndarray]:
+    layers, norm = list(cells.values()), (IMAGENET_MEAN, IMAGENET_STD)
+    if network is None:
+        colours, layers = patch_colours(layers)
+        backbone, norm = colours[name], NO_NORM
     else:
-        backbone = reference if name == RANDOM_INIT else load_backbone(str(checkpoint))
-    found: dict[str, np.ndarray] = {}
-    for one in measure(backbone, data, layers, seed=seed, mean=norm[0], std=norm[1],
-                       colours=name in colours):
-        found[f'{one.protocol}, {one.layers.name}'] = one.confusions
-    save(path, found)
+        backbone = network.backbone(checkpoint, seed)
+    named = dict(zip(layers, cells))
+    return {f'{one.protocol}, {named[one.layers]}': one.confusions for one in measure(
+        backbone, data, layers, seed=seed, mean=norm[0], std=norm[1], colours=network is None)}

@@ -13,9 +13,18 @@ from openselfsup.files import read_json, write_json, write_text
 from openselfsup.transfer.instance.resampled import Matches, matches
 
 from .classification import answers_file, save
+from .networks import RESNET18, Network
 from .pretraining import command
 
-CONFIG = 'GlaS/GlaS_R_18_FPN_short'
+#: What the glands that a detector finds are called, by its config.
+DETECTORS = {'GlaS/GlaS_R_18_FPN_short': 'glands of GlaS',
+             'GlaS/GlaS_ViT_short': 'glands of GlaS, ViTs'}
+
+
+def detector_of(network: Network) -> str | None:
+    """Return the config of a detector that takes such a backbone, None if we have none."""
+    of_resnet, of_vit = DETECTORS
+    return of_vit if network.is_vit else of_resnet if network.kind == RESNET18.kind else None
 
 
 def prepare(official: Path, out: Path) -> Path:
@@ -32,12 +41,13 @@ def prepare(official: Path, out: Path) -> Path:
     return out
 
 
-def evaluate(name: str, checkpoint: Path | None, seed: int, datasets: Path, iterations: int,
-             out: Path, device: str = 'cpu') -> None:
+def evaluate(name: str, network: Network, checkpoint: Path | None, seed: int, datasets: Path,
+             iterations: int, out: Path, device: str = 'cpu') -> None:
     """Fine-tune from one backbone and score it; what was finished before is kept.
 
     Args:
         name: of a method, or of random weights.
+        network: kind of its backbone, one that :func:`detector_of` has a detector for.
         checkpoint: of a method's run; None starts from random weights.
         seed: of the run, and of what the fine-tuning draws.
         datasets: of :func:`prepare`.
@@ -46,16 +56,19 @@ def evaluate(name: str, checkpoint: Path | None, seed: int, datasets: Path, iter
             ``NAME_SEED.json``. The detector itself is removed.
         device: 'cpu', or 'cuda' for a GPU if there is one.
     """
-    path = answers_file(out, name, seed)
-    work = path.with_suffix('')
+    path, config = answers_file(out, name, seed), detector_of(network)
+    work, start = path.with_suffix(''), checkpoint
     if not path.exists():
         print(f'{name}, seed {seed}: glands, {iterations} iterations', flush=True)
         steps = (round(0.75 * iterations), round(0.9 * iterations))
+        if network.is_vit and checkpoint is None:  # a detector tells its ViT from the weights
+            start = path.with_suffix('.pth')
+            network.write_untrained(start, seed)
         command([sys.executable, '-m', 'openselfsup', 'segment', 'instance',
-                 '--config-file', CONFIG, '--backend', 'torchvision',
+                 '--config-file', str(config), '--backend', 'torchvision',
                  *(['--num-gpus', '0'] if device == 'cpu' else []),
                  '--datasets-folder', str(datasets), '--resume', 'SEED', str(seed),
-                 *(['MODEL.WEIGHTS', str(checkpoint)] if checkpoint else []),
+                 *(['MODEL.WEIGHTS', str(start)] if start else []),
                  'SOLVER.MAX_ITER', str(iterations), 'SOLVER.STEPS', str(steps),
                  'OUTPUT_DIR', str(work)], path.with_suffix('.log'), device)
         outcome = read_json(work / 'results.json')
@@ -64,6 +77,7 @@ def evaluate(name: str, checkpoint: Path | None, seed: int, datasets: Path, iter
         save(path, answers(read_json(datasets / 'GlaS/annotations/test.json'), outcome,
                            read_json(work / 'coco_instances_results.json')))
     shutil.rmtree(work, ignore_errors=True)
+    path.with_suffix('.pth').unlink(missing_ok=True)
 
 
 def answers(truth: dict, outcome: dict, results: list[dict]) -> dict[str, np.ndarray]:

@@ -32,6 +32,7 @@ from openselfsup.files import write_json, write_text
 
 from . import dense
 from .classification import answers_file
+from .networks import Network, network_of
 from .table import table_of
 
 #: Scores of CorrespondenceHook, and what is larger for better features.
@@ -103,11 +104,13 @@ def find_checkpoints(name: str, run: Path) -> list[Checkpoint]:
     return found
 
 
-def probe(checkpoint: Checkpoint, data: DenseData, about: str, out: Path) -> dict[str, float]:
+def probe(checkpoint: Checkpoint, network: Network, data: DenseData, about: str, out: Path
+          ) -> dict[str, float]:
     """Return mDice of every dense probe of a checkpoint; what was probed before is kept.
 
     Args:
         checkpoint: whose cells are probed.
+        network: kind of its backbone.
         data: images with masks.
         about: tells these images from others.
         out: folder of what was probed.
@@ -117,9 +120,10 @@ def probe(checkpoint: Checkpoint, data: DenseData, about: str, out: Path) -> dic
     path = answers_file(out, name, 0)
     if path.exists() and path.stat().st_mtime < checkpoint.path.stat().st_mtime:
         path.unlink()  # of an earlier checkpoint of this name
-    dense.evaluate(name, checkpoint.path, 0, data, out, dense.LAYERS)
+    found = dense.evaluate(name, network, checkpoint.path, 0, data, [network.cells(dense.LAYERS)],
+                           out)
     return {question: float(scores_of(confusions.sum(0))['mdice'])
-            for question, confusions in np.load(path).items()}
+            for question, confusions in found.items()}
 
 
 def correlation(scores: Sequence[float], values: Sequence[float], runs: Sequence[str]
@@ -145,15 +149,18 @@ def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def rank(checkpoints: Sequence[Checkpoint], probed: Sequence[dict[str, float]]
          ) -> dict[str, dict[str, Correlation]]:
-    """Return every correlation, by score and probe; scores of too few checkpoints are left out."""
+    """Return every correlation, by score and probe; those of too few checkpoints are left out.
+
+    Networks of other strides are asked other probes, so they are not ranked with each other.
+    """
     found: dict[str, dict[str, Correlation]] = {}
     for score in dict.fromkeys(key for one in checkpoints for key in one.scores):
-        having = [i for i, one in enumerate(checkpoints) if score in one.scores]
-        if len(having) >= FEWEST:
-            found[score] = {question: correlation(
-                [checkpoints[i].scores[score] for i in having],
-                [probed[i][question] for i in having], [checkpoints[i].run for i in having])
-                for question in probed[0]}
+        for question in dict.fromkeys(key for values in probed for key in values):
+            having = [(one.scores[score], values[question], one.run)
+                      for one, values in zip(checkpoints, probed)
+                      if score in one.scores and question in values]
+            if len(having) >= FEWEST:
+                found.setdefault(score, {})[question] = correlation(*zip(*having))
     return found
 
 
@@ -167,14 +174,13 @@ def write(out: Path, checkpoints: Sequence[Checkpoint], probed: Sequence[dict[st
                                      for score, row in found.items()},
         checkpoints=[dict(run=one.run, epoch=one.epoch, scores=one.scores, mdice=values)
                      for one, values in zip(checkpoints, probed)]), indent=1)
-    heading = ['score', 'checkpoints', *(f'{question}{more}' for question in probed[0]
-                                         for more in ('', ', within runs (how many)'))]
-    rows = [[score, str(next(iter(row.values())).checkpoints),
-             *(cell for one in row.values() for cell in (
-                 f'{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})'
-                 if math.isfinite(one.value) else 'all are equal',
-                 f'{one.within:+.2f} ({one.runs})' if one.runs else ''))]
-            for score, row in found.items()]
+    heading = ['probe', 'score', 'checkpoints', 'correlation', 'within runs (how many)']
+    rows = sorted(([question, score, str(one.checkpoints),
+                    f'{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})'
+                    if math.isfinite(one.value) else 'all are equal',
+                    f'{one.within:+.2f} ({one.runs})' if one.runs else '']
+                   for score, row in found.items() for question, one in row.items()),
+                  key=lambda row: row[0])
     runs = len({one.run for one in checkpoints})
     write_text(out / 'ranking.md', '\n'.join([
         '# Do scores without labels rank checkpoints?', '',
@@ -201,16 +207,18 @@ def main() -> None:
     if len({run.resolve() for run in runs.values()}) < len(runs):
         raise UserError('a run is given twice', where=', '.join(args.runs),
                         expected='each run once: its checkpoints would count double')
-    checkpoints = [one for name, run in runs.items() for one in find_checkpoints(name, run)]
+    by_run = {name: find_checkpoints(name, run) for name, run in runs.items()}
+    checkpoints = [one for found in by_run.values() for one in found]
     if len(checkpoints) < FEWEST:
         raise UserError(f'{len(checkpoints)} checkpoints have no ranks worth comparing',
                         where=', '.join(args.runs), expected=f'at least {FEWEST}')
     data = dense.find_masks(args.data, final=False)
     args.out.mkdir(parents=True, exist_ok=True)
+    networks = {name: network_of(found[0].path) for name, found in by_run.items()}
     probed = []
     for one in checkpoints:
         print(f'{one.run}, epoch {one.epoch}', flush=True)
-        probed.append(probe(one, data, str(args.data.resolve()), args.out))
+        probed.append(probe(one, networks[one.run], data, str(args.data.resolve()), args.out))
     write(args.out, checkpoints, probed, len(data.test))
     print((args.out / 'ranking.md').read_text())
 

@@ -1,6 +1,6 @@
 """From answers to estimates: every score, and every difference that the study is about."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +57,19 @@ def classification(tiles: Tiles, answers: Mapping[str, list[dict[str, np.ndarray
 
 
 def dense(cases: np.ndarray, confusions: Mapping[str, list[dict[str, np.ndarray]]],
-          score: str = 'mdice') -> dict[str, dict[str, np.ndarray]]:
-    """Return a pixel score of every run under every resample of the cases, as above."""
+          probes: Sequence[str], score: str = 'mdice') -> dict[str, dict[str, np.ndarray]]:
+    """Return a pixel score of every run under every resample of the cases, as above.
+
+    A name stands under those of the probes that its network was asked: others have other strides.
+    """
     weights = stratified_resamples(np.zeros(len(cases), int), cases, RESAMPLES)
     found: dict[str, dict[str, np.ndarray]] = {}
-    for probe in next(iter(confusions.values()))[0]:
-        found[probe] = {
-            name: np.stack([scores_of(np.einsum('rm,mij->rij', weights, run[probe]))[score]
-                            for run in runs]) for name, runs in confusions.items()}
+    for probe in probes:
+        asked = {name: [run[probe] for run in runs if probe in run]
+                 for name, runs in confusions.items()}
+        found[probe] = {name: np.stack([
+            scores_of(np.einsum('rm,mij->rij', weights, matrices))[score] for matrices in runs])
+            for name, runs in asked.items() if runs}
     return found
 
 

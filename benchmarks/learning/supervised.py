@@ -14,7 +14,8 @@ from openselfsup.evaluation.settings import FINETUNE
 from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from openselfsup.training.precision import resolve
 
-from .classification import SHARES, Question, answers_file, save, untrained
+from .classification import SHARES, Question, answers_file, save
+from .networks import RESNET18
 from .tissue import Tiles, few
 
 EPOCHS = 5  # with all labels: one period of the learning rate
@@ -59,7 +60,7 @@ def evaluate(seed: int, parts: tuple[Tiles, Tiles], size: int, epochs: int, out:
         longer = max(1, round(epochs * len(labels) / len(chosen)))
         settings = TrainSettings(epochs=longer, batch_size=BATCH_SIZE, early_stop=longer,
                                  image_size=size, amp=resolve('auto', there))
-        backbone = untrained(seed).to(there)
+        backbone = RESNET18.untrained(seed).to(there)
         trained = train_honestly(
             backbone, backbone.out_channels[-1], _relabelled(learn.part(chosen), labelling),
             int(labels.max()) + 1, settings, seed, frozen=False, patients=learn.cases[chosen])

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.learning import classification, glands, results, supervised, table
+from benchmarks.learning import classification, dense, glands, results, supervised, table
 from benchmarks.learning.__main__ import parse, settle
 from benchmarks.learning.classification import answers, questions
+from benchmarks.learning.networks import RESNET18, Network, find_networks, network_of
 from benchmarks.learning.pretraining import Budget, Start, find_configs, find_starts
 from benchmarks.learning.study import Study
 from benchmarks.learning.tissue import few, parts
@@ -20,6 +21,8 @@ from openselfsup.evaluation.baselines import COLOUR_STATISTICS
 from openselfsup.transfer.instance.metrics import evaluate_instances
 
 REPO = Path(__file__).resolve().parents[2]
+TINY_VIT = dict(type='TimmBackbone', model='vit_tiny_patch16_224', embed_dim=32, depth=2,
+                num_heads=1, img_size=48)
 CLASSES = ('Polyp', 'Serrated_adenoma', 'Normal', 'High-grade_IN', 'Adenocarcinoma')
 
 
@@ -165,6 +168,83 @@ def test_what_labels_alone_teach_stands_beside_the_linear_probes(tissue, tmp_pat
     assert path.stat().st_mtime_ns == before
 
 
+def a_vit(**more):
+    return Network('random init of vit', dict(TINY_VIT, **more))
+
+
+@pytest.mark.parametrize('network, expected', [
+    (RESNET18, {'2, stride 8': (2,), 'last2, stride 16': (3, 4)}),
+    (a_vit(), {'last2, stride 16': (1,)}),
+    (a_vit(patch_size=14, img_size=28), {'last2, stride 14': (1,)}),
+    (a_vit(out_indices=(0, 1)), {'2, stride 16': (2,), 'last2, stride 16': (1, 2)}),
+    (Network('', dict(type='ResNet', depth=18, out_indices=(1,))), {'last2, stride 4': (1,)})])
+def test_cells_are_of_the_maps_that_a_backbone_has(network, expected):
+    found = network.cells(('2', 'last2'))
+    assert {name: layers.numbers for name, layers in found.items()} == expected
+
+
+def test_a_map_that_a_backbone_lacks_is_the_nearest_that_it_has():
+    assert {name: layers.numbers for name, layers in a_vit().cells(('2+3', '4')).items()} == {
+        '2+3, stride 16': (1,)}
+    assert {name: layers.numbers for name, layers in RESNET18.cells(('5', '4')).items()} == {
+        '4, stride 32': (4,)}
+
+
+def test_each_kind_of_backbone_has_a_baseline(tmp_path):
+    vit = f'backbone=dict(_delete_=True, **{TINY_VIT}'
+    for name, model in (('vit', f'{vit})'), ('same', f'{vit}, drop_path=.1)'),
+                        ('other', f'{vit}, patch_size=8)'), ('none', 'backbone=None')):
+        (tmp_path / f'{name}.py').write_text(
+            f"_base_ = '{REPO}/configs/MoCo/r18_small.py'\nmodel = dict({model})\n")
+    configs = dict(moco='MoCo/r18_small', **{name: str(tmp_path / f'{name}.py')
+                                             for name in ('vit', 'same', 'other')})
+    found = find_networks(configs, dict.fromkeys(configs, []), 48)
+    assert {method: network.name for method, network in found.items()} == {
+        'moco': 'random init', 'vit': 'random init of vit', 'same': 'random init of vit',
+        'other': 'random init of other', 'random init': 'random init',
+        'random init of vit': 'random init of vit', 'random init of other': 'random init of other'}
+    assert [glands.detector_of(found[name]) for name in ('moco', 'vit')] == list(glands.DETECTORS)
+    assert glands.detector_of(Network('', dict(type='ResNet', depth=50))) is None
+    assert list(find_networks({}, {}, 50)) == ['random init']
+    with pytest.raises(UserError, match='backbone'):
+        find_networks(dict(none=str(tmp_path / 'none.py')), dict(none=[]), 48)
+    with pytest.raises(UserError, match='tiles of 50 px.*patches of 16 px, those of vit'):
+        find_networks(configs, dict.fromkeys(configs, []), 50)
+
+
+def test_backbones_of_one_map_are_compared_with_what_has_their_stride(tissue, tmp_path):
+    fine = Network('random init of fine', dict(TINY_VIT, patch_size=14, img_size=28))
+    paths = {}
+    for name, network in (('vit', a_vit()), ('fine', fine), ('resnet', RESNET18)):
+        network.write_untrained(paths.setdefault(name, tmp_path / f'{name}.pth'), 7)
+        assert network_of(paths[name]).kind == network.kind
+    tiles, images = parts(tissue, final=True), dict(glands=dense.find_masks(tissue, final=True))
+
+    def evaluate(networks):
+        networks = networks | {one.name: one for one in networks.values()}
+        study = Study(tmp_path / 'study', tiles, 112, networks, images)
+        names = [COLOUR_STATISTICS, *networks]
+        for name in names:
+            study.evaluate(name, paths.get(name), 0)
+        return {question: list(rows) for question, rows in study.estimates(names).items()
+                if 'dense-knn-v1' in question}
+
+    assert evaluate(dict(vit=a_vit())) == {
+        'glands: dense-knn-v1, last2, stride 16': [COLOUR_STATISTICS, 'vit', 'random init of vit']}
+    answered = (tmp_path / 'study/glands/vit_0.npz').stat().st_mtime_ns
+    before = dict(np.load(tmp_path / 'study/glands/colour-mean-sd_0.npz'))
+    assert evaluate(dict(vit=a_vit(), fine=fine, resnet=RESNET18)) == {
+        'glands: dense-knn-v1, last2, stride 16': [
+            COLOUR_STATISTICS, 'vit', 'resnet', 'random init of vit', 'random init'],
+        'glands: dense-knn-v1, last2, stride 14': [
+            COLOUR_STATISTICS, 'fine', 'random init of fine'],
+        'glands: dense-knn-v1, 2, stride 8': [COLOUR_STATISTICS, 'resnet', 'random init']}
+    assert (tmp_path / 'study/glands/vit_0.npz').stat().st_mtime_ns == answered
+    after = dict(np.load(tmp_path / 'study/glands/colour-mean-sd_0.npz'))
+    assert len(after) == 3 * len(before)
+    assert all((after[key] == before[key]).all() for key in before)
+
+
 @pytest.mark.slow
 def test_labels_alone_teach_what_they_can(tmp_path):
     colours = dict(zip(CLASSES, ((200, 40, 40), (200, 40, 40), (40, 200, 40), (40, 40, 200),
@@ -230,16 +310,19 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
              f'dataset.source.root={tissue / "train"}']
     assert subprocess.run(words, cwd=REPO).returncode == 0
     text = (tmp_path / 'out/choosing/tables.md').read_text()
-    assert '| small | ' in text and '## glands of the tiles: dense-linear-v1, 4' in text
+    assert '| small | ' in text and '## glands of the tiles: dense-linear-v1, 4, stride 32' in text
     run = tmp_path / 'out/runs/small_0'
     assert json.loads((run / 'plan.json').read_text())['epochs'] == 3  # of 72 tiles
     longer = tmp_path / 'out/runs/longer_0'
     assert json.loads((longer / 'plan.json').read_text())['epochs'] == 1
     assert str(run / 'run/latest.pth') in (longer / 'train.log').read_text()
+    (tmp_path / 'vit.py').write_text(
+        f"_base_ = './small.py'\nmodel = dict(backbone=dict(_delete_=True, **{TINY_VIT}))\n")
     before = (run / 'run/latest.pth').stat().st_mtime_ns
     (tmp_path / 'out/choosing/tiles/small_0.npz').unlink()
     words += ['--final', '--glas', str(write_glas_layout(tmp_path / 'glas', (4, 2, 2), size=64)),
-              '--gland-iterations', '2', '--supervised', '1']
+              '--gland-iterations', '2', '--supervised', '1',
+              '--config', f'vit={tmp_path / "vit.py"}']
     assert subprocess.run(words, cwd=REPO).returncode == 0
     assert (run / 'run/latest.pth').stat().st_mtime_ns == before
     folder = tmp_path / 'out/final/glands of GlaS, 2 iterations'
@@ -252,6 +335,10 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     found = written['glands of GlaS, 2 iterations: object Dice']['small']
     assert found['']['value'] == round(scores['scores']['all']['objects']['dice'], 5)
     assert set(found) == {'', 'random init', 'longer'}
+    assert set(written['glands of GlaS, ViTs, 2 iterations: mask AP']) == {
+        'vit', 'random init of vit'}
+    assert set(written['GlaS: dense-linear-v1, last2, stride 16']) >= {
+        'vit', 'random init of vit', 'small', 'random init', COLOUR_STATISTICS}
     assert supervised.name_of(1) in written['tiles: 3 classes, linear-v1, 5 % of the labels'][
         'small']
 

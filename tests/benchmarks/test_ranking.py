@@ -70,16 +70,20 @@ def test_tables_say_of_how_many_checkpoints(tmp_path):
     checkpoints = [Checkpoint('a', epoch, tmp_path, dict(rankme=epoch, **(
         dict(half_turn=-epoch) if epoch > 2 else {}), **(dict(rare=1.0) if epoch < 3 else {})))
         for epoch in range(1, 7)]
-    probed = [{'dense-knn-v1, last2': 0.5 + one.epoch / 100, 'blind': 0.1} for one in checkpoints]
+    probed = [{'dense-knn-v1, last2': 0.5 + one.epoch / 100, 'blind': 0.1,
+               **({'of another stride': one.epoch} if one.epoch > 3 else {})}
+              for one in checkpoints]
     found = rank(checkpoints, probed)
     assert {score: row['dense-knn-v1, last2'].checkpoints for score, row in found.items()} == {
         'rankme': 6, 'half_turn': 4}
+    assert found['half_turn']['of another stride'].checkpoints == 3
     write(tmp_path, checkpoints, probed, images=9)
     text = (tmp_path / 'ranking.md').read_text()
     assert '9 held-out images, of 6 checkpoints of 1 run(s)' in text
-    assert '| rankme | 6 | +1.00 (+1.00 to +1.00) | +1.00 (1) | all are equal |  |' in text
-    assert '| half_turn | 4 | -1.00 (-1.00 to -1.00) | -1.00 (1) |' in text
+    assert '| dense-knn-v1, last2 | rankme | 6 | +1.00 (+1.00 to +1.00) | +1.00 (1) |' in text
+    assert '| blind | rankme | 6 | all are equal |  |' in text
+    assert '| dense-knn-v1, last2 | half_turn | 4 | -1.00 (-1.00 to -1.00) | -1.00 (1) |' in text
     written = json.loads((tmp_path / 'ranking.json').read_text())
     assert written['correlations']['rankme']['dense-knn-v1, last2']['value'] == 1
-    assert written['checkpoints'][5]['mdice'] == {'dense-knn-v1, last2': 0.56, 'blind': 0.1}
+    assert written['checkpoints'][2]['mdice'] == {'dense-knn-v1, last2': 0.53, 'blind': 0.1}
     assert written['correlations']['rankme']['blind']['value'] is None
