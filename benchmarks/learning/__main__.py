@@ -31,7 +31,8 @@ def main() -> None:
     settle(args, configs, starts)
     study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size, networks,
                   image_sets(args, out), tuple(args.dense_layers), args.supervised,
-                  detection(args, out, networks), args.gland_iterations, args.device)
+                  detection(args, out, networks), args.gland_iterations, args.device,
+                  args.seeds)
     baselines = [*COLOURS, *study.cells,
                  *([supervised.name_of(args.supervised)] if args.supervised else [])]
     about = described(args, tiles)

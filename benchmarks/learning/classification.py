@@ -19,6 +19,7 @@ from openselfsup.evaluation.baselines import (
 )
 from openselfsup.evaluation.knn import fit_knn
 from openselfsup.evaluation.linear_probe import fit_linear
+from openselfsup.files import atomic_file
 from openselfsup.training.features import extract_features
 
 from .networks import Network
@@ -93,16 +94,15 @@ def answers(train: Tensor, test: Tensor, tiles: Tiles, seed: int, colour: bool
     return found
 
 
-def answers_file(folder: Path, name: str, seed: int | str) -> Path:
+def answers_file(folder: Path, name: str, seed: int) -> Path:
     """Return where the answers of a run are kept."""
     return folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_{seed}.npz"
 
 
 def save(path: Path, found: Mapping[str, np.ndarray]) -> None:
     """Write answers, whole or not at all."""
-    part = path.with_suffix('.part.npz')
-    np.savez_compressed(part, **found)
-    part.replace(path)
+    with atomic_file(path) as file:
+        np.savez_compressed(file, **found)
 
 
 def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: int,

@@ -21,15 +21,12 @@ from .tissue import Tiles
 RESAMPLES = 2000
 
 
-def by_name(folder: Path, keep: list[str]) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Return what was answered, the runs (seeds) of each name in order."""
+def by_name(folder: Path, keep: list[str], seeds: int) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Return what was answered, by name: the runs of the first ``seeds`` seeds that are there."""
     found = {}
     for name in keep:
-        paths = answers_file(folder, name, '*')
-        runs = [dict(np.load(path)) for path in sorted(
-            folder.glob(paths.name), key=lambda path: int(path.stem.rpartition('_')[2]))
-            if path.stem.rpartition('_')[0] == paths.stem.rpartition('_')[0]]
-        if runs:
+        paths = [answers_file(folder, name, seed) for seed in range(seeds)]
+        if runs := [dict(np.load(path)) for path in paths if path.exists()]:
             found[name] = runs
     return found
 

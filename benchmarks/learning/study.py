@@ -32,6 +32,7 @@ class Study:
         detection: data sets of :func:`.glands.prepare`, or None to segment no glands.
         iterations: of a detector's fine-tuning.
         device: of these two.
+        seeds: how many are in the tables; more may have been answered.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Study:
     detection: Path | None = None
     iterations: int = 0
     device: str = 'cpu'
+    seeds: int = 1
 
     @cached_property
     def cells(self) -> dict[str, dict[str, Layers]]:
@@ -100,4 +102,4 @@ class Study:
         return self.folder / key
 
     def _read(self, key: str, names: list[str]) -> dict[str, list[dict[str, np.ndarray]]]:
-        return results.by_name(self.folder / key, names)
+        return results.by_name(self.folder / key, names, self.seeds)

@@ -111,7 +111,7 @@ def test_what_tells_classes_apart_is_above_what_does_not(tissue, tmp_path):
                                         + noise.normal(size=(len(part.indices), 5))).float()
                            for part in (learn, test))
             np.savez(tmp_path / f'{name}_{seed}.npz', **answers(train, held, learn, seed, False))
-    read = results.by_name(tmp_path, ['good', 'none', 'absent'])
+    read = results.by_name(tmp_path, ['good', 'none', 'absent'], 2)
     assert list(read) == ['good', 'none'] and len(read['good']) == 2
     found = results.classification(test, read)
     assert list(found) == [str(question) for question in questions(learn)]
@@ -127,6 +127,30 @@ def test_what_tells_classes_apart_is_above_what_does_not(tissue, tmp_path):
     assert '<b>+' in page and '**' not in page
     written = json.loads((tmp_path / 'results.json').read_text())['estimates']
     assert set(written['3 classes, linear-v1, 5 % of the labels']['good']) == {'', 'none'}
+
+
+def test_tables_hold_the_seeds_that_are_asked_for(tmp_path):
+    for seed in range(3):
+        classification.save(tmp_path / f'some_{seed}.npz', dict(answer=np.array(seed)))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        f'some_{seed}.npz' for seed in range(3)]  # nothing half written is left
+    (tmp_path / 'some_2.part.npz').write_bytes(b'PK')  # of a process that was killed
+    for seeds in (1, 3):
+        read = results.by_name(tmp_path, ['some'], seeds)['some']
+        assert [int(run['answer']) for run in read] == list(range(seeds))
+
+
+def test_a_process_that_is_killed_while_it_saves_leaves_nothing_that_is_read(tmp_path):
+    words = ('import os, numpy as np\n'
+             'from pathlib import Path\n'
+             'from benchmarks.learning import classification\n'
+             'np.savez_compressed = lambda file, **_: file.write(b"PK") and os._exit(9)\n'
+             f'classification.save(Path({str(tmp_path)!r}) / "some_0.npz", {{}})\n')
+    assert subprocess.run([sys.executable, '-c', words], cwd=REPO).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 1  # the half
+    assert results.by_name(tmp_path, ['some'], 3) == {}
+    classification.save(tmp_path / 'some_0.npz', dict(answer=np.array(1)))
+    assert [path.name for path in tmp_path.iterdir()] == ['some_0.npz']
 
 
 def test_methods_are_compared_with_each_other(tmp_path):
@@ -286,7 +310,7 @@ def test_found_glands_are_scored_image_by_image(tmp_path):
         classification.save(tmp_path / f'some_{seed}.npz', glands.answers(truth, outcome, found))
     scores = outcome['scores']['all']
     assert 0.1 < scores['segm']['AP'] < 0.9
-    values = results.glands(results.by_name(tmp_path, ['some', 'absent']))
+    values = results.glands(results.by_name(tmp_path, ['some', 'absent'], 2))
     for name, expected in (('mask AP', scores['segm']['AP']),
                            ('object Dice', scores['objects']['dice']),
                            ('object PQ', np.mean([one['pq'] for one in
