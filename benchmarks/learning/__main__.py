@@ -13,7 +13,7 @@ from openselfsup.values import Count, Whole
 from . import dense, glands, supervised, table
 from .classification import COLOURS
 from .networks import Network, find_networks
-from .pretraining import CONFIGS, Budget, Start, find_configs, find_starts, pretrain
+from .pretraining import CONFIGS, METHODS, Budget, Start, find_configs, find_starts, pretrain
 from .study import Study
 from .tissue import Tiles, parts
 
@@ -25,8 +25,9 @@ def main() -> None:
     starts = find_starts(args.after, configs)
     out, seeds = args.out, list(range(args.seeds))
     tiles = parts(args.data, args.final)
-    options = {name: [*([f"dataset.source.root={args.data / 'train'}"] if name in CONFIGS else []),
-                      *args.cfg_options] for name in configs}
+    own_tiles = [f"dataset.source.root={args.data / 'train'}"]
+    options = {name: [*(own_tiles if name in args.methods else []), *args.cfg_options]
+               for name in configs}
     networks = find_networks(configs, options, args.size)
     settle(args, configs, starts)
     study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size, networks,
@@ -75,7 +76,8 @@ def parse() -> argparse.Namespace:
     add('--glas', type=Path, metavar='DIR',
         help='the official GlaS images: cells are probed there and glands segmented')
     add('--methods', type=lambda text: text.split(',') if text else [],
-        default=list(CONFIGS), metavar='A,B', help='of ' + ','.join(CONFIGS))
+        default=list(METHODS), metavar='A,B',
+        help=f"of {','.join(CONFIGS)}; without it {','.join(METHODS)}")
     add('--config', action='append', default=[], metavar='NAME=CONFIG', help='a method of your own')
     add('--after', action='append', default=[], metavar='NAME=METHOD[:BUDGET]',
         help='NAME starts from the backbone of METHOD of the same seed, with a budget on top')

@@ -8,14 +8,22 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
 from openselfsup.files import read_json, write_json, write_text
 from openselfsup.shipped import find_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: Those that are compared unless others are named.
+METHODS = ('plm', 'densecl', 'moco', 'simclr', 'ca2cl')
 CONFIGS = {'plm': 'PLM_SSL/r18_small', 'densecl': 'DenseCL/r18_small', 'moco': 'MoCo/r18_small',
-           'simclr': 'SimCLR/r18_small', 'ca2cl': 'CA2CL/r18_small'}
+           'simclr': 'SimCLR/r18_small', 'ca2cl': 'CA2CL/r18_small', 'byol': 'BYOL/r18_small',
+           'npid': 'NPID/r18_small', 'concl': 'ConCL/r18_small',
+           'plm-concl': 'PLM_ConCL/r18_small', 'vicregl': 'VICRegL/r18_small',
+           'plm-vicregl': 'PLM_VICRegL/r18_small', 'odc': 'ODC/r18_small',
+           'deepcluster': 'DeepCluster/r18_small', 'rotation': 'RotationPred/r18_small',
+           'relative-loc': 'RelativeLoc/r18_small', 'dino': 'DINO/r18_small'}
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,8 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
         start: checkpoint whose backbone the run starts from.
 
     Raises:
-        UserError: the training failed; its output is in the folder.
+        UserError: the training failed; its output is in the folder. Or the budget ends before the
+            backbone learns, in a config whose heads learn alone first.
     """
     checkpoint, plan = folder / 'run/latest.pth', folder / 'plan.json'
     if (folder / 'done').exists():
@@ -135,6 +144,11 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
         epochs, rate = plan_epochs(config, folder, budget, options, device, start)
         write_json(plan, dict(epochs=epochs, tiles_per_s=rate, budget=str(budget)))
     epochs = read_json(plan)['epochs']
+    alone = load_config(config_path(config), options).model.get('heads_only_epochs', 0)
+    if epochs <= alone:
+        raise UserError(f'this budget, {budget}, is {epochs} epoch(s), and the heads learn alone '
+                        f'for {alone:g}: the backbone would stay as it is', where=config,
+                        expected='a larger --budget, or a smaller model.heads_only_epochs')
     begin = ['--pretrained', str(start)] if start else []
     command([sys.executable, '-m', 'openselfsup', 'train', config_path(config), '--work-dir',
              str(folder / 'run'), '--resume', *begin,

@@ -8,10 +8,17 @@ import pytest
 from PIL import Image
 
 from benchmarks.learning import classification, dense, glands, results, supervised, table
-from benchmarks.learning.__main__ import parse, settle
+from benchmarks.learning.__main__ import main, parse, settle
 from benchmarks.learning.classification import answers, questions
 from benchmarks.learning.networks import RESNET18, Network, find_networks, network_of
-from benchmarks.learning.pretraining import Budget, Start, find_configs, find_starts
+from benchmarks.learning.pretraining import (
+    CONFIGS,
+    Budget,
+    Start,
+    find_configs,
+    find_starts,
+    pretrain,
+)
 from benchmarks.learning.study import Study
 from benchmarks.learning.tissue import few, parts
 from openselfsup.datasets.prepare.instances import encode
@@ -88,6 +95,45 @@ def test_methods_are_named_once():
         find_configs(['simclear'], [])
     with pytest.raises(UserError, match="'simclr=b.py' is no new name"):
         find_configs(['simclr'], ['simclr=b.py'])
+
+
+def test_every_small_config_can_be_named():
+    shipped = {f'{path.parent.name}/r18_small' for path in REPO.glob('configs/*/r18_small.py')}
+    assert shipped and set(CONFIGS.values()) == shipped
+    named = find_configs(list(CONFIGS), [])
+    found = find_networks(named, {name: ['dataset.source.root=x'] for name in named}, 80)
+    assert all(found[name] is RESNET18 for name in named)
+
+
+def test_a_budget_that_ends_before_the_backbone_learns_is_refused(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr('benchmarks.learning.pretraining.command', lambda *of: ran.append(of))
+    (tmp_path / 'plan.json').write_text('{"epochs": 1}')
+    with pytest.raises(UserError, match='5 tiles, is 1 epoch.*heads learn alone for 1: the'):
+        pretrain('DINOv2/vits14_continue_1gpu', tmp_path, 0, Budget.of('5tiles'), [], 'cpu')
+    assert not ran
+    pretrain('DINOv2/vits14_continue_1gpu', tmp_path, 0, Budget.of('5tiles'),
+             ['model.heads_only_epochs=0.5'], 'cpu')
+    assert len(ran) == 1
+
+
+def test_tiles_of_the_study_are_given_to_its_own_methods_alone(tissue, tmp_path, monkeypatch):
+    given = {}
+
+    def pretrained(config, folder, seed, budget, options, device, start):
+        given[folder.name] = options
+        RESNET18.write_untrained(path := folder.with_suffix('.pth'), 0)
+        return path
+
+    monkeypatch.setattr('benchmarks.learning.__main__.pretrain', pretrained)
+    monkeypatch.setattr('benchmarks.learning.__main__.answer', lambda *_: None)
+    monkeypatch.setattr('sys.argv', [
+        'study', '--data', str(tissue), '--methods', 'moco', '--config',
+        f'simclr={REPO}/configs/SimCLR/r18_small.py', '--seeds', '1', '--out',
+        str(tmp_path / 'out'), '--cfg-options', 'epochs=3'])
+    main()
+    assert given == dict(moco_0=[f'dataset.source.root={tissue / "train"}', 'epochs=3'],
+                         simclr_0=['epochs=3'])
 
 
 def test_a_method_goes_on_from_one_that_ran_before():
