@@ -91,7 +91,7 @@ def parse() -> argparse.Namespace:
     add('--dense-layers', nargs='+', type=dense.choice, default=list(dense.LAYERS),
         metavar='LAYERS', help='feature maps whose cells are probed: last2, all, or numbers such '
                                'as 3 or 3+4; the nearest where a backbone has fewer')
-    add('--device', choices=('cpu', 'cuda'), default='cpu')
+    add('--device', choices=('cpu', 'cuda'), default='cpu', help='of training and of features')
     add('--size', type=checked(Count), default=224,
         help='side of the tiles that are evaluated, in pixels')
     add('--final', action='store_true', help='test on the test cases; without it a third of the '

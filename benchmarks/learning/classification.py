@@ -106,7 +106,7 @@ def save(path: Path, found: Mapping[str, np.ndarray]) -> None:
 
 
 def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: int,
-             parts: tuple[Tiles, Tiles], size: int, out: Path) -> None:
+             parts: tuple[Tiles, Tiles], size: int, out: Path, device: str = 'cpu') -> None:
     """Answer all questions by one backbone or baseline; what was answered before is kept.
 
     Args:
@@ -117,11 +117,12 @@ def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: 
         parts: tiles that learn and tiles that are tested.
         size: side of the input in pixels.
         out: folder of the answers, ``NAME_SEED.npz``.
+        device: of the backbone, 'cpu', or 'cuda' for a GPU if there is one.
     """
     path = answers_file(out, name, seed)
     if path.exists():
         return
-    backbone = network.backbone(checkpoint, seed) if network else None
+    backbone = network.backbone(checkpoint, seed, device) if network else None
     features = [features_of(backbone, part, size) for part in parts]
     key = '' if backbone is not None else name
     save(path, answers(features[0][key], features[1][key], parts[0], seed, name in COLOURS))

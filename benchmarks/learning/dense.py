@@ -72,8 +72,8 @@ def questions(cells: Sequence[Mapping[str, Layers]]) -> list[str]:
 
 
 def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: int,
-             data: DenseData, cells: Sequence[Mapping[str, Layers]], out: Path
-             ) -> dict[str, np.ndarray]:
+             data: DenseData, cells: Sequence[Mapping[str, Layers]], out: Path,
+             device: str = 'cpu') -> dict[str, np.ndarray]:
     """Probe the patches of one backbone or baseline; what was probed before is kept.
 
     Args:
@@ -84,6 +84,7 @@ def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: 
         data: images with masks that learn and that are tested.
         cells: of the network; of colours those of all networks, whose patches they take.
         out: folder of the answers, ``NAME_SEED.npz``.
+        device: of the backbone, 'cpu', or 'cuda' for a GPU if there is one.
 
     Returns:
         Confusion matrices (M, C, C) of each test image, by question.
@@ -94,19 +95,19 @@ def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: 
         missing = {which: layers for which, layers in asked.items()
                    if not set(questions([{which: layers}])) <= set(found)}
         if missing:
-            found |= _probe(name, network, checkpoint, seed, data, missing)
+            found |= _probe(name, network, checkpoint, seed, data, missing, device)
             save(path, found)
     return {question: found[question] for question in questions(cells)}
 
 
 def _probe(name: str, network: Network | None, checkpoint: Path | None, seed: int,
-           data: DenseData, cells: Mapping[str, Layers]) -> dict[str, np.ndarray]:
+           data: DenseData, cells: Mapping[str, Layers], device: str) -> dict[str, np.ndarray]:
     layers, norm = list(cells.values()), (IMAGENET_MEAN, IMAGENET_STD)
     if network is None:
         colours, layers = patch_colours(layers)
         backbone, norm = colours[name], NO_NORM
     else:
-        backbone = network.backbone(checkpoint, seed)
+        backbone = network.backbone(checkpoint, seed, device)
     named = dict(zip(layers, cells))
     return {f'{one.protocol}, {named[one.layers]}': one.confusions for one in measure(
         backbone, data, layers, seed=seed, mean=norm[0], std=norm[1], colours=network is None)}

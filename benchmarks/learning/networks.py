@@ -21,6 +21,11 @@ from openselfsup.registry import BACKBONES
 from .pretraining import config_path
 
 
+def device_of(device: str) -> torch.device:
+    """Return the device of a command line: the CPU, or for 'cuda' a GPU if there is one."""
+    return torch.device(device if torch.cuda.is_available() else 'cpu')
+
+
 @dataclass(frozen=True)
 class Network:
     """A kind of backbone.
@@ -38,9 +43,10 @@ class Network:
         torch.manual_seed(seed)
         return BACKBONES.build(dict(self.config))
 
-    def backbone(self, checkpoint: Path | None, seed: int) -> nn.Module:
-        """Return it with the weights of a run, or with random ones."""
-        return load_backbone(checkpoint) if checkpoint else self.untrained(seed)
+    def backbone(self, checkpoint: Path | None, seed: int, device: str) -> nn.Module:
+        """Return it with the weights of a run, or with random ones, on a device."""
+        found = load_backbone(checkpoint) if checkpoint else self.untrained(seed)
+        return found.to(device_of(device))
 
     def write_untrained(self, path: Path, seed: int) -> None:
         """Write the random weights of a seed as a checkpoint."""

@@ -31,7 +31,7 @@ class Study:
         epochs: of the supervised baseline, see :func:`.supervised.evaluate`.
         detection: data sets of :func:`.glands.prepare`, or None to segment no glands.
         iterations: of a detector's fine-tuning.
-        device: of these two.
+        device: of what trains and of the backbones, 'cpu', or 'cuda' for a GPU if there is one.
         seeds: how many are in the tables; more may have been answered.
     """
 
@@ -66,10 +66,11 @@ class Study:
             return
         network = self.networks.get(name)  # None for colours
         classification.evaluate(name, network, checkpoint, seed, self.tiles, self.size,
-                                self._answers('tiles'))
+                                self._answers('tiles'), self.device)
         cells = [self.cells[network.name]] if network else list(self.cells.values())
         for key, data in self.images.items():
-            dense.evaluate(name, network, checkpoint, seed, data, cells, self._answers(key))
+            dense.evaluate(name, network, checkpoint, seed, data, cells, self._answers(key),
+                           self.device)
         if self.detection and network and (detector := glands.detector_of(network)):
             glands.evaluate(name, network, checkpoint, seed, self.detection, self.iterations,
                             self._answers(self.of_glands(detector)), self.device)

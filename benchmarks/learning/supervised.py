@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from openselfsup.datasets import LabeledTileDataset
 from openselfsup.errors import UserError
@@ -15,7 +14,7 @@ from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from openselfsup.training.precision import resolve
 
 from .classification import SHARES, Question, answers_file, save
-from .networks import RESNET18
+from .networks import RESNET18, device_of
 from .tissue import Tiles, few
 
 EPOCHS = 5  # with all labels: one period of the learning rate
@@ -50,7 +49,7 @@ def evaluate(seed: int, parts: tuple[Tiles, Tiles], size: int, epochs: int, out:
     path = answers_file(out, name_of(epochs), seed)
     if path.exists():
         return
-    there = torch.device(device if torch.cuda.is_available() else 'cpu')
+    there = device_of(device)
     (learn, test), found = parts, {}
     labelling = next(iter(learn.labels))
     labels, tested = learn.labels[labelling], _relabelled(test, labelling)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks.learning import classification, dense, glands, results, supervised, table
@@ -148,7 +149,6 @@ def test_a_method_goes_on_from_one_that_ran_before():
 
 
 def test_what_tells_classes_apart_is_above_what_does_not(tissue, tmp_path):
-    import torch
     learn, test = parts(tissue, final=True)
     noise = np.random.default_rng(1)
     for name, strength in (('good', 4.), ('none', 0.)):
@@ -313,6 +313,42 @@ def test_backbones_of_one_map_are_compared_with_what_has_their_stride(tissue, tm
     after = dict(np.load(tmp_path / 'study/glands/colour-mean-sd_0.npz'))
     assert len(after) == 3 * len(before)
     assert all((after[key] == before[key]).all() for key in before)
+
+
+def test_features_and_cells_are_computed_on_the_device(tissue, tmp_path, monkeypatch):
+    there = []
+
+    def told(backbone, *_, **__):
+        there.append(next(backbone.parameters()).device.type)
+        raise StopIteration
+
+    monkeypatch.setattr('benchmarks.learning.networks.device_of',
+                        lambda device: torch.device({'cuda': 'meta', 'cpu': 'cpu'}[device]))
+    tiles, images = parts(tissue, final=True), dense.find_masks(tissue, final=True)
+    study = Study(tmp_path, tiles, 48, dict(vit=a_vit()), dict(glands=images), device='cuda')
+    for computes in ('classification.extract_features', 'dense.measure'):
+        with monkeypatch.context() as patched, pytest.raises(StopIteration):
+            patched.setattr(f'benchmarks.learning.{computes}', told)
+            study.evaluate('vit', None, 0)
+        classification.evaluate('vit', a_vit(), None, 0, tiles, 48, tmp_path / 'tiles')
+    assert there == ['meta', 'meta']
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_a_gpu_answers_as_the_cpu_does(tissue, tmp_path):
+    tiles, images = parts(tissue, final=True), dense.find_masks(tissue, final=True)
+    for device in ('cpu', 'cuda'):
+        study = Study(tmp_path / device, tiles, 48, dict(vit=a_vit()), dict(glands=images),
+                      device=device)
+        study.evaluate('vit', None, 0)
+    for path in (tmp_path / 'cpu').rglob('*.npz'):
+        found = np.load(tmp_path / 'cuda' / path.relative_to(tmp_path / 'cpu'))
+        for question, answer in np.load(path).items():
+            if 'dense' in question:  # pixels may change sides
+                total = np.abs(answer.astype(int) - found[question]).sum()
+                assert total < 0.02 * answer.sum(), question
+            else:
+                np.testing.assert_allclose(found[question], answer, atol=0.02)
 
 
 @pytest.mark.slow
