@@ -133,7 +133,7 @@ def test_a_backbone_that_gets_worse_is_told_once_and_not_kept(make_dino, tmp_pat
                  source=dict(type='ImageFolder', root='data/demo/kather2016'))
     runner = make_dino(f'hooks={[probe]}', 'epochs=3')
     hook = next(hook for hook in runner.hooks if isinstance(hook, KNNProbeHook))
-    scores = iter([0.9, 0.895, 0.5, 0.4])
+    scores = iter([0.9, 0.83, 0.5, 0.4])  # of 50 tiles: .07 is noise
     hook.scores = lambda features: {'probe_knn': next(scores)}
     runner.train()
     worse, = [line for line in said(tmp_path) if 'BELOW START?' in line]

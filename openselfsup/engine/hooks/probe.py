@@ -26,7 +26,7 @@ from .health import warn
 from .hook import Hook
 from .metrics import write_line
 
-NOISE = 0.01  # of a score: less is no loss
+NOISE = 0.01  # of a score: less is no loss; nor are two standard errors of a share
 
 
 class ProbeHook(Hook):
@@ -47,12 +47,14 @@ class ProbeHook(Hook):
         key: the score that chooses the best checkpoint.
         best: how good that one is, see :meth:`goodness`.
         start: how good the backbone was before the first step; None if that is not known.
+        counted: how many tiles or cells the score is a share of; None for other scores.
     """
 
     order = 'early'  # before the checkpoint of the epoch is written
     best_file = ''
     key = ''
     start: float | None = None
+    counted: int | None = None
     told = False
 
     def __init__(self, interval: Count = 10, at_start: bool = True, save_best: bool = True):
@@ -112,13 +114,18 @@ class ProbeHook(Hook):
     def _compare_with_start(self, runner, step: int, score: float) -> None:
         if step == 0:
             self.start = score
-        elif (self.start is not None and not self.told
-              and score < self.start - NOISE * abs(self.start)):
+        elif self.start is not None and not self.told and score < self.start - self._noise():
             self.told = True
             kept = (runner.work_dir / self.best_file if self.best > self.start
                     else 'what the run started from')
             warn(runner, 'BELOW START', f'{self.key} is {score:.3f} after step {step}, and was '
                  f'{self.start:.3f} before the first (the best so far is {kept})')
+
+    def _noise(self) -> float:
+        assert self.start is not None
+        share = min(max(self.start, 0.), 1.)
+        error = math.sqrt(share * (1 - share) / self.counted) if self.counted else 0.
+        return max(NOISE * abs(self.start), 2 * error)
 
 
 class LabelledProbeHook(ProbeHook):
@@ -137,6 +144,7 @@ class LabelledProbeHook(ProbeHook):
         self.size, self.batch_size = size, batch_size
         # Smaller tiles than views are enlarged by the dataset, so any size will do for now.
         self.tiles = LabeledTileDataset(source, size or 224)
+        self.counted = len(self.tiles)
 
     def scores(self, features: Tensor) -> dict[str, float]:
         """Return the scores of features (N, C), under names for metrics.jsonl."""
@@ -210,6 +218,7 @@ class LinearProbeHook(LabelledProbeHook):
                             where='hooks.LinearProbeHook.source',
                             expected='at least two tiles of a class')
         self.kept, self.held = torch.from_numpy(kept), torch.from_numpy(held)
+        self.counted = len(held)
 
     def scores(self, features: Tensor) -> dict[str, float]:
         labels = self.tiles.labels
