@@ -4,11 +4,12 @@
         --budget 40min
 
 DIR holds class folders under train/ and test/, file names that tell the case (those of EBHI-SEG,
-Shi et al. 2023: ``GT2012468-1-400-001.png``), and binary masks of the same names under masks/train/
-and masks/test/. All methods see the training tiles without labels, under the same budget; frozen
-features are then classified (linear-v1, knn-v1) with 5, 20 and 100 % of the labels and their cells
-probed on the masks, beside colour and random weights. Differences are paired: whole cases are
-redrawn, stratified by class, and seeds averaged; methods are compared with each other, too.
+Shi et al. 2023: ``GT2012468-1-400-001.png``, or others: --patient_pattern), and, for probes of
+cells, binary masks of the same names under masks/train/ and masks/test/. All methods see the
+training tiles without labels, under the same budget; frozen features are then classified
+(linear-v1, knn-v1) with 5, 20 and 100 % of the labels and their cells probed on the masks, beside
+colour and random weights. Differences are paired: whole cases are redrawn, stratified by class, and
+seeds averaged; methods are compared with each other, too.
 
 Without --final a third of the training cases is held out and test/ is not read: choose there. Mind
 that pretraining has seen those tiles, too. What is finished is kept in --out and not repeated.

@@ -15,7 +15,7 @@ from .classification import COLOURS
 from .networks import Network, find_networks
 from .pretraining import CONFIGS, METHODS, Budget, Start, find_configs, find_starts, pretrain
 from .study import Study
-from .tissue import Tiles, parts
+from .tissue import CASE, Tiles, parts
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     budget, configs = Budget.of(args.budget), find_configs(args.methods, args.config)
     starts = find_starts(args.after, configs)
     out, seeds = args.out, list(range(args.seeds))
-    tiles = parts(args.data, args.final)
+    tiles = parts(args.data, args.final, args.patient_pattern)
     own_tiles = [f"dataset.source.root={args.data / 'train'}"]
     options = {name: [*(own_tiles if name in args.methods else []), *args.cfg_options]
                for name in configs}
@@ -73,6 +73,9 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add('--data', type=Path, required=True, metavar='DIR',
         help='train/CLASS and test/CLASS of tiles, and masks/train/CLASS, masks/test/CLASS')
+    add('--patient_pattern', default=CASE, metavar='REGEX',
+        help='finds the case (patient) of a tile in its path, the first group; without it that of '
+             'EBHI-SEG, ' + CASE)
     add('--glas', type=Path, metavar='DIR',
         help='the official GlaS images: cells are probed there and glands segmented')
     add('--methods', type=lambda text: text.split(',') if text else [],
@@ -114,8 +117,9 @@ def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, 
                for name, config in configs.items()}
     settings = dict(data=str(args.data.resolve()), glas=args.glas and str(args.glas.resolve()),
                     budget=args.budget, size=args.size, layers=args.dense_layers,
-                    options=args.cfg_options)
+                    options=args.cfg_options, patient_pattern=args.patient_pattern)
     known = read_json(path) if path.exists() else dict(settings=settings, configs={})
+    known['settings'].setdefault('patient_pattern', CASE)  # the one that there was
     differing = [f'{key} was {value}, is now {settings[key]}'
                  for key, value in known['settings'].items()
                  if value != settings[key] and None not in (value, settings[key])]
@@ -134,7 +138,8 @@ def image_sets(args: argparse.Namespace, out: Path) -> dict[str, dense.DenseData
     """Return the images with masks whose cells are probed."""
     sets = {}
     if (args.data / 'masks').is_dir():
-        sets['glands of the tiles'] = dense.find_masks(args.data, args.final)
+        sets['glands of the tiles'] = dense.find_masks(args.data, args.final,
+                                                       args.patient_pattern)
     if args.glas:
         sets['GlaS'] = dense.find_images(dense.official_glas(args.glas, out / 'glas'), args.final)
     return sets

@@ -40,11 +40,14 @@ def find_images(folder: Path, final: bool) -> DenseData:
     return find_dense_data(train, train, test, test, None if final else 1 / 3, instances=True)
 
 
-def find_masks(data: Path, final: bool) -> DenseData:
-    """Return the tiles of a study with their masks, ``masks/train`` and ``masks/test`` beside."""
+def find_masks(data: Path, final: bool, pattern: str = CASE) -> DenseData:
+    """Return the tiles of a study with their masks, ``masks/train`` and ``masks/test`` beside.
+
+    A pattern finds the case of each, see :func:`.tissue.read_tiles`.
+    """
     parts = [str(data / part) for part in ('train', 'masks/train', 'test', 'masks/test')]
     return find_dense_data(*parts[:2], *(parts[2:] if final else (None, None)),
-                           share=None if final else 1 / 3, instances=True, patient_pattern=CASE)
+                           share=None if final else 1 / 3, instances=True, patient_pattern=pattern)
 
 
 def official_glas(folder: Path, out: Path) -> Path:

@@ -34,6 +34,7 @@ from . import dense
 from .classification import answers_file
 from .networks import Network, network_of
 from .table import table_of
+from .tissue import CASE
 
 #: Scores of CorrespondenceHook, and what is larger for better features.
 SCORES = ('probe_correspondence', 'probe_rankme', 'probe_alpha_req')
@@ -201,6 +202,7 @@ def main() -> None:
                                      description=__doc__)
     parser.add_argument('runs', nargs='+', metavar='[NAME=]RUN')
     parser.add_argument('--data', type=Path, required=True, metavar='DIR')
+    parser.add_argument('--patient_pattern', default=CASE, metavar='REGEX')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/learning/ranking'))
     args = parser.parse_args()
     runs = name_runs(args.runs)
@@ -212,13 +214,16 @@ def main() -> None:
     if len(checkpoints) < FEWEST:
         raise UserError(f'{len(checkpoints)} checkpoints have no ranks worth comparing',
                         where=', '.join(args.runs), expected=f'at least {FEWEST}')
-    data = dense.find_masks(args.data, final=False)
+    data = dense.find_masks(args.data, False, args.patient_pattern)
+    about = str(args.data.resolve())
+    if args.patient_pattern != CASE:
+        about += f' {args.patient_pattern}'
     args.out.mkdir(parents=True, exist_ok=True)
     networks = {name: network_of(found[0].path) for name, found in by_run.items()}
     probed = []
     for one in checkpoints:
         print(f'{one.run}, epoch {one.epoch}', flush=True)
-        probed.append(probe(one, networks[one.run], data, str(args.data.resolve()), args.out))
+        probed.append(probe(one, networks[one.run], data, about, args.out))
     write(args.out, checkpoints, probed, len(data.test))
     print((args.out / 'ranking.md').read_text())
 

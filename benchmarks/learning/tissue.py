@@ -43,13 +43,17 @@ class Tiles:
 def read_tiles(folder: Path, pattern: str = CASE) -> Tiles:
     """Read class folders; the labelling of merged classes is the first.
 
+    Args:
+        folder: of class folders.
+        pattern: regular expression whose first group is the case, in the path of each tile.
+
     Raises:
-        UserError: there is no such folder, or the pattern finds no case.
+        UserError: there is no such folder, or the pattern finds no case, or the same in all.
     """
     source = ImageFolder(str(folder))
     paths = [source.path(index) for index in range(len(source))]
     cases = patients_of(paths, pattern)
-    check_pattern(pattern, cases, paths[0])
+    check_pattern(pattern, cases, paths)
     own = np.asarray(source.require_labels())
     names = source.require_classes()
     merged = [MERGED.get(name, name) for name in names]
@@ -61,13 +65,14 @@ def read_tiles(folder: Path, pattern: str = CASE) -> Tiles:
     return Tiles(source, np.arange(len(source)), labellings, cases)
 
 
-def parts(data: Path, final: bool, seed: int = 0) -> tuple[Tiles, Tiles]:
+def parts(data: Path, final: bool, pattern: str = CASE, seed: int = 0) -> tuple[Tiles, Tiles]:
     """Return the tiles that learn and those that are tested.
 
     Args:
         data: folder with ``train`` and ``test``, class folders each.
         final: test on ``test``. Otherwise a third of the training cases is held out, and
             ``test`` is not read: everything is chosen there.
+        pattern: of the case in a tile's path, see :func:`read_tiles`.
         seed: draws what is held out.
 
     Raises:
@@ -76,12 +81,12 @@ def parts(data: Path, final: bool, seed: int = 0) -> tuple[Tiles, Tiles]:
     if not (data / 'train').is_dir():
         raise UserError('there are no training tiles', where=str(data / 'train'),
                         expected='--data DIR with train/CLASS/*.png, and test/CLASS/*.png')
-    train = read_tiles(data / 'train')
+    train = read_tiles(data / 'train', pattern)
     if not final:
         labels = next(iter(train.labels.values()))
         kept, held = hold_out(labels, 1 / 3, seed, train.cases)
         return train.part(kept), train.part(held)
-    test = read_tiles(data / 'test')
+    test = read_tiles(data / 'test', pattern)
     if shared := sorted(set(train.cases) & set(test.cases)):
         raise UserError(f'{len(shared)} cases are in both parts, such as {shared[0]}',
                         where=str(data), expected='cases of their own in train and test')

@@ -76,6 +76,24 @@ def test_a_case_in_both_parts_is_refused(tissue, tmp_path):
         parts(tmp_path / 'nowhere', final=False)
 
 
+def test_cases_are_found_as_the_pattern_says(tissue, tmp_path):
+    for path in tissue.rglob('*.png'):
+        other = tmp_path / str(path.relative_to(tissue)).replace('GTx', 'S-')
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.symlink_to(path)
+    pattern = r'/S-(\d+)-'
+    for final in (False, True):
+        for found, expected in zip(parts(tmp_path, final, pattern), parts(tissue, final)):
+            assert [f'x{case}' for case in found.cases] == list(expected.cases)
+        masks = dense.find_masks(tmp_path, final, pattern)
+        assert [f'x{case}' for case in masks.test_patients] == list(
+            dense.find_masks(tissue, final).test_patients)
+    for read in (parts, dense.find_masks):
+        with pytest.raises(UserError, match='--patient_pattern: .*GT.* finds no patient in 72 of '
+                                            '72 paths, such as .*/S-.*png; expected'):
+            read(tmp_path, final=False)
+
+
 def test_few_labels_are_at_least_five_of_each_class():
     labels = np.repeat([0, 1, 2], [200, 40, 3])
     chosen = few(labels, 0.05, 0)
@@ -471,5 +489,8 @@ def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):
         settle(study('--budget', '1min', '--glas', 'h'), {}, {})
     with pytest.raises(UserError, match='budget was 1min, is now 2min; the config of a was a.py'):
         settle(study('--budget', '2min'), {'a': 'c.py'}, {})
-    with pytest.raises(SystemExit):
-        study('--seeds', '0')
+    with pytest.raises(UserError, match='patient_pattern was .*, is now P'):
+        settle(study('--budget', '1min', '--patient_pattern', r'P(\d+)'), {}, {})
+    for words in (('--seeds', '0'), ('--dense-layers', 'last3'), ('--dense-layers', '0+2')):
+        with pytest.raises(SystemExit):
+            study(*words)
