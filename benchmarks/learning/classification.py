@@ -21,6 +21,7 @@ from openselfsup.evaluation.knn import fit_knn
 from openselfsup.evaluation.linear_probe import fit_linear
 from openselfsup.files import atomic_file
 from openselfsup.training.features import extract_features
+from openselfsup.training.normalization import Wanted, normalization_of
 
 from .networks import Network
 from .tissue import Tiles, few
@@ -48,8 +49,8 @@ def questions(tiles: Tiles) -> Iterator[Question]:
         yield Question(*asked)
 
 
-def features_of(backbone: nn.Module | None, tiles: Tiles, size: int, batch_size: int = 32
-                ) -> dict[str, Tensor]:
+def features_of(backbone: nn.Module | None, tiles: Tiles, size: int, batch_size: int = 32,
+                wanted: Wanted = Wanted()) -> dict[str, Tensor]:
     """Return pooled features of tiles by a backbone, or those of colours without one.
 
     Args:
@@ -57,13 +58,14 @@ def features_of(backbone: nn.Module | None, tiles: Tiles, size: int, batch_size:
         tiles: N tiles.
         size: side of the input in pixels.
         batch_size: tiles of one forward pass.
+        wanted: normalisation that the backbone wants.
 
     Returns:
         float32 (N, C) by name, '' for a backbone's.
     """
     data = Subset(LabeledTileDataset(tiles.source, size=size), tiles.indices.tolist())
     if backbone is not None:
-        return {'': extract_features(backbone, data, batch_size)}
+        return {'': extract_features(backbone, data, batch_size, wanted.mean, wanted.std)}
     bank = FeatureBank({}, colours=True)
     found = extract_features(bank, data, batch_size)
     return bank.split(found)
@@ -123,6 +125,7 @@ def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: 
     if path.exists():
         return
     backbone = network.backbone(checkpoint, seed, device) if network else None
-    features = [features_of(backbone, part, size) for part in parts]
+    wanted = normalization_of(checkpoint) if checkpoint else Wanted()
+    features = [features_of(backbone, part, size, wanted=wanted) for part in parts]
     key = '' if backbone is not None else name
     save(path, answers(features[0][key], features[1][key], parts[0], seed, name in COLOURS))

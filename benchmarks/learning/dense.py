@@ -12,7 +12,7 @@ from openselfsup.evaluation.dense.data import DenseData, find_dense_data
 from openselfsup.evaluation.dense.features import ALL, LAST_TWO, NO_NORM, Layers, patch_colours
 from openselfsup.evaluation.dense.measure import measure
 from openselfsup.evaluation.settings import DENSE_PROTOCOLS
-from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
+from openselfsup.training.normalization import Wanted, normalization_of
 
 from .classification import answers_file, save
 from .networks import Network
@@ -105,7 +105,8 @@ def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: 
 
 def _probe(name: str, network: Network | None, checkpoint: Path | None, seed: int,
            data: DenseData, cells: Mapping[str, Layers], device: str) -> dict[str, np.ndarray]:
-    layers, norm = list(cells.values()), (IMAGENET_MEAN, IMAGENET_STD)
+    layers, wanted = list(cells.values()), normalization_of(checkpoint) if checkpoint else Wanted()
+    norm: tuple[Sequence[float], Sequence[float]] = wanted.mean, wanted.std
     if network is None:
         colours, layers = patch_colours(layers)
         backbone, norm = colours[name], NO_NORM

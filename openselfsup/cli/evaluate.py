@@ -81,6 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--resizing', choices=('timm', 'dino'),
         help='how a published ViT fits its positions to images of other sizes (default: told from '
         'its weights)')
+    add('--mean', type=checked(NotNegative), nargs=3, metavar=('R', 'G', 'B'),
+        help='normalisation of the images, of values in [0, 1] (default: what the weights say, or '
+        "config.json beside them, else ImageNet's)")
+    add('--std', type=checked(Positive), nargs=3, metavar=('R', 'G', 'B'), help='beside --mean')
     add('--custom_imports', nargs='+', default=[], metavar='MODULE',
         help='modules to import first, where --model_path has a backbone of your own')
     add('--work_dir', help='work directory of the pretraining: its curves go into the report')
@@ -156,7 +160,8 @@ def main(args: argparse.Namespace) -> None:
         out, args.model_name, args.model_path, tuple(protocols), tuple(args.labeled_train),
         tuple(args.seeds or [args.seed]), train, args.paper_compat, torch.device(device),
         args.knn_k, args.knn_temperature, tuple(args.head_lr), args.imagenet,
-        resizing=args.resizing, rename_out=args.out is None)
+        resizing=args.resizing, normalize=evaluate_dense.normalization(args),
+        rename_out=args.out is None)
     settings.check()  # before the tiles are looked at, which can take minutes
     check_folder(out)
     data = find_data(args.dataset_path, args.train, args.test, args.holdout,

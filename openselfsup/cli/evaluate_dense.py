@@ -45,6 +45,19 @@ def refuse(args: argparse.Namespace) -> None:
         raise UserError(f'{", ".join(given)} without --dense', expected='--dense beside it')
 
 
+def normalization(args: argparse.Namespace
+                  ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the mean and std that are given, None if they are not.
+
+    Raises:
+        UserError: one of both is given.
+    """
+    if (args.mean is None) != (args.std is None):
+        raise UserError('one of both is given', where='--mean, --std',
+                        expected='three numbers each, or neither')
+    return None if args.mean is None else (tuple(args.mean), tuple(args.std))
+
+
 def evaluate(args: argparse.Namespace, device: str, out: Path) -> None:
     """Evaluate patches, print the table and write the page.
 
@@ -79,7 +92,7 @@ def evaluate(args: argparse.Namespace, device: str, out: Path) -> None:
         tuple(args.dense_layers or ('last2',)), tuple(map(float, args.dense_scale or (1,))),
         args.dense_patches or PATCHES, tuple(args.seeds or [args.seed]), torch.device(device),
         resolve(args.amp or 'off', torch.device(device), '--amp'), args.imagenet,
-        resizing=args.resizing, rename_out=args.out is None)
+        resizing=args.resizing, normalize=normalization(args), rename_out=args.out is None)
     settings.check()  # before the masks are read, which can take minutes
     check_folder(out)
     data = find_dense_data(args.train, args.train_masks, args.test, args.test_masks,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..training.normalization import Wanted
 from . import networks
 from .baselines import IMAGENET_INIT, RANDOM_INIT, Renormalised, imagenet_weights
 from .notes import Notes
@@ -64,8 +65,11 @@ def load_candidates(settings: EvaluationSettings, classes: int, notes: Notes) ->
         notes.add('WARNING: no --model_path is given: only baselines are evaluated.')
     config = checkpoint.config if checkpoint else networks.named(settings.model_name)
     own = config['type'] not in {model['type'] for model in networks.MODELS.values()}
-    normalise = ((checkpoint.mean, checkpoint.std) if checkpoint
-                 else (networks.IMAGENET_MEAN, networks.IMAGENET_STD))
+    wanted = (Wanted(*settings.normalize, 'as given') if settings.normalize
+              else checkpoint.wanted if checkpoint else Wanted())
+    normalise = wanted.mean, wanted.std
+    if checkpoint:
+        notes.add(str(wanted))
     if settings.baselines or not checkpoint:
         for i, seed in enumerate(settings.seeds[:RANDOM_INITS]):
             backbones[f'{RANDOM_INIT} {i}'] = networks.build(config, seed)
@@ -74,7 +78,7 @@ def load_candidates(settings: EvaluationSettings, classes: int, notes: Notes) ->
         network = networks.from_checkpoint(settings.model_name, found)
         notes.say(network.report)
         backbones[IMAGENET_INIT] = Renormalised(network.backbone, normalise,
-                                                (network.mean, network.std))
+                                                (network.wanted.mean, network.wanted.std))
     for name, backbone in backbones.items():
         backbones[name] = backbone.to(settings.device).to(
             memory_format=torch.channels_last)

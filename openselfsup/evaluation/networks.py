@@ -20,7 +20,7 @@ from ..checkpoints import (
 from ..errors import UserError, nearest
 from ..pretrained import known_config, published_transformer, with_sobel
 from ..registry import BACKBONES
-from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
+from ..training.normalization import Wanted, normalization_of
 
 MODELS = {'resnet18': dict(type='ResNet', depth=18), 'resnet34': dict(type='ResNet', depth=34),
           'resnet50': dict(type='ResNet', depth=50), 'resnet101': dict(type='ResNet', depth=101),
@@ -36,7 +36,7 @@ class Network:
         backbone: in eval mode.
         config: what it was built from.
         report: how many tensors matched, in one line.
-        mean, std: normalisation of the input that the weights were trained with.
+        wanted: normalisation of the input that the weights were trained with.
         head_classes: classes of a classifier in the checkpoint, None if it has none.
         sha256: of the weights of the backbone.
         doubt: what the weights do not tell and had to be guessed, '' if nothing.
@@ -45,8 +45,7 @@ class Network:
     backbone: nn.Module
     config: dict[str, Any]
     report: str
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    wanted: Wanted
     head_classes: int | None = None
     sha256: str = ''
     doubt: str = ''
@@ -88,9 +87,7 @@ def from_checkpoint(model_name: str, path: str | Path, resizing: str | None = No
             ``resizing`` has no meaning for it.
     """
     checkpoint = load(path)
-    record = backbone_record(checkpoint, str(path))
-    if record is not None and record.unreadable:
-        raise UserError(record.unreadable, where=str(path))
+    record, wanted = backbone_record(checkpoint, str(path)), normalization_of(path, checkpoint)
     found = published_transformer(checkpoint, path, resizing) if record is None else None
     if found:
         config = found.config
@@ -104,12 +101,8 @@ def from_checkpoint(model_name: str, path: str | Path, resizing: str | None = No
             config = with_sobel(config, state)
     backbone = build(config)
     report = load_backbone_weights(backbone, checkpoint)
-    network = Network(backbone, config, f'{path}: {report}',
-                      head_classes=_head_classes(checkpoint), sha256=weights_hash(backbone),
-                      doubt=found.doubt if found else '')
-    if record is not None and record.normalize is not None:
-        network.mean, network.std = record.normalize['mean'], record.normalize['std']
-    return network
+    return Network(backbone, config, f'{path}: {report}', wanted, _head_classes(checkpoint),
+                   weights_hash(backbone), found.doubt if found else '')
 
 
 def _config(model_name: str, record: BackboneRecord | None, where: str) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class EvaluationSettings:
         say: receives every line that a user should read.
         resizing: how a published ViT fits its positions to other grids, 'timm' or 'dino'; told
             from the weights if None.
+        normalize: mean and std of the images; what the weights want if None, see
+            :func:`~openselfsup.training.normalization.normalization_of`.
         rename_out: where ``out`` holds other results, write to ``out_2``, ``out_3``, ...
     """
 
@@ -62,6 +64,7 @@ class EvaluationSettings:
     resamples: int = 1000
     say: Callable[[str], None] = print
     resizing: str | None = None
+    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     rename_out: bool = False
 
     def described(self) -> dict[str, Any]:

@@ -1,11 +1,59 @@
-"""Normalisation of images: the one place where values in [0, 255] become a network's input."""
+"""Normalisation of images: what a backbone wants, and how values in [0, 255] become its input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import backbone_record, description_of, load
+from ..errors import UserError
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The normalisation that a backbone wants of its images; ``str()`` says it in a sentence.
+
+    Attributes:
+        mean, std: of three channels, for values in [0, 1].
+        source: what says so.
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    source: str = "ImageNet's, as nothing says another"
+
+    def __str__(self) -> str:
+        mean, std = (', '.join(f'{x:g}' for x in values) for values in (self.mean, self.std))
+        return f'Images are normalised with mean {mean} and std {std}: {self.source}.'
+
+
+def normalization_of(path: str | Path, checkpoint: Mapping[str, Any] | None = None) -> Wanted:
+    """Return the normalisation that the backbone in a file wants.
+
+    That is what the run was trained with, of our checkpoints; else what lies beside the weights
+    says, in a folder as hubs have it; else ImageNet's.
+
+    Args:
+        path: of the weights, as for :func:`openselfsup.load_backbone`.
+        checkpoint: what the file holds, if it has been read.
+
+    Raises:
+        UserError: the file cannot be read, or what it or its folder says is damaged.
+    """
+    record = backbone_record(load(path) if checkpoint is None else checkpoint, str(path))
+    if record is not None and record.unreadable:
+        raise UserError(record.unreadable, where=str(path))
+    if record is not None:
+        return Wanted(record.normalize['mean'], record.normalize['std'],
+                      'as in its training') if record.normalize else Wanted()
+    said = description_of(path)
+    return Wanted(said.normalize['mean'], said.normalize['std'],
+                  f'{said.source} says so') if said.normalize else Wanted()
 
 
 class Normalize(nn.Module):

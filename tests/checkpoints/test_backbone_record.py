@@ -96,7 +96,8 @@ def test_a_student_and_a_teacher_of_any_name(backbone, registered, tmp_path, cap
         torch.testing.assert_close(loaded(images)[-1], method.backbone(images)[-1])
         network = networks.from_checkpoint('resnet18', path)
         torch.testing.assert_close(network.backbone(images)[-1], method.backbone(images)[-1])
-        assert network.mean == (0.7, 0.5, 0.6) and network.std == (0.2, 0.3, 0.1)
+        assert network.wanted.mean == (0.7, 0.5, 0.6)
+        assert network.wanted.std == (0.2, 0.3, 0.1)
         assert load_backbone_weights(BACKBONES.build(backbone), path).missing == []
     assert not any('SplitBN' in type(module).__name__ for module in loaded.modules())
 
@@ -173,7 +174,7 @@ def test_old_checkpoints_of_ours_are_read_from_their_config(tmp_path):
     images = torch.randn(1, 3, 64, 64)
     for path in (tmp_path / 'old.pth', extracted(tmp_path / 'old.pth', tmp_path / 'small.pth')):
         torch.testing.assert_close(load_backbone(path)(images)[-1], network(images)[-1])
-        assert networks.from_checkpoint('resnet18', path).mean == (0.7, 0.5, 0.6)
+        assert networks.from_checkpoint('resnet18', path).wanted.mean == (0.7, 0.5, 0.6)
 
 
 @pytest.mark.parametrize('config, words', [

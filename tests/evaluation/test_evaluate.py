@@ -24,6 +24,7 @@ from openselfsup.evaluation.settings import (
     PROTOCOLS,
     EvaluationSettings,
 )
+from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from openselfsup.visualization.report import write_report
 
 ROOT = Path(__file__).parents[2]
@@ -235,8 +236,20 @@ def test_the_normalisation_of_our_checkpoints_is_used(weights, tmp_path):
                                 if not k.startswith('fc')}, meta=dict(config=config)),
                tmp_path / 'ours.pth')
     network = networks.from_checkpoint('resnet18', tmp_path / 'ours.pth')
-    assert network.mean == (0.7, 0.5, 0.7) and network.std == (0.2, 0.2, 0.2)
+    assert network.wanted.mean == (0.7, 0.5, 0.7) and network.wanted.std == (0.2, 0.2, 0.2)
     assert network.head_classes is None
+
+
+def test_a_normalisation_that_is_given_is_used_and_said(split, weights, tmp_path):
+    (tmp_path / 'given').mkdir()
+    plain, _ = run(tmp_path, split, weights, protocols=(LINEAR,), baselines=False)
+    given, said = run(tmp_path / 'given', split, weights, protocols=(LINEAR,), baselines=False,
+                      normalize=((0.5,) * 3, (0.1,) * 3))
+    sentence = ('Images are normalised with mean 0.5, 0.5, 0.5 and std 0.1, 0.1, 0.1: as given.')
+    assert sentence in said and sentence in given.notes
+    assert any("ImageNet's, as nothing says another" in note for note in plain.notes)
+    features = [np.load(folder / 'out/arrays.npz') for folder in (tmp_path, tmp_path / 'given')]
+    assert not np.allclose(*(one['features'] for one in features))
 
 
 @pytest.mark.parametrize('way', ['cache', 'option'])
@@ -256,8 +269,7 @@ def test_imagenet_weights_at_hand_are_a_baseline(split, weights, tmp_path, monke
 
 def test_a_baseline_gets_the_input_it_was_trained_with(weights):
     backbone = networks.from_checkpoint('resnet18', weights).backbone
-    ours, theirs = ((0.7, 0.5, 0.7), (0.1, 0.2, 0.3)), (networks.IMAGENET_MEAN,
-                                                        networks.IMAGENET_STD)
+    ours, theirs = ((0.7, 0.5, 0.7), (0.1, 0.2, 0.3)), (IMAGENET_MEAN, IMAGENET_STD)
     pixels = torch.rand(2, 3, 32, 32)
     first, second = ((pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
                      for mean, std in (ours, theirs))

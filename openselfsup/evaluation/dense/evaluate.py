@@ -36,7 +36,8 @@ class DenseSettings:
 
     Attributes:
         out, model_name, model_path, device, imagenet, baselines, resamples, say, resizing,
-            rename_out: as in :class:`~openselfsup.evaluation.settings.EvaluationSettings`.
+            normalize, rename_out: as in
+            :class:`~openselfsup.evaluation.settings.EvaluationSettings`.
         protocols: some of ``DENSE_PROTOCOLS``.
         layers: choices of feature maps, see :func:`.features.find_layers`.
         scales: of the sides of images, one row for each.
@@ -63,6 +64,7 @@ class DenseSettings:
     shown: int = 6
     say: Callable[[str], None] = print
     resizing: str | None = None
+    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     rename_out: bool = False
 
     def described(self) -> dict[str, Any]:
@@ -126,7 +128,7 @@ class DenseEvaluation:
         self.candidates = load_candidates(EvaluationSettings(
             settings.out, settings.model_name, settings.model_path, seeds=settings.seeds,
             device=settings.device, imagenet=settings.imagenet, baselines=settings.baselines,
-            resizing=settings.resizing),
+            resizing=settings.resizing, normalize=settings.normalize),
             len(data.classes), self.notes)
         settings.say(f'{len(data.train)} training images, {len(data.test)} test images, '
                      f'{len(data.classes)} classes: {", ".join(data.classes)}')

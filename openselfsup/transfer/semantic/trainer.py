@@ -16,7 +16,7 @@ from ...files import write_json
 from ...models.parts import total_loss
 from ...training.finite import FiniteCheck, last_good
 from ...training.modes import eval_mode
-from ...training.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from ...training.normalization import Normalize, Wanted, normalization_of
 from ...training.optimizer_step import OptimizerStep, enough_for_batch_norm
 from ...training.optimizers import layer_factors, paced_groups
 from ...training.precision import NAMES, autocast, resolve
@@ -56,19 +56,23 @@ class SemanticTrainer:
         for note in self.found.notes:
             self.log.warning('%s', note)
         torch.manual_seed(config.seed)
-        vit = vit_of(load(config.backbone), config.backbone) if config.backbone else None
+        weights = load(config.backbone) if config.backbone else None
+        vit = vit_of(weights, str(config.backbone)) if weights else None
         if vit is None and config.layer_decay != 1:
             raise UserError(f'layer_decay is {config.layer_decay:g}, for the layers of a ViT',
                             where='layer_decay', expected='backbone FILE of a ViT, or 1')
+        self.wanted = Wanted()
         model = UNet(config.depth, len(self.train_set.classes), config.width, vit)
         if config.backbone:
             self.log.info('%s', load_backbone_weights(model.backbone, config.backbone))
+            self.wanted = normalization_of(config.backbone, weights)
+            self.log.info('%s', self.wanted)
         else:
             self.log.info('random initialisation: the config names no backbone')
         if config.freeze:
             model.backbone.requires_grad_(False)
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD).to(device)
+        self.normalize = Normalize(self.wanted.mean, self.wanted.std).to(device)
         self.started_at = 0
 
     def fit(self, resume: bool = False) -> None:
@@ -127,7 +131,8 @@ class SemanticTrainer:
                 each(index, mask, found)
         results = dict(protocol=PROTOCOL, run=dict(
             torch=torch.__version__, device=str(self.device), precision=NAMES[self.amp],
-            settings=asdict(self.config), initialised=self.config.backbone or 'random'),
+            settings=asdict(self.config), initialised=self.config.backbone or 'random',
+            normalize=dict(mean=list(self.wanted.mean), std=list(self.wanted.std))),
             tiles=len(self.test_set), data=dict(facts=self.found.facts, notes=self.found.notes),
             scores=confusion.scores())
         write_json(Path(self.config.out) / 'results.json', results)
