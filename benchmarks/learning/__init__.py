@@ -8,8 +8,8 @@ Shi et al. 2023: ``GT2012468-1-400-001.png``, or others: --patient_pattern), and
 cells, binary masks of the same names under masks/train/ and masks/test/. All methods see the
 training tiles without labels, under the same budget; frozen features are then classified
 (linear-v1, knn-v1) with 5, 20 and 100 % of the labels and their cells probed on the masks, beside
-colour and random weights. Differences are paired: whole cases are redrawn, stratified by class, and
-seeds averaged; methods are compared with each other, too.
+colour and random weights. Differences are paired: whole cases are redrawn, for whole tiles
+stratified by class, and seeds averaged; methods are compared with each other, too.
 
 Without --final a third of the training cases is held out and test/ is not read: choose there. Mind
 that pretraining has seen those tiles, too. What is finished is kept in --out and not repeated.

@@ -13,8 +13,14 @@ from ..datasets import ImageFolder, LabeledTileDataset, TileDataset
 from ..engine.config import load_config
 from ..engine.hooks.correspondence import STEPS
 from ..evaluation.baselines import ColourHistogram, ColourStatistics
-from ..evaluation.comparison import Estimate, compare
-from ..evaluation.correspondence import TURNS, correspondence, joined, summarize
+from ..evaluation.comparison import Estimate, compare, estimate, stratified_resamples
+from ..evaluation.correspondence import (
+    TURNS,
+    Correspondence,
+    correspondence,
+    joined,
+    summarize,
+)
 from ..evaluation.dense.features import PatchColours
 from ..evaluation.knn import nearest_tiles, vote_shares
 from ..registry import ALGORITHMS
@@ -35,7 +41,6 @@ SHOWN = ('MUCOSA/image_099', 'MUCOSA/image_050', 'TUMOR/image_091', 'COMPLEX/ima
 ASKED, PLACE = ('MUCOSA/image_099', 'MUCOSA/image_050', 'MUCOSA/image_006', 'TUMOR/image_091',
                 'STROMA/image_058'), (0.6, 0.64)
 LAYERS = '3+4'
-NAMED = dict(before='before', colour='by colour alone')
 
 
 def results(work_dir: Path, checkpoints: Mapping[str, Path]) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def votes(features: Tensor, labels: Tensor, classes: int, k: int = 3) -> np.ndar
 
 
 def verdict(difference: Estimate, other: str) -> str:
-    """Say in a sentence what a difference of accuracies means."""
+    """Say in a sentence what a difference of two shares means."""
     points, low, high = (100 * n for n in (difference.value, difference.low, difference.high))
     told = ('Better than' if difference.above else 'Worse than' if difference.below
             else 'Not told apart from')
@@ -142,28 +147,37 @@ def correspondences(before: nn.Module, trained: Mapping[str, nn.Module], source:
 
 def table(found: Mapping[str, Sequence]) -> dict[str, Any]:
     """Return counts of several backbones as a table by turn, and what it says."""
-    summaries = {name: summarize(joined(parts)) for name, parts in found.items()}
+    counts = {name: joined(parts) for name, parts in found.items()}
+    summaries = {name: summarize(one) for name, one in counts.items()}
     names = dict(all='all', **dict(zip(TURNS, (
         'upright', 'turned by 90°', 'turned by 180°', 'mirrored'))))
     one = next(iter(summaries.values()))
     rows = [dict(name=words, scores=[one[key]['chance'],
                                      *(summary[key]['score'] for summary in summaries.values())])
             for key, words in names.items() if key in one]
-    return dict(columns=['a guess', *summaries], rows=rows, said=found_again(
-        {name: summary['all']['score'] for name, summary in summaries.items()}), protocol=(
+    return dict(columns=['a guess', *summaries], rows=rows, said=found_again(counts), protocol=(
         'Share of the cells of one view, in %, whose nearest cell of another view of the tile, by '
         f'the cosine of features, shows the same place ({VIEW_SIZE} px, 5 x 5 cells, both views '
         'cropped, turned and with other colours). Before training, upright views score by where '
         'a cell lies in the view, which zero padding tells, and turned ones less for it.'))
 
 
-def found_again(shares: Mapping[str, float]) -> list[str]:
-    """Say how the share of cells that are found after training compares with the others."""
+def found_again(found: Mapping[str, Correspondence]) -> list[str]:
+    """Say how the share of cells that are found after training compares with the others.
+
+    Intervals are over tiles, the same ones redrawn for both sides; each is one pair of views.
+    """
+    tiles = np.arange(len(next(iter(found.values())).counted))
+    weights = stratified_resamples(np.zeros(len(tiles), int), tiles)
+    shares = {name: (weights @ one.right.double().numpy() / np.maximum(
+        weights @ one.counted.double().numpy(), 1))[None] for name, one in found.items()}
     *others, last = shares
-    after = shares[last]
-    said = [f"{'more' if after > shares[name] else 'not more'} than "
-            f"{NAMED.get(name, name)} ({100 * shares[name]:.1f} %)" for name in others]
-    return [f"After training {100 * after:.1f} % of the cells are found, {', '.join(said)}."]
+    said = [f'After training {100 * shares[last][0, 0]:.1f} % of the cells are found.']
+    for name in others:
+        other = 'colour alone' if name == 'colour' else f'the backbone {name}'
+        said.append(verdict(estimate(shares[last], shares[name]),
+                            f'{other} ({100 * shares[name][0, 0]:.1f} %)'))
+    return said
 
 
 def places(source: ImageFolder, names: Sequence[str]) -> list[int]:

@@ -52,7 +52,8 @@ class Mirrored:
     def read(self, index: int) -> np.ndarray:
         """Return an image with its rim, uint8 (H, W, 3)."""
         image = resized(self.source.read(self.indices[index]), self.scale, self.grain)
-        return cv2.copyMakeBorder(image, *[self.rim] * 4, cv2.BORDER_REFLECT_101)
+        rim = self.rim
+        return cv2.copyMakeBorder(image, rim, rim, rim, rim, cv2.BORDER_REFLECT_101)
 
     def path(self, index: int) -> str:
         """Return what a message should call it."""

@@ -1,5 +1,6 @@
 """What the demo says and draws of its backbone."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from openselfsup.engine.config import load_config
 from openselfsup.engine.config_text import config_text
 from openselfsup.engine.runner import Runner
 from openselfsup.evaluation.comparison import Estimate
-from openselfsup.evaluation.correspondence import Correspondence
+from openselfsup.evaluation.correspondence import Correspondence, joined
 from openselfsup.evaluation.knn import leave_one_out_accuracy
 from openselfsup.training.launch import Launch
 
@@ -56,11 +57,35 @@ def test_correspondence_becomes_a_table_by_turn():
     assert [(row['name'], row['scores']) for row in found['rows']] == [
         ('all', [0.25, 0.125, 0.625]), ('upright', [0.25, 0.25, 0.75]),
         ('turned by 180°', [0.25, 0.0, 0.5])]
-    assert found['said'] == [
-        'After training 62.5 % of the cells are found, more than before (12.5 %).']
-    assert demo_results.found_again(dict(before=0.1, colour=0.3, after=0.2)) == [
-        'After training 20.0 % of the cells are found, more than before (10.0 %), not more than '
-        'by colour alone (30.0 %).']
+    assert found['said'] == demo_results.found_again(dict(
+        before=joined([counts(1.0, 0), counts(0.0, 2)]),
+        after=joined([counts(3.0, 0), counts(2.0, 2)])))
+
+
+def test_more_cells_are_said_to_be_found_only_where_tiles_show_it():
+    rng = np.random.default_rng(0)
+
+    def counts(share):
+        right = torch.from_numpy(rng.binomial(20, share, 60)).float()
+        return Correspondence(torch.full((60,), 20.), right, torch.ones(60), torch.ones(60),
+                              torch.zeros(60, dtype=torch.long))
+    found = {name: counts(share) for name, share in dict(
+        before=0.1, colour=0.5, close=0.3, after=0.3).items()}
+    shares = {name: 100 * float(one.right.sum()) / 1200 for name, one in found.items()}
+    lead, *said = demo_results.found_again(found)
+    assert lead == f"After training {shares['after']:.1f} % of the cells are found."
+    for sentence, told, name, other in zip(
+            said, ('Better than', 'Worse than', 'Not told apart from'), shares,
+            ('the backbone before', 'colour alone', 'the backbone close')):
+        assert sentence.startswith(f'{told} {other} ({shares[name]:.1f} %): '
+                                   f"{shares['after'] - shares[name]:+.1f} points, 95 % interval ")
+    assert len(said) == 3
+    # Tiles of which either all cells are found or none say less than as many cells by themselves.
+    whole = torch.zeros(60)
+    whole[:18] = 20
+    found['before'] = found['before']._replace(right=whole.roll(30))
+    found['after'] = found['after']._replace(right=torch.cat([whole[:18], whole[18:] + 1.5]))
+    assert demo_results.found_again(found)[1].startswith('Not told apart from')
 
 
 def test_everything_that_is_shown_comes_along():
