@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import timm
+import torch
+from timm.layers import GluMlp
 from torch import Tensor, nn
 
+from ..checkpoints.loading import differences
 from ..errors import UserError
 from ..files import write_bytes, write_json, write_text
 from .backbones.resnet import ResNet
@@ -36,10 +40,12 @@ def export_to_timm(backbone: nn.Module, config: dict[str, Any], folder: Path,
         UserError: timm has no such network, or the folder holds something else.
     """
     name, arguments, state = _in_timms_terms(backbone, config)
-    described = dict(
+    described: dict[str, Any] = dict(
         architecture=name, num_classes=0, model_args=arguments, pretrained_cfg=dict(
             num_classes=0, mean=mean, std=std, interpolation='bicubic', crop_pct=1.0,
             input_size=[3, *[arguments.get('img_size', 224)] * 2]))
+    if getattr(backbone, 'is_vit', False):
+        described['resizing'] = backbone.resizing
     there = [one for one in FILES if (folder / one).exists()]
     if there and not (set(there) == {*FILES} and json.loads(
             (folder / 'config.json').read_text()).get('architecture') == name):
@@ -73,20 +79,52 @@ def _in_timms_terms(backbone: nn.Module, config: dict[str, Any]
     if config.get('in_channels', 3) != 3:
         arguments['in_chans'] = config['in_channels']
     if backbone.is_vit:
-        # A layer cannot be named in a file of timm's: a network that has it stands for it.
-        if arguments.pop('mlp_layer', None) == 'SwiGLUPacked':
-            name = 'vit_giant_patch14_dinov2'
-            arguments.pop('act_layer', None)
+        if isinstance(getattr(backbone.net.blocks[0], 'mlp', None), GluMlp):
+            # A layer cannot be named in a file of timm's: a network that has it stands for it.
+            name, arguments = 'vit_giant_patch14_dinov2', _geometry(backbone.net, arguments)
         norm = 'fc_norm' if name.startswith('vit') and 'dinov3' not in name else 'use_fc_norm'
         arguments |= {'depth': len(backbone.net.blocks), 'dynamic_img_size': True, norm: False,
+                      'img_size': backbone.net.patch_embed.img_size[0],
                       'global_pool': 'avg' if backbone.net.cls_token is None else 'token'}
     state = {key.removeprefix('net.'): value for key, value in backbone.state_dict().items()
              if key.startswith('net.')}
     if not backbone.is_vit:  # timm keeps a norm behind some that pretraining never sees
-        import timm
         whole = timm.create_model(name, pretrained=False, num_classes=0, **arguments).state_dict()
         state = {key: value for key, value in whole.items() if key.startswith('head.')} | state
+    _refuse_what_timm_cannot_read(name, arguments, state)
     return name, arguments, state
+
+
+def _geometry(net: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return what a gated ViT is to be built with, whatever timm's name of it was."""
+    mlp, width = net.blocks[0].mlp, net.embed_dim
+    hidden = mlp.fc1.out_features
+    arguments = {key: value for key, value in arguments.items()
+                 if key not in ('mlp_layer', 'act_layer')}
+    if not isinstance(mlp.act, nn.SiLU):
+        arguments['act_layer'] = 'gelu'
+    return arguments | dict(
+        patch_size=net.patch_embed.patch_size[0], embed_dim=width, reg_tokens=net.num_reg_tokens,
+        num_heads=net.blocks[0].attn.num_heads, mlp_ratio=(hidden + 0.5) / width,
+        # 0 means no LayerScale, too; timm takes a None for an argument that is not given.
+        init_values=1e-5 if hasattr(net.blocks[0].ls1, 'gamma') else 0,
+        no_embed_class=net.no_embed_class, class_token=net.cls_token is not None,
+        qkv_bias=net.blocks[0].attn.qkv.bias is not None)
+
+
+def _refuse_what_timm_cannot_read(name: str, arguments: dict[str, Any],
+                                  state: dict[str, Tensor]) -> None:
+    """Raise a UserError if timm would build another network than these weights are of."""
+    try:
+        with torch.device('meta'):
+            own = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+        found = differences(state, own.state_dict())
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        found = str(error)
+    if found:
+        raise UserError(f"timm cannot be told to build this network: its {name} differs; {found}",
+                        where='model.backbone', expected="one of timm's networks, changed in what "
+                        'numbers say')
 
 
 def _card(name: str, said: str, mean: list[float], std: list[float], backbone: nn.Module) -> str:
