@@ -1,8 +1,8 @@
 """Vision transformers: telling them from their weights, and their weights under timm's names.
 
 The names of DINO, iBOT, DINOv2 (chunked in training, too), DINOv3, timm, and those of Hugging
-Face's ViT and Dinov2 models become those of timm's ``VisionTransformer`` or ``Eva``. Everything
-here turns dicts of names into dicts of names; no file is touched and no model is built.
+Face's ViT, Dinov2 and DINOv3 models become those of timm's ``VisionTransformer`` or ``Eva``.
+Everything here turns dicts of names into dicts of names; no file is touched and no model is built.
 """
 
 import re
@@ -16,13 +16,15 @@ from ..errors import UserError
 
 _PATCHES = 'patch_embed.proj.weight'
 _HUGGING_FACE = 'embeddings.patch_embeddings.projection.weight'
+_DINOV3 = 'embeddings.patch_embeddings.weight'  # Hugging Face's
 # What pretraining alone has, or what is computed: classifiers, fixed angles, masks of biases.
 _LEFT_OUT = re.compile(r'^(head|fc_norm|pooler|classifier|rope_embed|local_cls_norm|projectors)\b'
                        r'|bias_mask$|periods$')
 _RENAMED = (
     (r'^blocks\.\d+\.(\d+\.)', r'blocks.\1'),  # DINOv2 trains blocks in chunks
     (r'^(register_tokens|storage_tokens)$', 'reg_token'),
-    (r'\.mlp\.w12\.', '.mlp.fc1.'), (r'\.mlp\.w3\.', '.mlp.fc2.'))
+    (r'\.mlp\.w12\.', '.mlp.fc1.'), (r'\.mlp\.w3\.', '.mlp.fc2.'),
+    (r'\.mlp\.w1\.', '.mlp.fc1_g.'), (r'\.mlp\.w2\.', '.mlp.fc1_x.'))  # DINOv3's gates
 _FROM_HUGGING_FACE = (
     (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
     (r'^embeddings\.position_embeddings$', 'pos_embed'),
@@ -34,7 +36,15 @@ _FROM_HUGGING_FACE = (
     (r'\.layer_scale(\d)\.lambda1$', r'.ls\1.gamma'),
     (r'\.mlp\.weights_in\.', '.mlp.w12.'), (r'\.mlp\.weights_out\.', '.mlp.w3.'),
     (r'^layernorm\.', 'norm.'))
-_QUERY = re.compile(r'(blocks\.\d+)\.attention\.attention\.query\.(weight|bias)')
+_FROM_DINOV3 = (
+    (r'^embeddings\.patch_embeddings\.', 'patch_embed.proj.'),
+    (r'^embeddings\.(cls_token|mask_token)$', r'\1'),
+    (r'^embeddings\.register_tokens$', 'storage_tokens'),
+    (r'^layer\.(\d+)\.', r'blocks.\1.'),
+    (r'\.attention\.o_proj\.', '.attn.proj.'),
+    (r'\.layer_scale(\d)\.lambda1$', r'.ls\1.gamma'),
+    (r'\.mlp\.down_proj\.', '.mlp.fc2.'))
+_QUERY = re.compile(r'(blocks\.\d+)\.attention\.(attention\.query|q_proj)\.(weight|bias)')
 
 
 class Transformer(NamedTuple):
@@ -61,7 +71,7 @@ def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Tran
         state: tensors by name; of several networks the first of a teacher is taken.
         from_dino: whether the file says that DINO or iBOT trained it.
     """
-    prefixes = [name[:-len(tail)] for name in state for tail in (_PATCHES, _HUGGING_FACE)
+    prefixes = [name[:-len(tail)] for name in state for tail in (_PATCHES, _HUGGING_FACE, _DINOV3)
                 if name.endswith(tail) and state[name].ndim == 4]
     prefixes.sort(key=lambda prefix: ('teacher' not in prefix, len(prefix)))
     for prefix in prefixes:
@@ -70,6 +80,11 @@ def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Tran
         hugging_face = _HUGGING_FACE in own
         if hugging_face:
             own = _joined_qkv(_renamed(own, _FROM_HUGGING_FACE))
+        elif _DINOV3 in own:
+            gated = any(name.endswith('.mlp.gate_proj.weight') for name in own)
+            own = _joined_qkv(_renamed(own, (
+                *_FROM_DINOV3, (r'\.mlp\.gate_proj\.', '.mlp.w1.'),
+                (r'\.mlp\.up_proj\.', '.mlp.w2.' if gated else '.mlp.fc1.'))))
         if not any(name.startswith('blocks.') for name in own):
             continue
         classifier = own.get('head.weight')
@@ -136,10 +151,13 @@ def _joined_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = dict(state)
     for name in state:
         if parts := _QUERY.fullmatch(name):
-            before, kind = f'{parts[1]}.attention.attention.', parts[2]
-            names = [f'{before}{part}.{kind}' for part in ('query', 'key', 'value')]
+            names = ([name.replace('.query.', f'.{part}.') for part in ('query', 'key', 'value')]
+                     if parts[2] != 'q_proj' else
+                     [name.replace('.q_proj.', f'.{part}_proj.') for part in 'qkv'])
+            if parts[3] == 'bias' and names[1] not in found:  # DINOv3 has none of keys
+                found[names[1]] = torch.zeros_like(found[name])
             if all(part in found for part in names):
-                found[f'{parts[1]}.attn.qkv.{kind}'] = torch.cat([found.pop(n) for n in names])
+                found[f'{parts[1]}.attn.qkv.{parts[3]}'] = torch.cat([found.pop(n) for n in names])
     return found
 
 
@@ -249,13 +267,16 @@ def transformer_config(found: Transformer, where: str | None = None,
 
 
 def _rotary_name(state: Mapping[str, Tensor], width: int, where: str | None) -> str:
-    name = {384: 'small', 768: 'base', 1024: 'large'}.get(width)
-    hidden = state['blocks.0.mlp.fc1.weight'].shape[0] if 'blocks.0.mlp.fc1.weight' in state else 0
-    if name is None or hidden != 4 * width:
+    gated = 'blocks.0.mlp.fc1_g.weight' in state
+    name = ({384: 'small_plus', 1280: 'huge_plus', 4096: '7b'} if gated else
+            {384: 'small', 768: 'base', 1024: 'large'}).get(width)
+    first = state.get('blocks.0.mlp.fc1_g.weight' if gated else 'blocks.0.mlp.fc1.weight')
+    hidden = 0 if first is None else first.shape[0]
+    if name is None or hidden != (2 if name == '7b' else 4) * width:
         raise UserError(f'these weights are of a vision transformer of width {width} with rotary '
                         'positions, whose name cannot be told from them', where=where,
                         expected="a config that names it, backbone=dict(type='TimmBackbone', "
-                        "model='vit_huge_plus_patch16_dinov3')")
+                        "model='vit_base_patch16_dinov3')")
     biases = [value for key, value in state.items()
               if key.endswith(('qkv.bias', 'q_bias', 'v_bias'))]
     biased = any(value.nan_to_num().any() for value in biases if value.device.type != 'meta')

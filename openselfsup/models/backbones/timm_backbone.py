@@ -228,7 +228,7 @@ class TimmBackbone(nn.Module):
             raise UserError(f'no vision transformer in this checkpoint; found '
                             f'{summary(checkpoint)}', where=where,
                             expected='weights named as by DINO, iBOT, DINOv2, DINOv3, timm or '
-                            "Hugging Face's ViT and Dinov2 models")
+                            "Hugging Face's ViT, Dinov2 and DINOv3 models")
         if found.resizing not in ('', self.resizing) and self.net.pos_embed is not None:
             raise UserError(f"these weights were trained with positions resized as '"
                             f"{found.resizing}', the model resizes them as '{self.resizing}'",
