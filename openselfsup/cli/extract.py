@@ -147,11 +147,14 @@ def backbone_of(cfg: Any, weights: str) -> 'nn.Module':
     from ..checkpoints import load_backbone_weights
     from ..distributed import is_main
     from ..registry import BACKBONES
+    from ..training.normalization import wants_another
     backbone = BACKBONES.build(cfg.model.backbone)
     said = ('random weights' if weights == 'random'
             else str(load_backbone_weights(backbone, weights)))
     if is_main():
         print(said)
+        if weights != 'random' and (told := wants_another(weights, **cfg.normalize)):
+            print(f'WARNING: {told}')
     return backbone
 
 

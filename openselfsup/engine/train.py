@@ -11,6 +11,7 @@ from ..datasets import ViewLoader
 from ..training.allocator import keep_freed_memory
 from ..training.launch import Launch
 from ..training.logs import CONSOLE
+from ..training.normalization import wants_another
 from ..training.precision import check_precision
 from ..training.presence import Presence, attending
 from ..training.threads import overload, share_cores
@@ -119,10 +120,11 @@ def describe_run(runner: Runner) -> list[str]:
         f'work directory {runner.work_dir}']
     if others := dataset.source.passed_over:
         lines.insert(2, f'passed over beside the tiles: {others}')
-    if runner.load_report:
-        lines.insert(1, f'backbone: {runner.load_report}')
-    elif report := getattr(runner.algorithm.backbone, 'load_report', None):
-        lines.insert(1, f'{report.source}: {report}')
+    report = runner.load_report or getattr(runner.algorithm.backbone, 'load_report', None)
+    if report:
+        lines.insert(1, f"{'backbone' if runner.load_report else report.source}: {report}")
+    if report and report.source and (told := wants_another(report.source, **cfg.normalize)):
+        lines.insert(2, f'WARNING: {told}')
     return lines
 
 

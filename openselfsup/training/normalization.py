@@ -56,6 +56,24 @@ def normalization_of(path: str | Path, checkpoint: Mapping[str, Any] | None = No
                   f'{said.source} says so') if said.normalize else Wanted()
 
 
+def wants_another(path: str | Path, mean: Sequence[float], std: Sequence[float]) -> str:
+    """Say that weights want another normalisation than they get, '' if they do not say so.
+
+    Args:
+        path: of the weights.
+        mean, std: what images are normalised with.
+
+    Raises:
+        UserError: as :func:`normalization_of`.
+    """
+    wanted = normalization_of(path)
+    if wanted.source == Wanted.source or torch.allclose(
+            torch.tensor([wanted.mean, wanted.std]), torch.tensor([[*mean], [*std]]), atol=1e-3):
+        return ''
+    return (f'{path} wants images normalised otherwise than the config says: normalize=dict(mean='
+            f'{list(wanted.mean)}, std={list(wanted.std)}), {wanted.source}')
+
+
 class Normalize(nn.Module):
     """(x / 255 - mean) / std, as one multiplication and one addition.
 

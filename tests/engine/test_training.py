@@ -16,7 +16,7 @@ from small_runs import DEMO, REPO, SMALL, assert_same_state, command, small_run,
 from openselfsup.datasets import ViewLoader
 from openselfsup.engine.config import load_config
 from openselfsup.engine.position import Position
-from openselfsup.engine.train import train
+from openselfsup.engine.train import describe_run, train
 from openselfsup.registry import DATASETS
 from openselfsup.visualization.batch import match_views
 
@@ -214,6 +214,23 @@ def test_pretrained_weights_are_counted_and_used(tmp_path, make_runner):
     assert '122' in str(runner.load_report) or '120' in str(runner.load_report)
     for encoder in (runner.algorithm.encoder_q, runner.algorithm.encoder_k):
         assert encoder.backbone.conv1.weight.equal(model.conv1.weight)
+
+
+def test_weights_that_want_another_normalisation_say_so(tmp_path, make_runner):
+    folder = tmp_path / 'hub'
+    folder.mkdir()
+    torch.save(torchvision.models.resnet18().state_dict(), folder / 'pytorch_model.bin')
+    (folder / 'config.json').write_text(json.dumps(dict(
+        architecture='resnet18', pretrained_cfg=dict(mean=[0.5] * 3, std=[0.25] * 3))))
+    init = f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{folder}')"
+    told = 'normalize=dict(mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])'
+    for options, expected in (
+            ([f'pretrained={folder}'], True), ([init], True),
+            ([f'pretrained={folder}', 'normalize.mean=[0.5,0.5,0.5]',
+              'normalize.std=[0.25,0.25,0.25]'], False),
+            ([f"pretrained={folder / 'pytorch_model.bin'}"], True), ([], False)):
+        lines = describe_run(make_runner(*options))
+        assert any(line.startswith('WARNING') and told in line for line in lines) == expected
 
 
 def test_accumulation_counts_optimiser_steps(make_runner):

@@ -11,7 +11,9 @@ from benchmarks.learning import classification, dense
 from benchmarks.learning.networks import Network
 from openselfsup.checkpoints import save
 from openselfsup.checkpoints.extracting import extract_backbone
+from openselfsup.cli.extract import backbone_of
 from openselfsup.cli.main import main
+from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
 from openselfsup.evaluation import networks
 from openselfsup.models.backbones.resnet import ResNet
@@ -100,6 +102,16 @@ def test_nothing_says_it(folder):
         (folder / 'config.json').write_text(text)
         with pytest.raises(UserError, match=words):
             normalization_of(folder)
+
+
+def test_extraction_says_where_the_config_has_other_numbers(ours, capsys):
+    cfg = load_config('demo/plm_r18', ['model.backbone.norm_cfg=None'])
+    backbone_of(cfg, str(ours))
+    assert f'WARNING: {ours} wants images normalised otherwise' in capsys.readouterr().out
+    for weights in (str(ours), 'random'):
+        cfg.normalize = SAID
+        backbone_of(cfg, weights)
+        assert 'WARNING' not in capsys.readouterr().out
 
 
 def test_one_number_of_two_is_refused(monkeypatch, capsys, ours):
