@@ -117,7 +117,7 @@ class CorrespondenceHook(ProbeHook):
             runner.logger.info('of %d cells that both views show, a guess finds %.3f',
                                summary['all']['cells'], summary['all']['chance'])
             if self.key == 'probe_correspondence':
-                self.counted = summary['all']['cells']
+                self.counted = int(summary['all']['cells'])
             scores['probe_correspondence'] = summary.pop('all')['score']
             scores |= {f'probe_correspondence_{name}': found['score']
                        for name, found in summary.items()}
