@@ -146,8 +146,10 @@ def backbone_of(cfg: Any, weights: str) -> 'nn.Module':
     """Return the backbone of a config with weights, or as it starts for 'random'."""
     from ..checkpoints import load_backbone_weights
     from ..distributed import is_main
+    from ..engine.building import tell_feature
     from ..registry import BACKBONES
     from ..training.normalization import wants_another
+    tell_feature(cfg)
     backbone = BACKBONES.build(cfg.model.backbone)
     said = ('random weights' if weights == 'random'
             else str(load_backbone_weights(backbone, weights)))

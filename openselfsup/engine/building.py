@@ -15,7 +15,7 @@ from .. import distributed
 from ..datasets import TileDataset
 from ..errors import UserError
 from ..models.method import Method
-from ..registry import BACKBONES
+from ..registry import ALGORITHMS, BACKBONES
 from ..training.schedules import cosine
 from ..training.sharding import shard
 from .hooks import Hook, ProbeHook
@@ -72,6 +72,14 @@ def check_start(cfg: Config) -> None:
         raise UserError('this config goes on from weights, but names none', where='pretrained',
                         expected='--pretrained FILE, or model.heads_only_epochs=0 for a backbone '
                                  'that starts at random')
+
+
+def tell_feature(cfg: Config) -> None:
+    """Let that part of a ViT stand for an image which its method trains, unless the config says."""
+    backbone = cfg.model.get('backbone') or {}
+    if (backbone.get('type') == 'TimmBackbone' and backbone.get('feature') is None
+            and not getattr(ALGORITHMS.get(cfg.model.type), 'trains_class_token', False)):
+        backbone['feature'] = 'mean'
 
 
 def tell_data(algorithm: Method, dataset: TileDataset) -> None:

@@ -88,6 +88,7 @@ class Runner:
             building.check_start(cfg)
 
         seed_everything(cfg.seed)
+        building.tell_feature(cfg)
         built = ALGORITHMS.build(cfg.model)
         check_method(built)
         building.check_hooks(built, self.hooks)

@@ -85,7 +85,8 @@ def _in_timms_terms(backbone: nn.Module, config: dict[str, Any]
         norm = 'fc_norm' if name.startswith('vit') and 'dinov3' not in name else 'use_fc_norm'
         arguments |= {'depth': len(backbone.net.blocks), 'dynamic_img_size': True, norm: False,
                       'img_size': backbone.net.patch_embed.img_size[0],
-                      'global_pool': 'avg' if backbone.net.cls_token is None else 'token'}
+                      'global_pool': 'avg' if backbone.net.cls_token is None
+                      or backbone.feature == 'mean' else 'token'}
     state = {key.removeprefix('net.'): value for key, value in backbone.state_dict().items()
              if key.startswith('net.')}
     if not backbone.is_vit:  # timm keeps a norm behind some that pretraining never sees

@@ -124,6 +124,8 @@ class BaseMethod(nn.Module):
             them is refused.
         can_shard: whether ``forward`` changes no parameter, so that each rank may keep a part of
             them only (``parallel='fsdp'``).
+        trains_class_token: whether it is a ViT's class token that learns what an image is; most
+            methods pool maps, and leave that token untrained.
         progress: where the run stands.
         first_pass: whether the next forward is the first of its optimiser step.
         loss_scale: what the losses will be multiplied with before backward.
@@ -135,6 +137,7 @@ class BaseMethod(nn.Module):
     needs_hooks: tuple[str, ...] = ()
     features: Tensor | None = None
     can_shard: bool = False
+    trains_class_token: bool = False
     progress: Progress = Progress()
     first_pass: bool = True
     loss_scale: Tensor | float = 1.0

@@ -82,6 +82,7 @@ class SelfDistillation(BaseMethod):
     """
 
     can_shard = True
+    trains_class_token = True
     seed: Tensor
     seed_number: int
     gram: Any

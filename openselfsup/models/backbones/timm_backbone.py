@@ -73,7 +73,9 @@ class TimmBackbone(nn.Module):
             :func:`openselfsup.models.positions.resize_positions`; weights want the rule that they
             were trained with. If None, 'dino' for timm's DINOv2 without registers, else 'timm'.
         feature: what stands for a whole image in evaluation: a ViT's class token, the mean of its
-            patch tokens, or both joined, as for Virchow. Other networks have the mean.
+            patch tokens, or both joined, as for Virchow; None is what was trained: the mean in
+            a run of a method that compares maps, else the class token. Other networks have the
+            mean.
         recompute: whether activations are computed again in the backward pass, to save memory.
         init_cfg: weights to start from, as for a ResNet.
         arguments: further arguments of timm's network, such as ``embed_dim``, ``depth``,
@@ -102,12 +104,12 @@ class TimmBackbone(nn.Module):
                  uniform_drop_path: bool = False,
                  out_indices: Annotated[Sequence[int], Filled()] | None = None,
                  in_channels: Count = 3, resizing: Resizing | None = None,
-                 feature: Feature = 'cls', recompute: bool = False,
+                 feature: Feature | None = None, recompute: bool = False,
                  init_cfg: dict | None = None, **arguments: Any):
         super().__init__()
         self.is_vit = _module_of(model).rpartition('.')[2] in ('vision_transformer', 'eva')
         for name, value, choices in (('resizing', resizing, (None, *RESIZINGS)),
-                                     ('feature', feature, get_args(Feature))):
+                                     ('feature', feature, (None, *get_args(Feature)))):
             if value not in choices:
                 raise UserError(f'{name} is {value!r}', where=f'model.backbone.{name}',
                                 expected='one of ' + ', '.join(map(str, choices)))
@@ -128,7 +130,8 @@ class TimmBackbone(nn.Module):
         self.out_channels = [one['num_chs'] for one in info]
         self.strides = [one['reduction'] for one in info]
         self.patch_size: int | None = None
-        self.feature, self.recompute = feature, recompute
+        self.feature: Feature = feature or 'cls'
+        self.recompute = recompute
         self.stages = tuple(max(stride, 2).bit_length() - 2 for stride in self.strides)
         if self.is_vit:
             self.patch_size = self.net.patch_embed.patch_size[0]
