@@ -24,5 +24,5 @@ scores are of its last iteration, on all 80 test images. Intervals on GlaS redra
 patients, of whom each has several: they are rather too narrow.
 
 results.json, tables.md and index.html of --out/final hold numbers alone and can be published:
-results.json to docs/learning/, tables.md to docs/learning.md and into the nav of mkdocs.yml.
+results.json to docs/learning/, tables.md to docs/learning.md.
 """
