@@ -159,6 +159,17 @@ def place(algorithm: nn.Module, cfg: Config, device: torch.device, amp: str) -> 
         algorithm, device_ids=[device.index] if device.type == 'cuda' else None, **options)
 
 
+def cells_of(algorithm: Method, dataset: TileDataset) -> tuple[int, int] | None:
+    """Return the grid of cells that rank 0 draws, None where none are matched.
+
+    To be asked before ranks share the backbone out: then a single one can compute nothing.
+    """
+    if not algorithm.needs_geometry or not distributed.is_main():
+        return None
+    from ..visualization import cell_grid
+    return cell_grid(algorithm.backbone, dataset.recipes[0].size)
+
+
 def copy_to_look_at(algorithm: Method, cfg: Config, hooks: Sequence[Hook],
                     device: torch.device) -> nn.Module | None:
     """Return a backbone that is whole on rank 0, for probes of one that will not be."""

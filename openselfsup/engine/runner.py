@@ -107,6 +107,7 @@ class Runner:
         self.amp = resolve(cfg.amp, self.device)
         self.environment = describe_environment(self.device, self.world_size)
 
+        self.cells = building.cells_of(built, self.dataset)
         self._to_look_at = building.copy_to_look_at(built, cfg, self.hooks, self.device)
         self.model = building.place(self.module, cfg, self.device, self.amp)
         self.lr = building.scaled_learning_rate(cfg)

@@ -6,29 +6,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.method import Method
 from ..training.modes import eval_mode
 from ..views import Matching, match_cells
 from .match_viewer import match_sheet
 from .view_sheet import view_sheet
 
 
-def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path, algorithm: Method) -> None:
-    """Write ``views.png`` and, if the method needs geometry, ``matches.png``.
+def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path,
+               grid: tuple[int, int] | None) -> None:
+    """Write ``views.png`` and, of a method that matches cells, ``matches.png``.
 
     Args:
         batch: a batch of the dataset with its views rendered; see :func:`view_sheet`.
         dataset: has ``source``, the tiles, ``view_names`` and ``geometry``, what its recipes
             keep track of.
         out: the folder to write into.
-        algorithm: has ``backbone`` and ``needs_geometry``; neither it nor any generator of
-            random numbers is changed.
+        grid: rows and columns of cells, see :func:`cell_grid`; None for a method without.
     """
     view_sheet(batch, Path(out) / 'views.png', source=dataset.source,
                names=dataset.view_names, rows=4)
-    if algorithm.needs_geometry:
-        height, width = batch['views'][0].shape[-2:]
-        grid = cell_grid(algorithm.backbone, (height, width))
+    if grid is not None:
         match_sheet(batch, match_views(batch, grid, dataset.geometry), Path(out) / 'matches.png',
                     source=dataset.source, grid=grid)
 

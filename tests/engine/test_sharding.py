@@ -17,7 +17,7 @@ from openselfsup.training.launch import Launch
 TILES = 'data/demo/kather2016'
 # 51 real tiles, 3 steps an epoch. What ranks draw for themselves (paths that are dropped) is off;
 # eps keeps gradients of almost 0 from deciding about whole steps.
-CONFIG = REPO / 'configs/DINOv2/vits16_scratch.py'
+CONFIG = REPO / 'configs/DINOv2/vits16_scratch_plm.py'
 RUN = [f'dataset.source.root={TILES}', 'global_batch_size=16', 'accumulate=2', 'epochs=2',
        'log_interval=1', 'workers=0', 'amp=off', 'checkpoint_interval=1', 'optimizer.eps=0.01',
        'clip_grad=0.1', 'schedule.warmup_epochs=1', 'model.head.prototypes=64',

@@ -23,31 +23,25 @@ class Backbone(nn.Module):
         return [first, self.drop(first)]
 
 
-class Algorithm(nn.Module):
-    def __init__(self, needs_geometry):
-        super().__init__()
-        self.backbone, self.needs_geometry = Backbone(), needs_geometry
-
-
 @pytest.mark.parametrize('size, grid', [((96, 96), (3, 3)), ((224, 128), (7, 4))])
 def test_the_grid_is_that_of_the_last_feature_map(size, grid):
     assert cell_grid(Backbone(), size) == grid
 
 
-@pytest.mark.parametrize('needs_geometry', [True, False])
-def test_the_first_batch_is_drawn_without_touching_the_run(tmp_path, make_batch, source,
-                                                           needs_geometry):
-    algorithm = Algorithm(needs_geometry)
-    algorithm.backbone.norm.eval()  # a frozen norm stays frozen
-    before = {key: value.clone() for key, value in algorithm.state_dict().items()}
+@pytest.mark.parametrize('matched', [True, False])
+def test_the_first_batch_is_drawn_without_touching_the_run(tmp_path, make_batch, source, matched):
+    backbone = Backbone()
+    backbone.norm.eval()  # a frozen norm stays frozen
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
     torch.manual_seed(3)
     state = torch.get_rng_state()
     dataset = SimpleNamespace(source=source, geometry='axis_aligned', view_names=['q', 'k'])
-    draw_batch(make_batch([CROPS] * 2), dataset, tmp_path, algorithm)
+    draw_batch(make_batch([CROPS] * 2), dataset, tmp_path,
+               cell_grid(backbone, (96, 96)) if matched else None)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(before[key], value) for key, value in algorithm.state_dict().items())
-    assert algorithm.training and not algorithm.backbone.norm.training
-    names = {'views.png', 'matches.png'} if needs_geometry else {'views.png'}
+    assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
+    assert backbone.training and not backbone.norm.training
+    names = {'views.png', 'matches.png'} if matched else {'views.png'}
     assert {path.name for path in tmp_path.iterdir()} == names
 
 

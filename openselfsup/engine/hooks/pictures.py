@@ -32,4 +32,4 @@ class PicturesHook(PictureHook):
         from ...visualization import draw_batch
         batch = runner.loader.make_batch(0, 0, render='cpu')
         self.draw(runner, lambda: draw_batch(batch, runner.dataset, runner.work_dir,
-                                             runner.algorithm))
+                                             runner.cells))
