@@ -11,6 +11,7 @@ from torch import nn
 
 from openselfsup import load_backbone
 from openselfsup.checkpoints import BackboneRecord, backbone_record, load, save
+from openselfsup.engine.building import tell_feature
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
 from openselfsup.evaluation.baselines import RANDOM_INIT
@@ -134,8 +135,9 @@ def find_networks(configs: Mapping[str, str], options: Mapping[str, Sequence[str
     """
     kinds, found = [RESNET18], {}
     for method, config in configs.items():
-        model = load_config(config_path(config), list(options[method])).model
-        own = BackboneRecord('', model.get('backbone')).config_for_use()
+        cfg = load_config(config_path(config), list(options[method]))
+        tell_feature(cfg)
+        own = BackboneRecord('', cfg.model.get('backbone')).config_for_use()
         if own is None:
             raise UserError('this method does not say what its backbone is', where=config,
                             expected='model = dict(backbone=dict(type=...))')

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openselfsup.engine.config import load_config
-from openselfsup.errors import UserError
+from openselfsup.errors import UserError, nearest
 from openselfsup.files import read_json, write_json, write_text
 from openselfsup.shipped import find_config
 
@@ -69,7 +69,8 @@ def find_configs(methods: list[str], own: list[str]) -> dict[str, str]:
     for method in methods:
         if method not in CONFIGS:
             raise UserError(f"no method of the study is called '{method}'", where='--methods',
-                            expected='one of ' + ', '.join(CONFIGS) + ', or --config NAME=CONFIG')
+                            expected='one of ' + ', '.join(CONFIGS) + ', or --config NAME=CONFIG',
+                            nearest=nearest(method, CONFIGS))
         found[method] = CONFIGS[method]
     for pair in own:
         name, equals, config = pair.partition('=')

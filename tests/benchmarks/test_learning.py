@@ -110,7 +110,7 @@ def test_a_budget_is_minutes_or_tiles():
 
 def test_methods_are_named_once():
     assert find_configs([], ['mine=a.py']) == {'mine': 'a.py'}
-    with pytest.raises(UserError, match="called 'simclear'.*simclr"):
+    with pytest.raises(UserError, match="called 'simclear'.*did you mean 'simclr'"):
         find_configs(['simclear'], [])
     with pytest.raises(UserError, match="'simclr=b.py' is no new name"):
         find_configs(['simclr'], ['simclr=b.py'])
@@ -291,6 +291,7 @@ def test_each_kind_of_backbone_has_a_baseline(tmp_path):
         'moco': 'random init', 'vit': 'random init of vit', 'same': 'random init of vit',
         'other': 'random init of other', 'random init': 'random init',
         'random init of vit': 'random init of vit', 'random init of other': 'random init of other'}
+    assert found['vit'].untrained(0).feature == 'mean'  # as after MoCo, not the class token
     assert [glands.detector_of(found[name]) for name in ('moco', 'vit')] == list(glands.DETECTORS)
     assert glands.detector_of(Network('', dict(type='ResNet', depth=50))) is None
     assert list(find_networks({}, {}, 50)) == ['random init']
