@@ -12,8 +12,17 @@ from openselfsup.values import Count, Whole
 
 from . import dense, glands, supervised, table
 from .classification import COLOURS
-from .networks import Network, find_networks
-from .pretraining import CONFIGS, METHODS, Budget, Start, find_configs, find_starts, pretrain
+from .networks import Network, check_starts, find_networks
+from .pretraining import (
+    CONFIGS,
+    METHODS,
+    Budget,
+    Start,
+    check_tiles,
+    find_configs,
+    find_starts,
+    pretrain,
+)
 from .study import Study
 from .tissue import CASE, Tiles, parts
 
@@ -29,6 +38,9 @@ def main() -> None:
     options = {name: [*(own_tiles if name in args.methods else []), *args.cfg_options]
                for name in configs}
     networks = find_networks(configs, options, args.size)
+    check_starts(starts, networks)
+    check_tiles({name: config for name, config in configs.items() if name not in args.methods},
+                options)
     settle(args, configs, starts)
     study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size, networks,
                   image_sets(args, out), tuple(args.dense_layers), args.supervised,

@@ -21,7 +21,7 @@ from openselfsup.evaluation.knn import fit_knn
 from openselfsup.evaluation.linear_probe import fit_linear
 from openselfsup.files import atomic_file
 from openselfsup.training.features import extract_features
-from openselfsup.training.normalization import Wanted, normalization_of
+from openselfsup.training.normalization import Wanted
 
 from .networks import Network
 from .tissue import Tiles, few
@@ -125,7 +125,7 @@ def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: 
     if path.exists():
         return
     backbone = network.backbone(checkpoint, seed, device) if network else None
-    wanted = normalization_of(checkpoint) if checkpoint else Wanted()
+    wanted = network.normalization(checkpoint) if network else Wanted()
     features = [features_of(backbone, part, size, wanted=wanted) for part in parts]
     key = '' if backbone is not None else name
     save(path, answers(features[0][key], features[1][key], parts[0], seed, name in COLOURS))

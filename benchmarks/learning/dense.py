@@ -12,7 +12,6 @@ from openselfsup.evaluation.dense.data import DenseData, find_dense_data
 from openselfsup.evaluation.dense.features import ALL, LAST_TWO, NO_NORM, Layers, patch_colours
 from openselfsup.evaluation.dense.measure import measure
 from openselfsup.evaluation.settings import DENSE_PROTOCOLS
-from openselfsup.training.normalization import Wanted, normalization_of
 
 from .classification import answers_file, save
 from .networks import Network
@@ -105,13 +104,15 @@ def evaluate(name: str, network: Network | None, checkpoint: Path | None, seed: 
 
 def _probe(name: str, network: Network | None, checkpoint: Path | None, seed: int,
            data: DenseData, cells: Mapping[str, Layers], device: str) -> dict[str, np.ndarray]:
-    layers, wanted = list(cells.values()), normalization_of(checkpoint) if checkpoint else Wanted()
-    norm: tuple[Sequence[float], Sequence[float]] = wanted.mean, wanted.std
+    layers = list(cells.values())
+    norm: tuple[Sequence[float], Sequence[float]]
     if network is None:
         colours, layers = patch_colours(layers)
         backbone, norm = colours[name], NO_NORM
     else:
-        backbone = network.backbone(checkpoint, seed, device)
+        backbone, wanted = (network.backbone(checkpoint, seed, device),
+                            network.normalization(checkpoint))
+        norm = wanted.mean, wanted.std
     named = dict(zip(layers, cells))
     return {f'{one.protocol}, {named[one.layers]}': one.confusions for one in measure(
         backbone, data, layers, seed=seed, mean=norm[0], std=norm[1], colours=network is None)}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from openselfsup.files import read_json, write_json, write_text
+from openselfsup.training.normalization import Wanted
 from openselfsup.transfer.instance.resampled import Matches, matches
 
 from .classification import answers_file, save
@@ -41,6 +42,15 @@ def prepare(official: Path, out: Path) -> Path:
     return out
 
 
+def pixels(wanted: Wanted) -> list[str]:
+    """Return what is to be overridden in a detector's config for the images of a backbone."""
+    if (wanted.mean, wanted.std) == (Wanted.mean, Wanted.std):
+        return []
+    mean, std = ([round(255 * value, 3) for value in values]
+                 for values in (wanted.mean, wanted.std))
+    return ['MODEL.PIXEL_MEAN', str(mean), 'MODEL.PIXEL_STD', str(std)]
+
+
 def evaluate(name: str, network: Network, checkpoint: Path | None, seed: int, datasets: Path,
              iterations: int, out: Path, device: str = 'cpu') -> None:
     """Fine-tune from one backbone and score it; what was finished before is kept.
@@ -69,6 +79,7 @@ def evaluate(name: str, network: Network, checkpoint: Path | None, seed: int, da
                  *(['--num-gpus', '0'] if device == 'cpu' else []),
                  '--datasets-folder', str(datasets), '--resume', 'SEED', str(seed),
                  *(['MODEL.WEIGHTS', str(start)] if start else []),
+                 *pixels(network.normalization(checkpoint)),
                  'SOLVER.MAX_ITER', str(iterations), 'SOLVER.STEPS', str(steps),
                  'OUTPUT_DIR', str(work)], path.with_suffix('.log'), device)
         outcome = read_json(work / 'results.json')

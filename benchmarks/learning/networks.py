@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from openselfsup import load_backbone
-from openselfsup.checkpoints import BackboneRecord, backbone_record, load, save
+from openselfsup.checkpoints import (
+    BackboneRecord,
+    backbone_record,
+    load,
+    load_backbone_weights,
+    save,
+)
 from openselfsup.engine.building import tell_feature
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
@@ -18,8 +24,9 @@ from openselfsup.evaluation.baselines import RANDOM_INIT
 from openselfsup.evaluation.dense.features import ALL, Layers, find_layers
 from openselfsup.pretrained import known_config
 from openselfsup.registry import BACKBONES
+from openselfsup.training.normalization import Wanted, normalization_of
 
-from .pretraining import config_path
+from .pretraining import Start, config_path
 
 
 def device_of(device: str) -> torch.device:
@@ -34,10 +41,12 @@ class Network:
     Attributes:
         name: of its random weights among the baselines.
         config: that it is built from.
+        wanted: normalisation of its images in training.
     """
 
     name: str
     config: Mapping[str, Any]
+    wanted: Wanted = Wanted()
 
     def untrained(self, seed: int) -> nn.Module:
         """Return it with the random weights of a seed."""
@@ -49,10 +58,19 @@ class Network:
         found = load_backbone(checkpoint) if checkpoint else self.untrained(seed)
         return found.to(device_of(device))
 
+    def normalization(self, checkpoint: Path | None) -> Wanted:
+        """Return that of the images of a run, or of random weights."""
+        return normalization_of(checkpoint) if checkpoint else self.wanted
+
+    def checkpoint(self, seed: int) -> dict[str, Any]:
+        """Return the random weights of a seed as a checkpoint holds them."""
+        normalize = dict(mean=list(self.wanted.mean), std=list(self.wanted.std))
+        record = BackboneRecord('', dict(self.config), normalize=normalize).as_dict()
+        return dict(state_dict=self.untrained(seed).state_dict(), meta=dict(backbone=record))
+
     def write_untrained(self, path: Path, seed: int) -> None:
         """Write the random weights of a seed as a checkpoint."""
-        record = BackboneRecord('', dict(self.config)).as_dict()
-        save(dict(state_dict=self.untrained(seed).state_dict(), meta=dict(backbone=record)), path)
+        save(self.checkpoint(seed), path)
 
     def cells(self, wanted: Sequence[str]) -> dict[str, Layers]:
         """Return the feature maps whose cells are probed, by choice and stride: 'last2, stride 16'.
@@ -85,9 +103,14 @@ class Network:
         """Whether it is a ViT."""
         return bool(getattr(self._built, 'is_vit', False))
 
+    @property
+    def input(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation that its images are normalised with."""
+        return self.wanted.mean, self.wanted.std
+
     @cached_property
     def kind(self) -> Any:
-        """What is equal for networks whose random weights are the same baseline."""
+        """What is equal for networks whose random weights are the same but for the input."""
         shapes = {name: value.shape for name, value in self._built.state_dict().items()}
         return (type(self._built), shapes, find_layers(self._built, [ALL]),
                 getattr(self._built, 'feature', None))
@@ -114,15 +137,17 @@ def network_of(checkpoint: Path) -> Network:
     if record is None or record.config is None:
         raise UserError('this checkpoint does not say what its backbone is',
                         where=str(checkpoint), expected='one that a run of ours has saved')
-    return Network(RANDOM_INIT, known_config(record, str(checkpoint)))
+    return Network(RANDOM_INIT, known_config(record, str(checkpoint)),
+                   normalization_of(checkpoint))
 
 
 def find_networks(configs: Mapping[str, str], options: Mapping[str, Sequence[str]], size: int
                   ) -> dict[str, Network]:
     """Return the backbone of each method by its name, and of each baseline of random weights.
 
-    Methods with the same kind of backbone have one baseline: 'random init' is a ResNet-18, others
-    are called after the first method that has them. Without methods there is a ResNet-18.
+    Methods with the same kind of backbone and the same normalisation of images have one baseline:
+    'random init' is a ResNet-18 with that of ImageNet, others are called after the first method
+    that has them. Without methods there is a ResNet-18.
 
     Args:
         configs: path or name of a config by method.
@@ -141,11 +166,42 @@ def find_networks(configs: Mapping[str, str], options: Mapping[str, Sequence[str
         if own is None:
             raise UserError('this method does not say what its backbone is', where=config,
                             expected='model = dict(backbone=dict(type=...))')
-        network = Network(f'{RANDOM_INIT} of {method}', own)
+        mean, std = (tuple(cfg.normalize[key]) for key in ('mean', 'std'))
+        network = Network(f'{RANDOM_INIT} of {method}', own, Wanted(mean, std, f'as in {config}'))
         if size % (patch := network.patch_size or 1):
             raise UserError(f'tiles of {size} px do not divide into patches of {patch} px, those '
                             f'of {method}', where='--size', expected=f'a multiple of {patch}')
-        same = [one for one in kinds if one.kind == network.kind]
+        same = [one for one in kinds
+                if (one.kind, one.input) == (network.kind, network.input)]
         kinds += [] if same else [network]
         found[method] = same[0] if same else network
     return found | {one.name: one for one in found.values() or [RESNET18]}
+
+
+def check_starts(starts: Mapping[str, Start], networks: Mapping[str, Network]) -> None:
+    """Refuse, before anything is trained, a start from a backbone of another kind.
+
+    Args:
+        starts: by the name of a method, see :func:`~.pretraining.find_starts`.
+        networks: of :func:`find_networks`.
+
+    Raises:
+        UserError: the weights of one method do not fit the backbone of the other.
+    """
+    order = list(networks)
+    for name, start in starts.items():
+        try:
+            _fits(networks[start.method], networks[name])
+        except UserError as error:
+            fitting = [other for other in order[:order.index(name)]
+                       if networks[other].kind == networks[name].kind]
+            raise UserError(f'{name} cannot start from the backbone of {start.method}: '
+                            + error.what.partition(';')[0], where=f'--after {name}={start.method}',
+                            expected='a method before it with the same kind of backbone, '
+                            + ('such as ' + ', '.join(fitting) if fitting else
+                               'of which this study has none')) from None
+
+
+def _fits(start: Network, network: Network) -> None:
+    if start.kind != network.kind:
+        load_backbone_weights(network.untrained(0), start.checkpoint(0))

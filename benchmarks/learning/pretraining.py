@@ -5,12 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError, nearest
 from openselfsup.files import read_json, write_json, write_text
+from openselfsup.registry import SOURCES
 from openselfsup.shipped import find_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +121,26 @@ def find_starts(texts: list[str], configs: dict[str, str]) -> dict[str, Start]:
     return found
 
 
+def check_tiles(configs: Mapping[str, str], options: Mapping[str, Sequence[str]]) -> None:
+    """Refuse, before anything is trained, configs whose tiles are not there.
+
+    Args:
+        configs: path or name of a config by method.
+        options: what overrides fields of each.
+
+    Raises:
+        UserError: the tiles of one cannot be found or listed.
+    """
+    for method, config in configs.items():
+        source = load_config(config_path(config), list(options[method])).dataset.get('source')
+        try:
+            if source:
+                SOURCES.build(source)
+        except UserError as error:
+            raise UserError(f'the tiles of {method}: {error}', where=config, expected='tiles, '
+                            'which --cfg-options dataset.source.root=DIR names') from None
+
+
 def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list[str],
              device: str, start: Path | None = None) -> Path:
     """Pretrain, or go on where an earlier call was interrupted; return the finished checkpoint.
@@ -181,16 +203,20 @@ def command(words: list[str], log: Path, device: str) -> None:
     """Run a command, its output in a file; without the GPUs where the device is 'cpu'.
 
     Raises:
-        UserError: it failed; the last lines of its output are said.
+        UserError: it failed; its own error is said, or the last lines of its output.
     """
     environment = dict(os.environ, **({'CUDA_VISIBLE_DEVICES': ''} if device == 'cpu' else {}))
     environment['PYTHONPATH'] = os.pathsep.join(
         [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
     with open(log, 'a') as stream:
+        began = stream.tell()
         status = subprocess.run(words, stdout=stream, stderr=subprocess.STDOUT,
                                 env=environment).returncode
     if status:
-        last = ' / '.join(log.read_text(errors='replace').splitlines()[-3:])
+        output = log.read_bytes()[began:].decode(errors='replace')
+        if said := re.findall(r'^error: (.+(?:\n +.+)*)', output, re.MULTILINE):
+            raise UserError(said[-1], where=str(log))
+        last = ' / '.join(output.splitlines()[-3:])
         raise UserError(f'a command of the study failed with status {status}: {last}',
                         where=str(log), expected='a command that runs by itself: '
                                                  + shlex.join(words))

@@ -13,6 +13,7 @@ from pathlib import Path
 from openselfsup.engine.config import load_config
 from openselfsup.engine.position import Position
 from openselfsup.engine.runner import Runner
+from openselfsup.errors import UserError
 from openselfsup.training import launch
 from openselfsup.training.threads import share_cores
 
@@ -43,4 +44,7 @@ def main(config: str, out: str, *options: str) -> None:
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f'error: {error}')

@@ -11,11 +11,19 @@ from PIL import Image
 from benchmarks.learning import classification, dense, glands, results, supervised, table
 from benchmarks.learning.__main__ import main, parse, settle
 from benchmarks.learning.classification import answers, questions
-from benchmarks.learning.networks import RESNET18, Network, find_networks, network_of
+from benchmarks.learning.networks import (
+    RESNET18,
+    Network,
+    check_starts,
+    find_networks,
+    network_of,
+)
 from benchmarks.learning.pretraining import (
     CONFIGS,
     Budget,
     Start,
+    check_tiles,
+    command,
     find_configs,
     find_starts,
     pretrain,
@@ -26,6 +34,7 @@ from openselfsup.datasets.prepare.instances import encode
 from openselfsup.datasets.prepare.synthetic import write_glas_layout
 from openselfsup.errors import UserError
 from openselfsup.evaluation.baselines import COLOUR_STATISTICS
+from openselfsup.training.normalization import IMAGENET_MEAN, IMAGENET_STD
 from openselfsup.transfer.instance.metrics import evaluate_instances
 
 REPO = Path(__file__).resolve().parents[2]
@@ -146,9 +155,12 @@ def test_tiles_of_the_study_are_given_to_its_own_methods_alone(tissue, tmp_path,
 
     monkeypatch.setattr('benchmarks.learning.__main__.pretrain', pretrained)
     monkeypatch.setattr('benchmarks.learning.__main__.answer', lambda *_: None)
+    (tmp_path / 'own.py').write_text(
+        f"_base_ = '{REPO}/configs/SimCLR/r18_small.py'\n"
+        f"dataset = dict(source=dict(root='{tissue / 'train'}'))\n")
     monkeypatch.setattr('sys.argv', [
         'study', '--data', str(tissue), '--methods', 'moco', '--config',
-        f'simclr={REPO}/configs/SimCLR/r18_small.py', '--seeds', '1', '--out',
+        f'simclr={tmp_path / "own.py"}', '--seeds', '1', '--out',
         str(tmp_path / 'out'), '--cfg-options', 'epochs=3'])
     main()
     assert given == dict(moco_0=[f'dataset.source.root={tissue / "train"}', 'epochs=3'],
@@ -164,6 +176,66 @@ def test_a_method_goes_on_from_one_that_ran_before():
             find_starts([wrong], configs)
     with pytest.raises(UserError, match="'soon' is no budget"):
         find_starts(['plm=simclr:soon'], configs)
+
+
+def test_a_start_from_another_kind_of_backbone_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / 'vit.py').write_text(f"_base_ = '{REPO}/configs/MoCo/r18_small.py'\n"
+                                     f'model = dict(backbone=dict(_delete_=True, **{TINY_VIT}))\n')
+    configs = dict(moco='MoCo/r18_small', vit=str(tmp_path / 'vit.py'), plm='PLM_SSL/r18_small')
+    networks = find_networks(configs, dict.fromkeys(configs, []), 48)
+    check_starts(dict(plm=Start('moco', None)), networks)
+    with pytest.raises(UserError, match='--after plm=vit: plm cannot start from the backbone of '
+                                        'vit: nothing in.*same kind.*such as moco'):
+        check_starts(dict(plm=Start('vit', None)), networks)
+    with pytest.raises(UserError, match='vit cannot start.*of moco.*this study has none'):
+        check_starts(dict(vit=Start('moco', None)), networks)
+
+
+def test_configs_without_their_tiles_are_refused_before_anything_runs(tissue):
+    config = str(REPO / 'configs/demo/plm_r18.py')
+    check_tiles(dict(mine=config), dict(mine=[f'dataset.source.root={tissue / "train"}']))
+    with pytest.raises(UserError, match='plm_r18.py: the tiles of mine: /no: no such folder; '
+                                        'expected tiles, which --cfg-options dataset.source.root'):
+        check_tiles(dict(mine=config), dict(mine=['dataset.source.root=/no']))
+
+
+def test_a_command_that_fails_says_its_own_sentence(tissue, tmp_path):
+    log = tmp_path / 'rate.log'
+    log.write_text('error: of an earlier start\n')
+    with pytest.raises(UserError) as told:
+        command([sys.executable, '-m', 'benchmarks.learning.rate',
+                 str(REPO / 'configs/demo/plm_r18.py'), str(tmp_path / 'rate.json'),
+                 'dataset.source.root=/no'], log, 'cpu')
+    assert str(told.value).startswith(f'{log}: /no: no such folder')
+    assert 'Traceback' not in log.read_text()
+    with pytest.raises(UserError, match='failed with status 3: a / b; expected a command that'):
+        command([sys.executable, '-c', "print('a'), print('b'), exit(3)"], log, 'cpu')
+
+
+def test_random_weights_see_images_as_the_methods_do(tissue, tmp_path, monkeypatch):
+    options = dict(moco=[], other=['normalize={"mean": [0.7, 0.5, 0.6], "std": [0.2, 0.3, 0.1]}'])
+    configs = dict.fromkeys(options, 'MoCo/r18_small')
+    networks = find_networks(configs, options, 48)
+    assert {name: one.name for name, one in networks.items()} == {
+        'moco': 'random init', 'other': 'random init of other', 'random init': 'random init',
+        'random init of other': 'random init of other'}
+    seen = []
+
+    def told(backbone, data, batch_size, mean, std):
+        seen.append((tuple(mean), tuple(std)))
+        return torch.rand(len(data), 4)
+
+    monkeypatch.setattr(classification, 'extract_features', told)
+    networks['other'].write_untrained(path := tmp_path / 'other.pth', 0)
+    tiles = parts(tissue, final=True)
+    for name, checkpoint in (('random init', None), ('random init of other', None),
+                             ('other', path)):
+        classification.evaluate(name, networks[name], checkpoint, 0, tiles, 48, tmp_path)
+    own = (0.7, 0.5, 0.6), (0.2, 0.3, 0.1)
+    assert seen == [(IMAGENET_MEAN, IMAGENET_STD)] * 2 + [own] * 4
+    assert glands.pixels(networks['moco'].wanted) == []
+    assert glands.pixels(networks['other'].wanted) == [
+        'MODEL.PIXEL_MEAN', '[178.5, 127.5, 153.0]', 'MODEL.PIXEL_STD', '[51.0, 76.5, 25.5]']
 
 
 def test_what_tells_classes_apart_is_above_what_does_not(tissue, tmp_path):
