@@ -31,6 +31,11 @@ class Wanted:
         mean, std = (', '.join(f'{x:g}' for x in values) for values in (self.mean, self.std))
         return f'Images are normalised with mean {mean} and std {std}: {self.source}.'
 
+    def differs_from(self, mean: Sequence[float], std: Sequence[float]) -> bool:
+        """Return whether something says that a backbone wants another normalisation than this."""
+        return self.source != Wanted.source and not torch.allclose(
+            torch.tensor([self.mean, self.std]), torch.tensor([[*mean], [*std]]), atol=1e-3)
+
 
 def normalization_of(path: str | Path, checkpoint: Mapping[str, Any] | None = None) -> Wanted:
     """Return the normalisation that the backbone in a file wants.
@@ -67,8 +72,7 @@ def wants_another(path: str | Path, mean: Sequence[float], std: Sequence[float])
         UserError: as :func:`normalization_of`.
     """
     wanted = normalization_of(path)
-    if wanted.source == Wanted.source or torch.allclose(
-            torch.tensor([wanted.mean, wanted.std]), torch.tensor([[*mean], [*std]]), atol=1e-3):
+    if not wanted.differs_from(mean, std):
         return ''
     return (f'{path} wants images normalised otherwise than the config says: normalize=dict(mean='
             f'{list(wanted.mean)}, std={list(wanted.std)}), {wanted.source}')

@@ -9,7 +9,7 @@ import torch
 from short_config import DETECTION, SHORT, TINY
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from openselfsup.checkpoints import load
+from openselfsup.checkpoints import BackboneRecord, load
 from openselfsup.errors import UserError
 from openselfsup.models.backbones.resnet import ResNet
 from openselfsup.training.optimizer_step import OptimizerStep
@@ -164,6 +164,24 @@ def test_backbone_weights_arrive_and_nothing_starts_from_nothing(datasets, tmp_p
         with pytest.raises(UserError, match='no trained detector'):
             backend(datasets, tmp_path / 'o', 'MODEL.WEIGHTS', weights, eval_only=True
                     ).load_backbone()
+
+
+@pytest.mark.parametrize(('given', 'said'), [
+    ((), '"[178.5, 127.5, 153.0]" MODEL.PIXEL_STD "[51.0, 76.5, 25.5]"'),
+    (('INPUT.FORMAT', 'BGR'), '"[153.0, 127.5, 178.5]" MODEL.PIXEL_STD "[25.5, 76.5, 51.0]"'),
+    (('MODEL.PIXEL_MEAN', '[178.5, 127.5, 153.0]', 'MODEL.PIXEL_STD', '[51.0, 76.5, 25.5]'), '')])
+def test_a_backbone_of_another_normalisation_says_so(datasets, tmp_path, caplog, given, said):
+    record = BackboneRecord('', dict(type='ResNet', depth=18),
+                            normalize=dict(mean=[0.7, 0.5, 0.6], std=[0.2, 0.3, 0.1]))
+    path = tmp_path / 'own.pth'
+    torch.save(dict(state_dict=ResNet(18).state_dict(), meta=dict(backbone=record.as_dict())), path)
+    backend(datasets, tmp_path / 'o', 'MODEL.WEIGHTS', str(path), *given).load_backbone()
+    told = list(dict.fromkeys(line for line in caplog.messages if 'normalised' in line))
+    expected = (f'{path} wants images normalised otherwise, as in its training; '
+                f'give MODEL.PIXEL_MEAN {said}')
+    assert told == ([expected] if said else [])
+    line, *told = convert(path, tmp_path / 'own.pkl').splitlines()  # pickles do not say so
+    assert '100 tensors' in line and len(told) == 1 and '"[178.5, 127.5, 153.0]"' in told[0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(datasets, tmp_path):

@@ -29,7 +29,7 @@ from ...training.precision import DTYPES, NAMES, resolve
 from .data import ordered
 from .data_sets import DataSet, Wanted, open_data_sets
 from .job import PLACEHOLDER, Job
-from .weights import read_backbone, resnet_state_dict
+from .weights import other_pixels, read_backbone, resnet_state_dict
 
 _STAGES = {18: (BasicBlock, 2), 34: (BasicBlock, 3), 50: (BottleneckBlock, 3),
            101: (BottleneckBlock, 3), 152: (BottleneckBlock, 3)}
@@ -162,6 +162,9 @@ class Detectron2Backend:
         checkpoint = read_backbone(path)
         weights = to_detectron2(resnet_state_dict(checkpoint, str(path))[0])
         self.initialised = str(path)
+        if told := other_pixels(path, checkpoint, self.cfg.MODEL.PIXEL_MEAN,
+                                self.cfg.MODEL.PIXEL_STD, self.cfg.INPUT.FORMAT == 'BGR'):
+            logging.getLogger('openselfsup.transfer').warning('%s', told)
         matched, expected = fill(self.model, weights)
         return f'{matched}/{expected} tensors of the backbone matched ({path})'
 

@@ -29,7 +29,7 @@ from .job import LAST, PLACEHOLDER, Job
 from .precise_bn import update_statistics
 from .solver import build_optimizer, clip_gradients, learning_rate
 from .torchvision_model import KIND, build_model, coco_results, synchronises
-from .weights import read_backbone
+from .weights import other_pixels, read_backbone
 from .yaml_config import DetectionConfig
 
 METRICS = 'metrics.json'  # as detectron2 calls it
@@ -76,7 +76,7 @@ class TorchvisionBackend:
 
     def load_backbone(self) -> str:
         """Load MODEL.WEIGHTS into the backbone, or a whole detector for evaluation."""
-        path = self.weights
+        path, config = self.weights, self.config
         if path == PLACEHOLDER:
             raise UserError('this config starts from a pretrained backbone, and none is given',
                             where=self.config.path,
@@ -96,6 +96,9 @@ class TorchvisionBackend:
                             expected='MODEL.WEIGHTS OUTPUT_DIR/model_final.pth')
         report = load_backbone_weights(self.model.get_submodule('backbone.body'), checkpoint)
         self.initialised = str(path)
+        if told := other_pixels(path, checkpoint, config['MODEL.PIXEL_MEAN'],
+                                config['MODEL.PIXEL_STD'], config['INPUT.FORMAT'] == 'BGR'):
+            self.log.warning('%s', told)
         return f'{report.matched}/{report.expected} tensors of the backbone matched ({path})'
 
     # ------------------------------------------------------------------ training

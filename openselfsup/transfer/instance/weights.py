@@ -1,6 +1,7 @@
 """Weights in detectron2's pickle: written for it, and read back without running code."""
 
 import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from ...checkpoints import backbone_record, backbone_state_dict, load, refuse_spoilt, to_detectron2
 from ...errors import UserError
 from ...files import atomic_file
+from ...training.normalization import IMAGENET_MEAN, IMAGENET_STD, normalization_of
 from .pickled_arrays import load_arrays
 
 AUTHOR = 'OpenSelfSup'
@@ -24,7 +26,8 @@ def convert(source: str | Path, target: str | Path) -> str:
         target: ``.pkl`` to write.
 
     Returns:
-        What was converted, in one line.
+        What was converted, in one line, and in another how its images are to be normalised
+        unless as those of ImageNet: a pickle does not say so.
 
     Raises:
         UserError: the checkpoint cannot be read or holds NaN, the target is called otherwise, or
@@ -33,7 +36,8 @@ def convert(source: str | Path, target: str | Path) -> str:
     if Path(target).suffix != '.pkl':
         raise UserError('detectron2 tells the format from the suffix', where=str(target),
                         expected='a name ending in .pkl')
-    state, kind = resnet_state_dict(load(source), str(source))
+    checkpoint = load(source)
+    state, kind = resnet_state_dict(checkpoint, str(source))
     refuse_spoilt(state, str(source))
     renamed = {name: value.detach().cpu().float() for name, value in to_detectron2(state).items()
                if not name.endswith('num_batches_tracked')}
@@ -47,7 +51,10 @@ def convert(source: str | Path, target: str | Path) -> str:
         # With the heuristics on, detectron2 matches names by their ends, below any prefix.
         file.write(pickle.dumps(dict(model=arrays, __author__=AUTHOR, matching_heuristics=True),
                                 protocol=4))
-    return f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
+    told = other_pixels(source, checkpoint, *([255 * value for value in values] for values in
+                                              (IMAGENET_MEAN, IMAGENET_STD)))
+    return (f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
+            + (f'\n{told}' if told else ''))
 
 
 def _holds(path: str | Path, weights: dict[str, Tensor]) -> bool:
@@ -101,3 +108,29 @@ def read_backbone(path: str | Path) -> dict[str, Any]:
     if Path(path).suffix == '.pkl':
         return dict(model=read_pickle(path))
     return load(path)
+
+
+def other_pixels(path: str | Path, checkpoint: Mapping[str, Any], mean: Sequence[float],
+                 std: Sequence[float], bgr: bool = False) -> str:
+    """Say that a backbone was trained on images of another normalisation, '' if nothing says so.
+
+    Args:
+        path: of the weights; a pickle says nothing of images.
+        checkpoint: what the file holds.
+        mean, std: what images are normalised with, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD.
+        bgr: whether their channels are blue, green, red.
+
+    Returns:
+        A sentence with the values to give instead.
+    """
+    if Path(path).suffix == '.pkl':
+        return ''
+    order = slice(None, None, -1) if bgr else slice(None)
+    wanted = normalization_of(path, checkpoint)
+    if not wanted.differs_from(*([value / 255 for value in values[order]]
+                                 for values in (mean, std))):
+        return ''
+    mean, std = ([round(255 * value, 3) for value in values[order]]
+                 for values in (wanted.mean, wanted.std))
+    return (f'{path} wants images normalised otherwise, {wanted.source}; give '
+            f'MODEL.PIXEL_MEAN "{mean}" MODEL.PIXEL_STD "{std}"')
