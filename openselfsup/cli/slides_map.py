@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> None:
     """Draw the page and print its path."""
     from ..claims import claimed
     from ..datasets.slides import find_slides, open_slide, slide_names
-    from ..evaluation.slide_features import read_slide_features
+    from ..evaluation.slide_features import read_mpp
     from ..files import check_folder
     from ..visualization.slide_maps import place_of, write_slide_maps
     check_folder(args.out)
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     if missing:
         raise UserError(listed('no slide is called as these features are', missing),
                         where=located(args.slides))
-    slides = [open_slide(paths[file.stem], read_slide_features(file).mpp) for file in files]
+    slides = [open_slide(paths[file.stem], read_mpp(file)) for file in files]
     like = args.like and place_of(args.like, [slide.path for slide in slides],
                                   [file.stem for file in files])
     with claimed(args.out, 'drawing maps of slides'):

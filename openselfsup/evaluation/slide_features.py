@@ -73,7 +73,6 @@ class SlideFeatures:
         corners: upper left corners of the tiles in pixels of the base level, int64 (N, 2): x, y.
         side: of a tile, in the same pixels.
         size: (width, height) of the base level.
-        mpp: its micrometres per pixel.
     """
 
     path: Path
@@ -81,7 +80,19 @@ class SlideFeatures:
     corners: np.ndarray
     side: int
     size: tuple[int, int]
-    mpp: float
+
+
+def read_mpp(path: Path) -> float:
+    """Return the micrometres per pixel of the base level, without reading features.
+
+    Raises:
+        UserError: see :func:`read_slide_features`.
+    """
+    try:
+        with h5py.File(path) as file:
+            return float(file['coords'].attrs['level0_mpp'])
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _no_features(path, error) from None
 
 
 def read_slide_features(path: Path) -> SlideFeatures:
@@ -96,11 +107,13 @@ def read_slide_features(path: Path) -> SlideFeatures:
             corners, told = coords[:], coords.attrs
             side, *size = (int(told[name]) for name in (
                 'patch_size_level0', 'level0_width', 'level0_height'))
-            mpp = float(told['level0_mpp'])
         if features.ndim != 2 or corners.shape != (len(features), 2) or not len(features):
             raise ValueError(f'features {tuple(features.shape)}, coords {corners.shape}')
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f'this holds no features of a slide ({error})', where=str(path),
-                        expected='a file that openselfsup slides embed wrote') from None
-    return SlideFeatures(path, F.normalize(features), corners, side, (size[0], size[1]),
-                         mpp)
+        raise _no_features(path, error) from None
+    return SlideFeatures(path, F.normalize(features), corners, side, (size[0], size[1]))
+
+
+def _no_features(path: Path, error: Exception) -> UserError:
+    return UserError(f'this holds no features of a slide ({error})', where=str(path),
+                     expected='a file that openselfsup slides embed wrote')

@@ -1,5 +1,7 @@
 """Features of whole slides: what is in the files, and what is not done twice."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from openselfsup.cli.main import dispatch
 from openselfsup.datasets.slides import open_slide
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
-from openselfsup.evaluation.slide_features import read_slide_features
+from openselfsup.evaluation.slide_features import read_mpp, read_slide_features
 from openselfsup.registry import BACKBONES
 from openselfsup.training.features import extract_features
 
@@ -86,8 +88,14 @@ def test_a_table_tells_the_magnification_that_a_file_lacks(backbone, tmp_path, c
     dispatch([*words, '--mpp', '1', '--table', str(tmp_path / 'slides.csv')])
     assert 'tiles of 1 slide: ' in capsys.readouterr().out
     file, = (tmp_path / 'out').glob('*.h5')  # b and c are not in the table
-    read = read_slide_features(file)
-    assert file.stem == 'a' and read.mpp == 1 and read.side == 64
+    assert file.stem == 'a' and read_slide_features(file).side == 64
+    shutil.copy(file, tmp_path / 'without.h5')
+    with h5py.File(tmp_path / 'without.h5', 'a') as without:
+        del without['features']
+    assert read_mpp(file) == read_mpp(tmp_path / 'without.h5') == 1
+    (tmp_path / 'none.h5').write_text('none')
+    with pytest.raises(UserError, match='none.h5: this holds no features of a slide'):
+        read_mpp(tmp_path / 'none.h5')
     dispatch(['slides', 'map', str(tmp_path / 'out'), str(tmp_path / 'slides'), '--out',
               str(tmp_path / 'maps')])
     assert '<h2>a</h2>' in (tmp_path / 'maps/index.html').read_text()
