@@ -21,7 +21,7 @@ from .checkpoints import (
     weights_of,
 )
 from .errors import UserError
-from .registry import BACKBONES
+from .registry import ALGORITHMS, BACKBONES
 
 
 def load_backbone(path: str | Path, depth: int | None = None,
@@ -202,4 +202,18 @@ def known_config(record: BackboneRecord, where: str) -> dict[str, Any]:
             where=where, expected=f'{modules} to be imported first: by `import {modules}` in '
             f"Python, or by openselfsup evaluate --custom_imports {words}" if modules
             else 'the module that registers it to be imported first') from None
+    if record.method in ALGORITHMS.names() and (feature := feature_of(config, record.method)):
+        config['feature'] = feature  # of a run from before this was written
     return config
+
+
+def feature_of(backbone: Mapping[str, Any], method: str | type) -> str | None:
+    """Return what is to stand for an image, since its method trains that; None if it is told.
+
+    Args:
+        backbone: config of it.
+        method: that trains it.
+    """
+    untold = backbone.get('type') == 'TimmBackbone' and backbone.get('feature') is None
+    return ('mean' if untold and not getattr(ALGORITHMS.get(method), 'trains_class_token', False)
+            else None)

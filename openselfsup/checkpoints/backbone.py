@@ -32,6 +32,8 @@ class BackboneRecord:
         normalize: ``mean`` and ``std`` of the images it was trained on, three numbers each, for
             values in [0, 1]; None if unknown.
         imports: the user's own modules, one of which may register its ``type``.
+        method: that trained a ``TimmBackbone`` whose config does not say what stands for an
+            image: a run of ours from before it was written. '' of others.
         unreadable: why ``normalize`` is unknown though a run wrote it: the config in a checkpoint
             of ours, from before there was such a record, is damaged; '' if nothing is.
     """
@@ -41,11 +43,13 @@ class BackboneRecord:
     out_channels: list[int] = field(default_factory=list)
     normalize: dict[str, Any] | None = None
     imports: list[str] = field(default_factory=list)
+    method: str = ''
     unreadable: str = ''
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as ``meta['backbone']`` holds it."""
-        return {key: value for key, value in asdict(self).items() if key != 'unreadable' or value}
+        return {key: value for key, value in asdict(self).items()
+                if value or key not in ('method', 'unreadable')}
 
     @property
     def is_resnet(self) -> bool:
@@ -142,13 +146,32 @@ def backbone_record(checkpoint: Mapping[str, Any], where: str) -> BackboneRecord
         return _from_config(meta, where) if _is_ours(checkpoint, meta) else None
     found = meta['backbone']
     config, imports = found.get('config'), found.get('imports') or []
+    method = found.get('method') or _method_of(meta, config)
     channels, unreadable = found.get('out_channels') or [], found.get('unreadable') or ''
     if not (_is_config(config) and _is_list_of(imports, str) and _is_list_of(channels, int)
-            and isinstance(unreadable, str)):
+            and isinstance(unreadable, str) and isinstance(method, str)):
         raise UserError('what this checkpoint says of its backbone (meta.backbone) is damaged',
                         where=where)
     return BackboneRecord(found['prefix'], config, list(channels),
-                          mean_and_std(found.get('normalize'), where), list(imports), unreadable)
+                          mean_and_std(found.get('normalize'), where), list(imports), method,
+                          unreadable)
+
+
+def _method_of(meta: Mapping[str, Any], config: Any) -> str:
+    """Return the method of a run that did not write what stands for an image, else ''."""
+    if not _lacks_feature(config) or 'config' not in meta:
+        return ''
+    try:
+        model = read_config_text(str(meta['config'])).get('model')
+    except ValueError:
+        return ''
+    found = model.get('type') if isinstance(model, Mapping) else None
+    return found if isinstance(found, str) else ''
+
+
+def _lacks_feature(config: Any) -> bool:
+    return (isinstance(config, Mapping) and config.get('type') == 'TimmBackbone'
+            and config.get('feature') is None)
 
 
 def _is_ours(checkpoint: Mapping[str, Any], meta: Any) -> bool:
@@ -166,7 +189,8 @@ def _from_config(meta: Mapping[str, Any], where: str) -> BackboneRecord:
     config = model.get('backbone') if isinstance(model, Mapping) else None
     names = imports.get('imports') if isinstance(imports, Mapping) else None
     record = BackboneRecord(OUR_PREFIX, config if _is_config(config) else None,
-                            imports=list(names) if _is_list_of(names, str) else [])
+                            imports=list(names) if _is_list_of(names, str) else [],
+                            method=_method_of(meta, config))
     try:
         record.normalize = mean_and_std(cfg.get('normalize'), where)
     except UserError as error:

@@ -15,7 +15,8 @@ from .. import distributed
 from ..datasets import TileDataset
 from ..errors import UserError
 from ..models.method import Method
-from ..registry import ALGORITHMS, BACKBONES
+from ..pretrained import feature_of
+from ..registry import BACKBONES
 from ..training.schedules import cosine
 from ..training.sharding import shard
 from .hooks import Hook, ProbeHook
@@ -77,9 +78,8 @@ def check_start(cfg: Config) -> None:
 def tell_feature(cfg: Config) -> None:
     """Let that part of a ViT stand for an image which its method trains, unless the config says."""
     backbone = cfg.model.get('backbone') or {}
-    if (backbone.get('type') == 'TimmBackbone' and backbone.get('feature') is None
-            and not getattr(ALGORITHMS.get(cfg.model.type), 'trains_class_token', False)):
-        backbone['feature'] = 'mean'
+    if feature := feature_of(backbone, cfg.model.type):
+        backbone['feature'] = feature
 
 
 def tell_data(algorithm: Method, dataset: TileDataset) -> None:

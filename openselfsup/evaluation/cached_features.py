@@ -19,7 +19,7 @@ from .baselines import RANDOM_INIT, FeatureBank
 from .classifier import TrainSettings
 from .copies import pixel_number
 from .data import Part
-from .networks import weights_hash
+from .networks import reading_of, weights_hash
 from .stages import STAGES_OF, Stages
 
 CACHE = 'features.npz'
@@ -141,7 +141,7 @@ def _key(backbones: dict[str, nn.Module], parts: tuple[Source, ...], settings: T
     tiles = [[[part.path(i), stamp] for i, stamp in enumerate(stamps(part))] for part in parts]
     text = json.dumps([list(backbones), tiles, settings.image_size, settings.amp,
                        [list(map(float, v)) for v in normalise], colours, 'pixels',
-                       [getattr(backbone, 'resizing', None) for backbone in backbones.values()]])
+                       [reading_of(backbone) or None for backbone in backbones.values()]])
     return hashlib.sha256((text + weights_hash(*backbones.values())).encode()).hexdigest()
 
 

@@ -19,7 +19,7 @@ from ..datasets.sources import Source
 from ..errors import UserError
 from ..files import atomic_file
 from ..training.features import extract_features, feature_maps, refuse_not_finite
-from .networks import weights_hash
+from .networks import reading_of, weights_hash
 from .ownership import digest
 from .stages import every_stage
 
@@ -119,13 +119,14 @@ def _pooled_stages(backbone: nn.Module, tiles: LabeledTileDataset, stages: Seque
 
 def inputs_of(backbone: nn.Module, source: Source, size: int, mean: Sequence[float],
               std: Sequence[float], amp: str, stages: Sequence[int] = ()) -> str:
-    """Return one SHA-256 of all that features depend on: weights, tiles, input and precision.
+    """Return one SHA-256 of all that features depend on: backbone, tiles, input and precision.
 
     Args:
         backbone, source, size, mean, std, amp, stages: as in :func:`extract_source`.
     """
     text = json.dumps([weights_hash(backbone), digest(source), size, list(map(float, mean)),
-                       list(map(float, std)), amp, *([list(stages)] if stages else [])])
+                       list(map(float, std)), amp, *([list(stages)] if stages else []),
+                       *reading_of(backbone)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

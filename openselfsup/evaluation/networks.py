@@ -117,6 +117,13 @@ def _config(model_name: str, record: BackboneRecord | None, where: str) -> dict[
     return config | ({'norm_cfg': known['norm_cfg']} if known.get('norm_cfg') else {})
 
 
+def reading_of(backbone: nn.Module) -> list[str]:
+    """Return what the features of a ViT depend on beside its weights; nothing of others."""
+    if not getattr(backbone, 'is_vit', False):
+        return []
+    return [str(getattr(backbone, name, '')) for name in ('feature', 'resizing')]
+
+
 def weights_hash(*modules: nn.Module) -> str:
     """Return one SHA-256 over the weights of modules."""
     digest = hashlib.sha256()

@@ -5,10 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from test_evaluate import QUICK, run
 
 from openselfsup.checkpoints import save
+from openselfsup.datasets import ImageFolder
 from openselfsup.evaluation import networks
+from openselfsup.evaluation.cached_features import extract_all
+from openselfsup.evaluation.classifier import TrainSettings
 from openselfsup.evaluation.dense.features import (
     NO_NORM,
     ResizedImages,
@@ -17,6 +21,7 @@ from openselfsup.evaluation.dense.features import (
     patch_colours,
     patch_features,
 )
+from openselfsup.evaluation.extract import inputs_of
 from openselfsup.evaluation.settings import FINETUNE, KNN, LINEAR, STAGES
 from openselfsup.registry import BACKBONES
 from openselfsup.training.features import extract_features
@@ -49,6 +54,24 @@ def test_the_feature_of_a_vit_is_its_class_token(tmp_path):
     torch.testing.assert_close(
         extract_features(found.backbone, tiles, 2, mean, std),
         torch.cat([tokens.cls, tokens.patches.mean(1)], 1), atol=1e-5, rtol=1e-4)
+
+
+def test_other_features_of_the_same_weights_are_not_taken_for_these(tmp_path):
+    write(tmp_path / 'vit.pth', model='vit_tiny_patch16_224')
+    backbone = networks.from_checkpoint('resnet18', tmp_path / 'vit.pth', 'timm').backbone
+    for i in range(4):
+        (tmp_path / f'{i % 2}').mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)).save(
+            tmp_path / f'{i % 2}' / f'{i}.png')
+    source, found, inputs = ImageFolder(str(tmp_path)), {}, set()
+    for feature in ('cls', 'mean', 'cls'):
+        backbone.feature = feature
+        inputs.add(inputs_of(backbone, source, 32, *NO_NORM, 'off'))
+        made = extract_all(dict(checkpoint=backbone), source, np.arange(2), source,
+                           TrainSettings(image_size=32), NO_NORM, tmp_path, colours=False)
+        known = found.setdefault(feature, made.test['checkpoint'])
+        assert not made.cached and torch.equal(made.test['checkpoint'], known)
+    assert len(inputs) == 2 and not torch.allclose(found['cls'], found['mean'])
 
 
 def test_the_protocols(tmp_path, split):
