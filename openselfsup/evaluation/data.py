@@ -151,7 +151,12 @@ def open_source(path: str | Path, classes: list[str] | None = None) -> Source:
     """
     path = Path(path)
     if path.suffix in ('.h5', '.hdf5'):
-        return PCam(str(path))
+        found = PCam(str(path))
+        if classes not in (None, found.classes):
+            raise UserError(f"its classes are {' and '.join(found.classes)}, those of the training "
+                            f"part {shorten(classes or [], 9)}", where=str(path),
+                            expected='tiles of the same classes')
+        return found
     if path.is_dir():
         _refuse_empty_folders(path)
     source = ImageFolder(str(path), classes=classes)

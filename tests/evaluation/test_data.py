@@ -119,6 +119,14 @@ def test_pcam_files_are_read_as_they_are(pcam):
     assert data.train.path(5).endswith('train_x.h5#5')
 
 
+def test_pcam_is_no_test_of_other_classes(pcam, copy):
+    """Its labels 0 and 1 would be taken for the first two classes of the training part."""
+    with pytest.raises(UserError, match='test_x.h5: its classes are neg and pos, those of the '
+                                        'training part .*STROMA'):
+        find_data(train=str(copy / 'train'),
+                  test=str(pcam[0] / 'camelyonpatch_level_2_split_test_x.h5'))
+
+
 def test_pcam_mistakes(pcam):
     folder, _ = pcam
     x = folder / 'camelyonpatch_level_2_split_train_x.h5'
