@@ -111,7 +111,7 @@ def _cut(slide: Any, path: Path, called: str, dst: Path, report: Report, mpp: fl
          min_tissue: float, source_mpp: float | None) -> list[dict] | None:
     """Cut one slide; return a row for each tile, None if its resolution is unknown."""
     own = slide.properties.get('openslide.mpp-x')
-    own = float(own) if own else source_mpp
+    own = float(own) if own and float(own) < 20 else source_mpp  # 72 dpi is written unasked
     if own is None:
         report.problem(path, 'does not tell its µm per pixel; give --source-mpp; left out')
         return None

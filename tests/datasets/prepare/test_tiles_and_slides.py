@@ -7,8 +7,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from benchmarks.speed.slide_files import demo_tissue
 from openselfsup.datasets.decode import read_tile
 from openselfsup.datasets.prepare import bcss, check, slides, tiles
 from openselfsup.datasets.prepare.report import Report
@@ -195,6 +197,18 @@ def test_a_slide_is_cut_at_the_resolution_that_was_asked_for(tmp_path):
     (tmp_path / row['file']).unlink()
     check.check_slides(tmp_path, found)
     assert len(found.problems) == 1
+
+
+def test_a_resolution_of_72_dpi_is_none(tmp_path):
+    pytest.importorskip('openslide')
+    (tmp_path / 'src').mkdir()
+    tifffile.imwrite(tmp_path / 'src/a.tif', demo_tissue(700, 600, 150), tile=(256, 256),
+                     photometric='rgb', resolution=(72, 72), resolutionunit='INCH')
+    slides.prepare_slides(tmp_path / 'src', tmp_path / 'a', report := Report('s'), size=64)
+    assert 'does not tell its µm per pixel; give --source-mpp' in report.problems[0]
+    slides.prepare_slides(tmp_path / 'src', tmp_path / 'b', report := Report('s'), size=64,
+                          source_mpp=0.5)
+    assert not report.problems and report.facts['tiles'] > 10
 
 
 def test_a_folder_without_slides_says_what_it_wants(tmp_path):
