@@ -24,7 +24,7 @@ from openselfsup.models.parts import total_loss
 from openselfsup.registry import BACKBONES
 from openselfsup.training import precision
 from openselfsup.transfer.semantic.config import SemanticConfig
-from openselfsup.transfer.semantic.data import MaskDataset, crop_batch
+from openselfsup.transfer.semantic.data import MaskDataset, crop_batch, open_data_sets
 from openselfsup.transfer.semantic.losses import segmentation_losses
 from openselfsup.transfer.semantic.trainer import SemanticTrainer, learning_rates
 from tests.transfer.messages import count_told
@@ -67,6 +67,15 @@ def test_it_learns_and_scores_pooled_pixels(tiles, tmp_path):
     assert results['scores']['classes']['gland']['dice'] == pytest.approx(gland)
     assert gland > 0.7
     assert results == json.loads((tmp_path / 'results.json').read_text())
+
+
+def test_training_images_in_the_test_are_told(tiles, tmp_path):
+    shutil.copytree(tiles, tmp_path / 'tiles')
+    assert open_data_sets(config(tmp_path / 'tiles', tmp_path))[2].notes == []
+    for kind in ('images', 'masks'):
+        shutil.copy(tiles / 'train' / kind / '5.png', tmp_path / 'tiles/test' / kind / 'own.png')
+    note, = open_data_sets(config(tmp_path / 'tiles', tmp_path))[2].notes
+    assert '1 of 4 are training images too, such as own.png: the scores will be' in note
 
 
 @pytest.mark.parametrize('freeze', [False, True])

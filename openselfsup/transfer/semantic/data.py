@@ -13,7 +13,9 @@ from ...datasets.prepare.mask_codes import CodeTable
 from ...datasets.prepare.mask_folders import Pair, judge, pair_masks, survey
 from ...datasets.prepare.masks import read_mask
 from ...datasets.prepare.report import Report
+from ...datasets.sources import FileSource
 from ...errors import UserError, listed
+from ...evaluation.copies import same_files
 from ...files import read_json
 from .config import SemanticConfig
 
@@ -85,10 +87,21 @@ def open_data_sets(config: SemanticConfig) -> tuple[MaskDataset, MaskDataset, Re
                    for own, name in zip(pairs, ('train', 'test')))
     if not report.problems:
         judge(train, test, table, report)
+        _tell_shared(*pairs, report)
     if report.problems:
         raise UserError(listed(f'{len(report.problems)} problems of the images and masks',
                                report.problems))
     return MaskDataset(pairs[0], table), MaskDataset(pairs[1], table), report
+
+
+def _tell_shared(train: Sequence[Pair], test: Sequence[Pair], report: Report) -> None:
+    """Note the images of the test that are training images, byte by byte the same."""
+    learnt, tested = same_files(*(FileSource([str(image) for image, _ in pairs], None, None, '')
+                                  for pairs in (train, test)))
+    shared = np.flatnonzero(np.isin(tested, learnt))
+    if len(shared):
+        report.note('test images', f'{len(shared)} of {len(test)} are training images too, such '
+                    f'as {test[shared[0]][0].name}: the scores will be too good')
 
 
 def read_classes(folder: str | Path) -> tuple[list[str], int]:
