@@ -96,3 +96,11 @@ def test_one_tile_a_class_cannot_be_held_out(tmp_path):
         shutil.copy(tile, tmp_path / name)
     with pytest.raises(UserError, match='one tile only'):
         LinearProbeHook(dict(type='ImageFolder', root=str(tmp_path)))
+
+
+@pytest.mark.parametrize('hook', [KNNProbeHook, LinearProbeHook])
+def test_tiles_of_one_class_tell_nothing(hook, tmp_path):
+    shutil.copytree(REPO / 'data/demo/kather2016/TUMOR', tmp_path / 'TUMOR')
+    with pytest.raises(UserError, match=f'hooks.{hook.__name__}.source: all 9 labelled tiles are '
+                                        'of one class'):
+        hook(dict(type='ImageFolder', root=str(tmp_path)))

@@ -136,6 +136,9 @@ class LabelledProbeHook(ProbeHook):
         interval, at_start, save_best: see :class:`ProbeHook`.
         size: side of the input in pixels, by default that of the views.
         batch_size: tiles of one forward pass.
+
+    Raises:
+        UserError: all tiles are of one class.
     """
 
     def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
@@ -145,6 +148,10 @@ class LabelledProbeHook(ProbeHook):
         # Smaller tiles than views are enlarged by the dataset, so any size will do for now.
         self.tiles = LabeledTileDataset(source, size or 224)
         self.counted = len(self.tiles)
+        if len(self.tiles.labels.unique()) < 2:
+            raise UserError(f'all {len(self.tiles)} labelled tiles are of one class: every backbone '
+                            'would be right', where=f'hooks.{type(self).__name__}.source',
+                            expected='tiles of two classes or more')
 
     def scores(self, features: Tensor) -> dict[str, float]:
         """Return the scores of features (N, C), under names for metrics.jsonl."""
