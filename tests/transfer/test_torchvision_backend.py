@@ -289,6 +289,18 @@ def test_a_run_leaves_scores_pictures_and_a_model_that_scores_the_same(datasets,
     assert load(model)['iteration'] == 2
 
 
+def test_a_detector_is_not_evaluated_on_images_normalised_otherwise(datasets, tmp_path):
+    mean, words = '[178.5, 127.5, 153.0]', ('SOLVER.MAX_ITER', '1')
+    backend(datasets, tmp_path / 'a', *words, 'MODEL.PIXEL_MEAN', mean).fit()
+    model = str(tmp_path / 'a/model_final.pth')
+    trained, other = (backend(datasets, tmp_path / 'b', *words, *given, 'MODEL.WEIGHTS', model,
+                              eval_only=True) for given in (('MODEL.PIXEL_MEAN', mean), ()))
+    assert f'of the detector {model}' in trained.load_backbone()
+    with pytest.raises(UserError, match=r'model_final.pth: this detector was trained with another '
+                                        r'MODEL.PIXEL_MEAN; expected MODEL.PIXEL_MEAN "\[178.5'):
+        other.load_backbone()
+
+
 def test_retinanet_finds_boxes(datasets, tmp_path):
     config = DETECTION / 'configs' / 'GlaS' / 'GlaS_R_18_RetinaNet_1x.yaml'
     retina = backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '1', config=config)

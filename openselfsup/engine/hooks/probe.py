@@ -149,8 +149,8 @@ class LabelledProbeHook(ProbeHook):
         self.tiles = LabeledTileDataset(source, size or 224)
         self.counted = len(self.tiles)
         if len(self.tiles.labels.unique()) < 2:
-            raise UserError(f'all {len(self.tiles)} labelled tiles are of one class: every backbone '
-                            'would be right', where=f'hooks.{type(self).__name__}.source',
+            raise UserError(f'all {len(self.tiles)} labelled tiles are of one class: every '
+                            'backbone would be right', where=f'hooks.{type(self).__name__}.source',
                             expected='tiles of two classes or more')
 
     def scores(self, features: Tensor) -> dict[str, float]:

@@ -87,6 +87,8 @@ class TorchvisionBackend:
         checkpoint = read_backbone(path) if path else {}
         if checkpoint.get('kind') == KIND:
             refuse_spoilt(checkpoint, str(path))
+            if self.job.eval_only:
+                config.refuse_other_sight(checkpoint['recipe'], str(path))
             self.model.load_state_dict(checkpoint['model'])
             self.initialised = checkpoint['initialised']
             self.trained = checkpoint['trained']

@@ -63,6 +63,9 @@ DEFAULTS: dict[str, Any] = {
 }
 # Keys that detectron2 has not: they are written down where they are used.
 _OURS = ('SOLVER.OPTIMIZER', 'SOLVER.LAYER_DECAY')
+# What a trained detector sees and where it looks, though no weight tells.
+_SEEN = ('INPUT.FORMAT', 'MODEL.PIXEL_MEAN', 'MODEL.PIXEL_STD', 'MODEL.ANCHOR_GENERATOR.SIZES',
+         'MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS')
 _CHOICES: dict[str, tuple] = {
     'INPUT.FORMAT': ('BGR', 'RGB'), 'INPUT.MIN_SIZE_TRAIN_SAMPLING': ('choice', 'range'),
     'INPUT.RANDOM_FLIP': ('none', 'horizontal'), 'INPUT.MASK_FORMAT': ('polygon', 'bitmask'),
@@ -135,8 +138,7 @@ class DetectionConfig:
         Raises:
             UserError: the model differs, so that its weights do not fit or mean something else.
         """
-        before, now = ({key: DEFAULTS[key] for key in _OURS} | _flat(yaml.safe_load(text))
-                       for text in (dumped, self.dump()))
+        before, now = self._before_and_now(dumped)
         other = [f'{key} was {before.get(key)!r}, is now {value!r}' for key, value in now.items()
                  if before.get(key) != value and key not in ('OUTPUT_DIR', 'MODEL.WEIGHTS')]
         model = [text for text in other if text.startswith(('MODEL.', *_OURS))
@@ -146,6 +148,28 @@ class DetectionConfig:
                             where=self.path,
                             expected='the same model to --resume, or another OUTPUT_DIR')
         return other
+
+    def refuse_other_sight(self, dumped: str, where: str) -> None:
+        """Refuse to evaluate a detector on images and anchors other than it was trained on.
+
+        Args:
+            dumped: what :meth:`dump` returned when it was trained.
+            where: file of the detector.
+
+        Raises:
+            UserError: they are others; says what to give.
+        """
+        before, now = self._before_and_now(dumped)
+        other = {key: before[key] for key in _SEEN if before.get(key, now[key]) != now[key]}
+        if other:
+            raise UserError('this detector was trained with another ' + ', '.join(other),
+                            where=where, expected=' '.join(f'{key} "{value}"' for key, value
+                                                           in other.items()))
+
+    def _before_and_now(self, dumped: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        before, now = ({key: DEFAULTS[key] for key in _OURS} | _flat(yaml.safe_load(text))
+                       for text in (dumped, self.dump()))
+        return before, now
 
     def dump(self) -> str:
         """Return the whole config as YAML that detectron2 reads too."""
