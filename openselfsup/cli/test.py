@@ -72,7 +72,7 @@ def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None
                         where=args.config, expected='a config of Classification; '
                         'openselfsup evaluate judges the backbones of others')
     loaded = load_classifier(model, args.checkpoint)
-    labels = labels_as_trained(source, _trained_classes(cfg))
+    labels = labels_as_trained(source, _trained_classes(cfg), int(model.head.num_classes))
     found = score_classifier(model.to(device), source, labels, size, resize,
                              (cfg.normalize['mean'], cfg.normalize['std']),
                              resolve(args.amp, device, '--amp'), folder)

@@ -60,17 +60,24 @@ def load_classifier(model: Classification, path: str | Path) -> str:
     return f'{len(own) - len(optional - state.keys())}/{len(own)} tensors'
 
 
-def labels_as_trained(source: Source, classes: list[str] | None) -> np.ndarray:
+def labels_as_trained(source: Source, classes: list[str] | None, count: int) -> np.ndarray:
     """Return the labels of tiles as the classifier was trained on them: by name where there is one.
 
     Args:
         source: the tiles to test on.
         classes: names of the classes of the training tiles, None where they are not known.
+        count: how many classes the classifier tells apart.
 
     Raises:
-        UserError: tiles of a class that was not trained.
+        UserError: tiles of a class that was not trained, or of some classes where it is not known
+            which.
     """
     labels = source.require_labels()
+    if classes is None and source.classes is not None and len(source.classes) < count:
+        raise UserError(f'these tiles are of {len(source.classes)} classes, and which of the '
+                        f'{count} that were trained cannot be told without the training tiles',
+                        where=source.path(0),
+                        expected='them, which --cfg-options dataset.source.root=DIR names')
     if classes is None or source.classes is None or source.classes == classes:
         return labels
     unknown = [name for name in source.classes if name not in classes]

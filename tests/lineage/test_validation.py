@@ -100,10 +100,12 @@ def test_labels_are_those_that_were_trained(tmp_path):
     for name in ('LYMPHO', 'STROMA'):
         shutil.copytree(REPO / 'data/demo/kather2016' / name, tmp_path / name)
     source = ImageFolder(str(tmp_path))
-    assert set(labels_as_trained(source, ['ADIPOSE', 'STROMA', 'LYMPHO'])) == {1, 2}
-    assert np.array_equal(labels_as_trained(source, None), source.labels)
+    assert set(labels_as_trained(source, ['ADIPOSE', 'STROMA', 'LYMPHO'], 3)) == {1, 2}
+    assert np.array_equal(labels_as_trained(source, None, 2), source.labels)
+    with pytest.raises(UserError, match='of 2 classes, and which of the 3 that were trained canno'):
+        labels_as_trained(source, None, 3)
     with pytest.raises(UserError, match="class 'STROMA' was not trained"):
-        labels_as_trained(source, ['ADIPOSE', 'LYMPHO'])
+        labels_as_trained(source, ['ADIPOSE', 'LYMPHO'], 2)
 
 
 def test_mistakes_are_told(tmp_path, monkeypatch):
