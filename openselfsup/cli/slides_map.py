@@ -40,12 +40,15 @@ def main(args: argparse.Namespace) -> None:
         raise UserError('there are no features of slides', where=located(args.features),
                         expected='the folder that openselfsup slides embed wrote')
     found = find_slides(args.slides)
-    paths = dict(zip(slide_names(found), found))
-    missing = [file for file in files if file.stem not in paths]
-    if missing:
-        raise UserError(listed('no slide is called as these features are', missing),
-                        where=located(args.slides))
-    slides = [open_slide(paths[file.stem], read_mpp(file)) for file in files]
+    paths: dict[str, list[str]] = {}
+    for name, path in zip(slide_names(found), found):
+        paths.setdefault(name, []).append(path)
+    for what, wrong in (('no slide is', lambda count: not count),
+                        ('several slides are', lambda count: count > 1)):
+        if those := [file for file in files if wrong(len(paths.get(file.stem, ())))]:
+            raise UserError(listed(f'{what} called as these features are', those),
+                            where=located(args.slides))
+    slides = [open_slide(paths[file.stem][0], read_mpp(file)) for file in files]
     like = args.like and place_of(args.like, [slide.path for slide in slides],
                                   [file.stem for file in files])
     with claimed(args.out, 'drawing maps of slides'):

@@ -1,6 +1,7 @@
 """Maps of slides: alike tiles have one colour on all slides, and a region finds its like."""
 
 import shutil
+from pathlib import Path
 
 import cv2
 import h5py
@@ -150,6 +151,11 @@ def test_what_does_not_fit_is_told(cohort, tmp_path):
     write_features(file, np.ones((3, 5), np.float32), corners, (900, 700))
     with pytest.raises(UserError, match='of a slide of 900 x 700 px, this one has 1024 x 640'):
         draw(tmp_path, out)
+    (tmp_path / 'slides/again').mkdir()
+    again = shutil.copy(tmp_path / 'slides/left.tif', tmp_path / 'slides/again')
+    with pytest.raises(UserError, match='(?s)several slides are called as these.*left.h5'):
+        draw(tmp_path, out)
+    Path(again).unlink()
     file.rename(file.with_name('other.h5'))
     with pytest.raises(UserError, match='(?s)no slide is called as these features are.*other.h5'):
         draw(tmp_path, out)
