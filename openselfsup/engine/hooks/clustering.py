@@ -62,6 +62,9 @@ class ClusteringHook(Hook):
     def features(self, runner, network: nn.Module) -> Tensor:
         """Return what a network makes of all tiles, (N, D) on the run's device, on every rank.
 
+        Ranks have seen other tiles: first they agree on the running statistics of batch norms,
+        or else features would tell which rank extracted them.
+
         Args:
             runner: the run.
             network: maps images to feature maps, of which the last is averaged over its cells.
@@ -70,6 +73,7 @@ class ClusteringHook(Hook):
         share = -(-count // world)  # rounded up, so that all ranks have as many
         places = (distributed.rank() * share + np.arange(share)) % count
         normalization = runner.cfg.normalize
+        _agree_on_statistics(network)
         found = extract_features(network, self.tiles.part(places), self.batch_size,
                                  normalization['mean'], normalization['std'], runner.amp)
         found = distributed.all_gather(found.to(runner.device))[:count]
@@ -198,6 +202,14 @@ class _Vectors(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [self.neck(self.backbone(images))[:, :, None, None]]
+
+
+@torch.no_grad()
+def _agree_on_statistics(network: nn.Module) -> None:
+    """Give every rank the mean over ranks of the running statistics of batch norms."""
+    for name, statistic in network.named_buffers():
+        if name.endswith(('running_mean', 'running_var')):
+            statistic.copy_(distributed.all_reduce_mean(statistic))
 
 
 def _seed(runner) -> int:
