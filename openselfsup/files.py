@@ -35,7 +35,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         UserError: the disk is full, or the folder cannot be written. The old file is untouched.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():  # a link is replaced, and not what it is to
         raise UserError('this is a folder; a file was to be written', where=str(path))
     temporary = _temporary_name(path)
     try:
@@ -49,12 +49,12 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
                 os.replace(temporary, path)
         if not fcntl:
             os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch hides the system's error behind its own
-        cause = _system_error(error)
+        cause = system_error(error)
         if cause is None:
             raise
-        raise _not_written(path, cause) from error
+        raise not_written(path, cause) from error
     finally:
         _remove(temporary)
 
@@ -145,11 +145,11 @@ def link(path: str | Path, name: str | Path) -> None:
     """Let ``name``, in the same folder, stand for the checkpoint ``path`` too; atomic.
 
     It is a second hard link, which takes no room and outlives the deletion of ``path``; a
-    copy where the file system has no hard links.
+    copy where the file system has no hard links. Of a folder it is a symbolic link.
 
     Args:
         path: an existing checkpoint, such as ``epoch_3.pth``.
-        name: its second name, such as ``latest.pth``; an existing file is replaced.
+        name: its second name, such as ``latest.pth``; an existing file or link is replaced.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
@@ -157,12 +157,15 @@ def link(path: str | Path, name: str | Path) -> None:
     path, name = Path(path), Path(name)
     temporary = _temporary_name(name)
     try:
-        os.link(path, temporary)
+        if path.is_dir():
+            os.symlink(path.resolve().name, temporary)
+        else:
+            os.link(path, temporary)
         os.replace(temporary, name)
-        _sync_folder(name.parent)
+        sync_folder(name.parent)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise _not_written(name, error) from error
+        if error.errno not in _NO_LINKS or path.is_dir():
+            raise not_written(name, error) from error
         with open(path, 'rb') as source, atomic_file(name) as target:
             shutil.copyfileobj(source, target)
     finally:
@@ -210,7 +213,7 @@ def _begin(temporary: Path) -> BinaryIO:
         file.close()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force a rename to the disk, where the system can."""
     if os.name != 'posix':
         return
@@ -223,7 +226,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _system_error(error: BaseException | None) -> OSError | None:
+def system_error(error: BaseException | None) -> OSError | None:
+    """Return what the system said, which torch hides behind its own; None if nothing."""
     while error is not None:
         if isinstance(error, OSError):
             return error
@@ -243,6 +247,7 @@ class NotWritten(UserError):
     """A file could not be written; what was there before is untouched."""
 
 
-def _not_written(path: Path, error: OSError) -> NotWritten:
-    return NotWritten(f'could not be written: {reason(error)}; what was there before is untouched',
-                      where=str(path))
+def not_written(path: Path, error: OSError, by: str = '') -> NotWritten:
+    """Return the error of a file that could not be written, ``by`` whom if that is of interest."""
+    return NotWritten(f'could not be written{by}: {reason(error)}; what was there before is '
+                      'untouched', where=str(path))

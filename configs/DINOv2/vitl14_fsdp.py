@@ -1,5 +1,6 @@
 # A ViT-L/14 from random weights on many GPUs (torchrun --nproc_per_node=8): parameters, gradients
 # and momenta are shared out over the ranks, activations computed again in the backward pass.
+# Each rank writes its part of a checkpoint: `openselfsup merge` makes one file of them.
 # The long recipe of DINOv2, its 500 epochs of 1,250 steps and their warm-up of 80 shrunk to 100.
 from openselfsup.views import dino_views
 

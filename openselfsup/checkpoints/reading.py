@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
 import pickle
 import re
 import shlex
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..errors import UserError, nearest
 from .fetching import from_hub, in_folder, is_on_hub
 from .names import CONTAINERS, shorten
 
+RUN, METADATA = 'run.pth', '.metadata'  # of a folder of parts, see :mod:`.parts`
 _SUFFIXES = ('.pth', '.pt', '.tar', '.ckpt', '.safetensors', '.bin')
 # Files that torch wrote before version 1.6 are pickles that start with this number.
 _TORCH_MAGIC = (0x1950a86a20f9469cfc6c).to_bytes(10, 'little')
@@ -31,14 +34,17 @@ class NotRead:
 _HARMLESS: list = [argparse.Namespace, (NotRead, 'optimizers.exclude_bias_and_norm')]
 
 
-def load(path: str | Path, map_location: str | torch.device = 'cpu') -> dict[str, Any]:
+def load(path: str | Path, map_location: str | torch.device = 'cpu',
+         room: Callable[[tuple, Tensor], Tensor] | None = None) -> dict[str, Any]:
     """Read a checkpoint without running any code that it may contain.
 
     Args:
         path: file written by :func:`save` or ``torch.save``, or a ``.safetensors`` file; a folder
-            as hubs have it, with ``model.safetensors`` or ``pytorch_model.bin``; or
-            'hf-hub:OWNER/NAME', which is downloaded.
+            as hubs have it, with ``model.safetensors`` or ``pytorch_model.bin``; one into which
+            ranks wrote their parts; or 'hf-hub:OWNER/NAME', which is downloaded.
         map_location: device of the tensors.
+        room: what a folder of parts is read into, by all ranks together, see
+            :func:`.parts.read_parts`; default: whole tensors, by this process.
 
     Raises:
         UserError: the file is missing, a folder, empty, truncated, damaged or no checkpoint,
@@ -47,8 +53,12 @@ def load(path: str | Path, map_location: str | torch.device = 'cpu') -> dict[str
     path = from_hub(str(path)) if is_on_hub(path) else Path(path)
     if path.is_dir() and (found := in_folder(path)):
         path = found
+    if is_parts(path):
+        return _read_parts(path, map_location, room)
     if not path.exists():
-        raise UserError('no such file', where=str(path), nearest=_sibling(path))
+        raise UserError(f"this is a link to '{os.readlink(path)}', which is not there"
+                        if path.is_symlink() else 'no such file', where=str(path),
+                        nearest=_sibling(path))
     if path.is_dir():
         inside = _sibling(path / 'latest.pth')
         raise UserError('this is a folder, not a checkpoint', where=str(path),
@@ -62,6 +72,21 @@ def load(path: str | Path, map_location: str | torch.device = 'cpu') -> dict[str
         return _read_torch(path, start, map_location)
     except OSError as error:
         raise UserError(f'could not be read: {error.strerror}', where=str(path)) from None
+
+
+def is_parts(path: Path) -> bool:
+    """Return whether a path is a folder into which ranks wrote their parts of a checkpoint."""
+    return path.is_dir() and ((path / METADATA).exists() or any(path.glob('*.distcp')))
+
+
+def _read_parts(folder: Path, map_location: str | torch.device,
+                room: Callable[[tuple, Tensor], Tensor] | None) -> dict[str, Any]:
+    from .parts import read_parts  # takes seconds
+    if not (folder / RUN).exists():
+        raise UserError(f'this folder lacks {RUN}: it was not copied as a whole, or is of another '
+                        'program', where=str(folder))
+    return read_parts(folder, load(folder / RUN), room or (
+        lambda keys, tensor: torch.empty_like(tensor, device=map_location)), alone=room is None)
 
 
 def _refuse_what_cannot_be_weights(path: Path, start: bytes) -> None:
@@ -183,8 +208,8 @@ def _read_safetensors(path: Path, map_location: str | torch.device) -> dict[str,
 def _sibling(path: Path) -> str | None:
     """Return the file beside ``path`` of the nearest name, else the newest checkpoint there."""
     try:
-        files = [f for f in path.parent.iterdir()
-                 if f.is_file() and f.name != path.name and not f.name.startswith('.')]
+        files = [f for f in path.parent.iterdir() if (f.is_file() or is_parts(f))
+                 and f.name != path.name and not f.name.startswith('.')]
     except OSError:
         return None
     named_alike = nearest(path.name, (f.name for f in files))

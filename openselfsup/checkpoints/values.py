@@ -85,4 +85,5 @@ def _spoilt_values(name: str, tensor: Tensor) -> int:
     wrong = ~values.isfinite()
     if name.endswith('running_var'):
         wrong |= values < 0
-    return int(wrong.sum())
+    count: Any = wrong.sum()
+    return int(count.full_tensor() if hasattr(count, 'full_tensor') else count)

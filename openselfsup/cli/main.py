@@ -27,6 +27,7 @@ COMMANDS = {
     'train': 'pretrain a backbone',
     'analyze': 'plot the curves of one run or several',
     'extract-backbone': 'extract the backbone of a checkpoint',
+    'merge': 'write a checkpoint in parts into one file',
     'publish': 'write a checkpoint to give away, named after its hash',
     'upgrade': 'write an older checkpoint under the names of today',
     'extract': 'write the features of tiles into one file',

@@ -83,7 +83,7 @@ class PretrainConfig:
         channels_last: memory format of images and convolutions.
         compile: compile the forward pass with torch.compile.
         parallel: what several ranks share: 'ddp' the work, 'fsdp' also parameters, gradients and
-            momenta, for networks too large for one GPU.
+            momenta, for networks too large for one GPU; each rank writes its part of a checkpoint.
         clip_grad: largest L2 norm of the gradient, None for no clipping.
         clip_grad_by: what that is the norm of: 'all' gradients, those of each 'part' of the
             method (backbone, heads), or of each 'tensor'.

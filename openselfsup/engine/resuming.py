@@ -21,7 +21,7 @@ from ..checkpoints.names import shorten
 from ..checkpoints.upgrading import initial_state
 from ..datasets.recipes import are_named_views
 from ..errors import UserError
-from ..training.sharding import load_whole, part_of_optimizer
+from ..training.sharding import load_state, part_of_optimizer
 
 QUIET = 'applied, and no number of the run depends on it'
 APPLIED = 'applied from here on'
@@ -127,7 +127,7 @@ def start_from_weights(checkpoint: Mapping[str, Any], module: nn.Module, where: 
         raise UserError(f'these are the weights of a {method} of another model; {said}',
                         where=where)
     refuse_spoilt(state, where)
-    load_whole(module, state, strict=False)
+    load_state(module, state, strict=False)
     anew = [name for name in own if name not in state]
     return (f'started from all weights of {where}, {len(state)} of {len(own)} tensors, at epoch 1 '
             'with a new optimiser' + (f"; as at a start: {shorten(anew, 3)}" if anew else ''))

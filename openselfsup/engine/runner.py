@@ -27,7 +27,7 @@ from ..training.precision import resolve
 from ..training.preprocessor import Preprocessor, can_compile, choose_render
 from ..training.presence import Presence
 from ..training.seeding import make_deterministic, seed_everything, seed_step
-from ..training.sharding import is_sharded, load_whole, whole, whole_states
+from ..training.sharding import is_sharded, load_state, room_for, whole
 from ..training.step import TrainStep
 from . import building, resuming
 from .config_text import config_text
@@ -35,7 +35,7 @@ from .hooks import build_hooks
 from .position import Position
 from .saving import Saver
 from .signals import caught
-from .work_dir import LATEST, write_run_files
+from .work_dir import LATEST, on_main, write_run_files
 
 
 class Runner:
@@ -264,15 +264,17 @@ class Runner:
                         written: Callable[[], None] = lambda: None) -> bool:
         """Write the whole state of the run into the work directory; latest.pth is it, too.
 
-        All ranks call it; rank 0 writes. Position, optimiser and scaler state and queues
-        are included, and random numbers follow from the position: a resumed run equals an
-        uninterrupted one. A full disk in the middle of a run is reported and the run
-        goes on: there may be room next time.
+        All ranks call it; rank 0 writes, or each rank its part where they share the method out:
+        then the name is a link to a folder (:mod:`openselfsup.checkpoints.parts`). Position,
+        optimiser and scaler state and queues are included, and random numbers follow from the
+        position: a resumed run equals an uninterrupted one. A full disk in the middle of a run is
+        reported and the run goes on: there may be room next time.
 
         Args:
             name: file in the work directory.
             must: whether it is the run's last chance to save.
-            background: write a copy while the run goes on, see :meth:`.saving.Saver.save`.
+            background: write a copy while the run goes on, see :meth:`.saving.Saver.save`; parts
+                are waited for.
             written: called on rank 0 once the file is there.
 
         Returns:
@@ -282,12 +284,17 @@ class Runner:
             UserError: it could not be written, and it was the last chance or the third attempt
                 of a run that has no checkpoint at all.
         """
-        state = self._state() if distributed.is_main() or is_sharded(self.module) else {}
-        if not distributed.is_main():
+        if parts := is_sharded(self.module):
+            on_main(self._check_claim)
+        elif distributed.is_main():
+            self._check_claim()
+        else:
             return True
+        return self.saver.save(self._state(), name, must, background, written, parts)
+
+    def _check_claim(self) -> None:
         if self.claim:
             self.claim.check()
-        return self.saver.save(state, name, must, background, written)
 
     @property
     def last_checkpoint(self) -> str | None:
@@ -307,7 +314,7 @@ class Runner:
                     draws=resuming.DRAWS, **self.facts, config=config_text(self.cfg),
                     backbone=self.backbone_record,
                     time=time.strftime('%Y-%m-%d %H:%M:%S'))
-        return dict(whole_states(self.module, self.optimizer),
+        return dict(state_dict=self.module.state_dict(), optimizer=self.optimizer.state_dict(),
                     scaler=self.step.scaler.state_dict(), meta=meta)
 
     def resume(self, path: str | Path) -> None:
@@ -316,7 +323,8 @@ class Runner:
         Raises:
             UserError: no training checkpoint, or one of another model.
         """
-        checkpoint = checkpoints.load(path)
+        checkpoint = checkpoints.load(path, room=room_for(self.module, self.optimizer)
+                                      if is_sharded(self.module) else None)
         if said := resuming.start_from_weights(checkpoint, self.module, str(path)):
             self.logger.info(said)
             return
@@ -326,7 +334,7 @@ class Runner:
             resuming.refuse_other_tiles(found, str(path))
         resuming.check_state(checkpoint, self.module, found, str(path))
         meta = checkpoint['meta']
-        load_whole(self.module, checkpoint['state_dict'])
+        load_state(self.module, checkpoint['state_dict'])
         resuming.restore_optimizer(self.optimizer, checkpoint['optimizer'], str(path))
         if checkpoint['scaler']:  # empty if fp16 is new
             self.step.scaler.load_state_dict(checkpoint['scaler'])

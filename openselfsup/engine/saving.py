@@ -4,8 +4,11 @@ The state is copied, which takes as long as the memory needs: on a GPU it is cop
 memory by the device's own queue, behind the step that made it. The copy is written in a thread.
 """
 
+import contextlib
 import copy
 import logging
+import os
+import shutil
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checkpoints
+from .. import checkpoints, distributed
 from ..errors import UserError
 from ..files import NotWritten, link
 from .work_dir import LATEST
@@ -42,7 +45,7 @@ class Saver:
         self._writing: tuple[Future[None], Path, Callable[[], None]] | None = None
 
     def save(self, state: dict[str, Any], name: str, must: bool = False, background: bool = False,
-             written: Callable[[], None] = lambda: None) -> bool:
+             written: Callable[[], None] = lambda: None, parts: bool = False) -> bool:
         """Write a checkpoint; ``latest.pth`` is it, too.
 
         Args:
@@ -52,7 +55,9 @@ class Saver:
             background: write it while the run goes on. The first checkpoint is waited for, so
                 that a run that cannot save is stopped early. ``latest.pth`` alone is not begun
                 anew while another one is being written.
-            written: called, from the thread of the caller, once it is there.
+            written: called on rank 0, from the thread of the caller, once it is there.
+            parts: whether each rank writes its part into a folder, never in the background. All
+                ranks call it then, and learn the same.
 
         Returns:
             Whether it was written or is under way.
@@ -66,14 +71,14 @@ class Saver:
             return True
         self.settle(wait=True)
         path = self._work_dir / name
-        if background and self.last is not None:
+        if background and not parts and self.last is not None:
             self._thread = self._thread or ThreadPoolExecutor(1, 'checkpoint')
             copied, ready = copied_state(state)
             future = self._thread.submit(_write, copied, path, ready)
             self._writing = future, path, written
             return True
         try:
-            _write(state, path)
+            (_write_parts if parts else _write)(state, path)
         except NotWritten as error:
             return self._tell_failed(error, must)
         self._succeed(path, written)
@@ -100,15 +105,18 @@ class Saver:
 
     def _succeed(self, path: Path, written: Callable[[], None]) -> None:
         self.last, self.failed = str(path), 0
-        written()
+        if distributed.is_main():
+            written()
+            remove_unnamed(path.parent)
 
     def _tell_failed(self, error: NotWritten, must: bool) -> bool:
         self.failed += 1
         if must or self.last is None and self.failed >= FEW_ATTEMPTS:
             raise UserError(f'{error}; the last good checkpoint is {self.last}',
                             expected='a work directory with room for checkpoints') from error
-        self._logger.error('%s (attempt %d); training goes on, the last good checkpoint is %s',
-                           error, self.failed, self.last)
+        if distributed.is_main():
+            self._logger.error('%s (attempt %d); training goes on, the last good checkpoint is %s',
+                               error, self.failed, self.last)
         return False
 
 
@@ -117,6 +125,20 @@ def _write(state: dict[str, Any], path: Path, ready: Callable[[], None] = lambda
     checkpoints.save(state, path)
     if path.name != LATEST:
         link(path, path.with_name(LATEST))
+
+
+def _write_parts(state: dict[str, Any], path: Path) -> None:
+    from ..checkpoints.parts import write_parts  # takes seconds
+    write_parts(state, list(dict.fromkeys([path, path.with_name(LATEST)])))
+
+
+def remove_unnamed(work_dir: Path) -> None:
+    """Remove folders of parts whose last name, a link, is now that of another checkpoint."""
+    with contextlib.suppress(OSError):
+        named = {Path(os.readlink(path)).name for path in work_dir.iterdir() if path.is_symlink()}
+        for folder in work_dir.glob('step_*.dcp'):
+            if folder.name not in named:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def copied_state(state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:

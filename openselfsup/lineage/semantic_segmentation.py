@@ -128,6 +128,6 @@ def _backbone(imagenet: bool, weights: str) -> str | None:
         raise UserError('no weights of the frozen encoder are named', where='--pretrained_weights',
                         expected='a checkpoint, --pretrained for ImageNet\'s, or '
                         '--pretrained_weights none for random ones')
-    if weights != 'none' and not Path(weights).is_file():
+    if weights != 'none' and not Path(weights).exists():
         raise UserError('no such file', where=located(weights))
     return None if weights == 'none' else weights

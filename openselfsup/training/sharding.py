@@ -1,17 +1,15 @@
-"""Parameters, gradients and momenta shared out over ranks (FSDP2), and whole again for files.
+"""Parameters, gradients and momenta shared out over ranks (FSDP2).
 
 ``torch.distributed.fsdp.fully_shard``: each rank keeps a part of every tensor; a block's are whole
-while it computes. The steps are those of DistributedDataParallel. What is written is whole and
-the same file, so that a run may go on with any number of ranks, shared out or not.
+while it computes. The steps are those of DistributedDataParallel. Each rank writes its part of a
+checkpoint, and what was written may be taken up by any number of ranks, shared out or not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from .. import distributed
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
@@ -70,21 +68,35 @@ def whole(value: Any, keep: bool = True) -> Any:
 
 def like(value: Any, own: Any) -> Any:
     """Return this rank's part of a whole tensor where ``own``, of its shape, is shared out."""
-    if not _is_part(own) or not isinstance(value, Tensor) or value.shape != own.shape:
+    if (not _is_part(own) or _is_part(value) or not isinstance(value, Tensor)
+            or value.shape != own.shape):
         return value
     from torch.distributed.tensor import distribute_tensor
     return distribute_tensor(value.to(own.device, own.dtype), own.device_mesh, own.placements,
                              src_data_rank=None)
 
 
-def whole_states(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return ``state_dict`` and ``optimizer`` of a checkpoint, on rank 0; all ranks call it."""
-    states = dict(state_dict=module.state_dict(), optimizer=optimizer.state_dict())
-    return whole(states, distributed.is_main()) if is_sharded(module) else states
+def room_for(module: nn.Module, optimizer: torch.optim.Optimizer
+             ) -> Callable[[tuple, Tensor], Tensor]:
+    """Return what gives room for this rank's part of a tensor of a checkpoint.
+
+    It is called with the keys that lead to a tensor and a tensor of its shape and type.
+    """
+    own, parameters = module.state_dict(), _parameters(optimizer)
+
+    def room(keys: tuple, tensor: Tensor) -> Tensor:
+        ours: Any = (own.get(keys[1]) if keys[:1] == ('state_dict',)
+                else parameters[keys[2]] if keys[:2] == ('optimizer', 'state')
+                and keys[2] < len(parameters) else None)
+        if _is_part(ours) and ours.shape == tensor.shape:
+            return torch.empty_like(ours.detach(), dtype=tensor.dtype)
+        return torch.empty_like(tensor, device='cpu')
+
+    return room
 
 
-def load_whole(module: nn.Module, state: Mapping[str, Any], strict: bool = True) -> None:
-    """Fill a module, shared out or not, from whole tensors by their names."""
+def load_state(module: nn.Module, state: Mapping[str, Any], strict: bool = True) -> None:
+    """Fill a module, shared out or not, from whole tensors by their names, or this rank's parts."""
     if is_sharded(module):
         own = module.state_dict()
         state = {name: like(value, own.get(name)) for name, value in state.items()}
@@ -93,10 +105,14 @@ def load_whole(module: nn.Module, state: Mapping[str, Any], strict: bool = True)
 
 def part_of_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """Return this rank's part of an optimiser's whole ``state_dict()``."""
-    parameters = [p for group in optimizer.param_groups for p in group['params']]
+    parameters = _parameters(optimizer)
     return dict(state, state={
         i: {name: like(value, parameters[i]) for name, value in one.items()}
         if i < len(parameters) else one for i, one in state['state'].items()})
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
+    return [p for group in optimizer.param_groups for p in group['params']]
 
 
 def norm_of(gradients: list[Tensor]) -> Tensor:

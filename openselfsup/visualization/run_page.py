@@ -154,7 +154,8 @@ def files(run: Run) -> str:
     rows = []
     for pattern, what in (*FILES, *run.summary.get('files', {}).items()):
         found = sorted(run.work_dir.glob(pattern), key=lambda path: path.stat().st_mtime)
-        size = sum(path.stat().st_size for path in found)
+        size = sum(file.stat().st_size for path in found
+                   for file in (path.iterdir() if path.is_dir() else [path]))
         if found:
             name = found[-1].relative_to(run.work_dir).as_posix()
             several = f' ({len(found)} files like this)' if len(found) > 1 else ''

@@ -1,6 +1,8 @@
-"""Runs whose parameters ranks share out: the steps and the files of all others."""
+"""Runs whose parameters ranks share out: the steps and the checkpoints of all others."""
 
 import json
+import os
+import resource
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ import torch.multiprocessing as mp
 from small_runs import DEMO, REPO
 
 from openselfsup import load_backbone
+from openselfsup.checkpoints import load, parts
+from openselfsup.cli.main import dispatch
 from openselfsup.engine.config import load_config
 from openselfsup.engine.runner import Runner
 from openselfsup.errors import UserError
@@ -25,48 +29,157 @@ RUN = [f'dataset.source.root={TILES}', 'global_batch_size=16', 'accumulate=2', '
        'model.backbone.num_heads=3', 'model.backbone.drop_path=0.',
        'hooks=[{"type": "KNNProbeHook", "at_start": False, "interval": 1, "size": 32, "source": '
        f'{{"type": "ImageFolder", "root": "{TILES}"}}}}]']
-WAYS = {'fsdp': ('fsdp', None), 'ddp': ('ddp', None), 'fsdp_after_ddp': ('fsdp', 'ddp')}
+WAYS = {'fsdp': ('fsdp', None), 'ddp': ('ddp', None), 'fsdp_after_ddp': ('fsdp', 'ddp'),
+        'fsdp_after_fsdp': ('fsdp', 'fsdp'), 'ddp_after_fsdp': ('ddp', 'fsdp')}
 
 
-def train(rank, world, folder, name, parallel, after):
+def build(rank, world, folder, name, parallel):
     views = load_config(CONFIG).dataset.recipe
     cfg = load_config(CONFIG, [*RUN, *(f'dataset.recipe.{view}.size=32' for view in views),
                                f'parallel={parallel}'])
-    runner = Runner(cfg, Launch(rank, world, torch.device('cpu')), f'{folder}/{name}')
+    return Runner(cfg, Launch(rank, world, torch.device('cpu')), f'{folder}/{name}')
+
+
+def train(rank, world, folder, name, parallel, after):
+    runner = build(rank, world, folder, name, parallel)
     if after:
         runner.resume(f'{folder}/{after}/epoch_1.pth')
     runner.train()
 
 
-def train_as_rank(rank, folder):
-    """Train all ways as one of two processes."""
+def as_rank(rank, world, folder, work):
+    """Do something as one of several processes."""
     torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meet_{work.__name__}', rank=rank,
+                            world_size=world)
+    work(rank, folder)
+    dist.destroy_process_group()
+
+
+def all_ways(rank, folder):
+    read, chunk = [], parts._chunk
+    parts._chunk = lambda file, info: read.append(info.length) or chunk(file, info)
     for name, way in WAYS.items():
         train(rank, 2, folder, name, *way)
-    dist.destroy_process_group()
+        if name == 'fsdp_after_fsdp':
+            with open(f'{folder}/read_{rank}.json', 'w') as file:
+                json.dump(sum(read), file)
+
+
+def more_ranks(rank, folder):
+    train(rank, 4, folder, 'four_after_fsdp', 'fsdp', 'fsdp')
+
+
+def trouble(rank, folder):
+    """Save where rank 1 cannot write, then where it can again; go on from what is no good."""
+    runner = build(rank, 2, folder, 'full', 'fsdp')
+    assert runner.save_checkpoint('epoch_1.pth')
+    before = os.readlink(f'{folder}/full/latest.pth')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if rank:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    assert not runner.save_checkpoint() and runner.failed_saves == 1
+    assert os.readlink(f'{folder}/full/latest.pth') == before
+    with pytest.raises(UserError, match='latest.pth: could not be written by rank 1: .* the last '
+                                        'good checkpoint is .*epoch_1.pth'):
+        runner.save_checkpoint(must=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    dist.barrier()
+    assert sorted(os.listdir(f'{folder}/full')) == ['epoch_1.pth', 'latest.pth', before,
+                                                    'train.log']
+    dist.barrier()
+    assert runner.save_checkpoint() and runner.failed_saves == 0
+    assert os.readlink(f'{folder}/full/latest.pth') != before
+    if rank:
+        largest = max(runner.module.parameters(), key=torch.Tensor.numel)
+        largest.to_local().detach()[-1] = torch.nan
+    assert runner.save_checkpoint('epoch_2.pth')
+    with pytest.raises(UserError, match='1 tensors hold NaN'):
+        runner.resume(f'{folder}/full/epoch_2.pth')
+    if not rank:
+        os.truncate(f'{folder}/full/epoch_1.pth/__1_0.distcp', 3000)
+    dist.barrier()
+    with pytest.raises(UserError, match='__1_0.distcp: this file is damaged or cut short'):
+        runner.resume(f'{folder}/full/epoch_1.pth')
+
+
+def with_ranks(world, folder, work):
+    mp.spawn(as_rank, args=(world, str(folder), work), nprocs=world)
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     """Two ranks that share all out, two that do not, and both taken up by another way."""
     folder = tmp_path_factory.mktemp('sharding')
-    mp.spawn(train_as_rank, args=(str(folder),), nprocs=2)
+    with_ranks(2, folder, all_ways)
     train(0, 1, folder, 'one_after_fsdp', 'fsdp', 'fsdp')
     return folder
 
 
-def saved(path):
-    return torch.load(path, weights_only=True)
+@pytest.mark.parametrize('name', [*WAYS, 'one_after_fsdp'])
+def test_all_ways_end_in_the_same_checkpoint(runs, name):
+    assert_same(runs / 'fsdp/epoch_2.pth', runs / name / 'epoch_2.pth')
+    assert last_loss(runs / name) == pytest.approx(last_loss(runs / 'fsdp'), rel=1e-5)
+    assert (runs / name / 'epoch_2.pth').is_dir() == name.startswith('fsdp')
 
 
-@pytest.mark.parametrize('name', ['ddp', 'fsdp_after_ddp', 'one_after_fsdp'])
-def test_all_ways_end_in_the_same_file(runs, name):
-    ours, theirs = saved(runs / 'fsdp/epoch_2.pth'), saved(runs / name / 'epoch_2.pth')
+@pytest.mark.slow
+def test_more_ranks_go_on_from_parts(runs):
+    with_ranks(4, runs, more_ranks)
+    assert_same(runs / 'fsdp/epoch_2.pth', runs / 'four_after_fsdp/epoch_2.pth')
+    assert last_loss(runs / 'four_after_fsdp') == pytest.approx(last_loss(runs / 'fsdp'), rel=1e-5)
+
+
+def last_loss(run):
+    lines = (run / 'metrics.jsonl').read_text().splitlines()
+    return [found['loss'] for line in lines if 'loss' in (found := json.loads(line))][-1]
+
+
+def assert_same(path, other):
+    ours, theirs = load(path), load(other)
+    assert ours['meta']['step'] == theirs['meta']['step'] == 6
     assert all(type(value) is torch.Tensor for value in ours['state_dict'].values())
     torch.testing.assert_close(ours['state_dict'], theirs['state_dict'], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours['optimizer']['state'], theirs['optimizer']['state'],
                                rtol=1e-3, atol=1e-5)
+
+
+def test_each_rank_reads_its_parts_only(runs):
+    written = sum(path.stat().st_size for path in (runs / 'fsdp/epoch_1.pth').glob('*.distcp'))
+    for rank in range(2):
+        read = json.loads((runs / f'read_{rank}.json').read_text())
+        assert 0.4 * written < read < 0.6 * written
+
+
+def test_a_run_keeps_the_folders_that_have_a_name(runs):
+    folder = runs / 'fsdp'
+    names = {path.name: os.readlink(path) for path in folder.glob('*.pth')}
+    assert names.keys() == {'best_knn.pth', 'epoch_1.pth', 'epoch_2.pth', 'latest.pth'}
+    assert names['latest.pth'] == names['epoch_2.pth']
+    assert set(names.values()) == {path.name for path in folder.iterdir() if path.suffix == '.dcp'}
+    assert not list(folder.glob('.*.unfinished'))
+
+
+def test_what_goes_wrong_at_one_rank_is_told_by_all(tmp_path):
+    with_ranks(2, tmp_path, trouble)
+    log = (tmp_path / 'full/train.log').read_text()
+    assert 'latest.pth: could not be written by rank 1: File too large; what was there' in log
+    assert 'training goes on, the last good checkpoint is' in log
+
+
+def test_parts_become_one_file(runs, tmp_path, capsys):
+    out = tmp_path / 'whole.pth'
+    dispatch(['merge', str(runs / 'fsdp/latest.pth'), str(out)])
+    assert f'wrote {out}' in capsys.readouterr().out
+    assert torch.load(out, weights_only=True)['meta']['epoch'] == 2
+    assert_same(runs / 'fsdp/latest.pth', out)
+    for name, source in dict(folder=runs / 'fsdp/latest.pth', file=out).items():
+        dispatch(['extract-backbone', str(source), str(tmp_path / f'{name}.pth')])
+    torch.testing.assert_close(*(load(tmp_path / f'{name}.pth')['state_dict']
+                                 for name in ('folder', 'file')), rtol=0, atol=0)
+    for source, said in ((out, 'not in parts'), (runs / 'fsdp/latest.pth', 'there already')):
+        with pytest.raises(UserError, match=said):
+            dispatch(['merge', str(source), str(out)])
 
 
 def test_probes_see_the_whole_backbone(runs):
