@@ -152,9 +152,10 @@ def open_source(path: str | Path, classes: list[str] | None = None) -> Source:
     path = Path(path)
     if path.suffix in ('.h5', '.hdf5'):
         found = PCam(str(path))
-        if classes not in (None, found.classes):
-            raise UserError(f"its classes are {' and '.join(found.classes)}, those of the training "
-                            f"part {shorten(classes or [], 9)}", where=str(path),
+        own = found.require_classes()
+        if classes not in (None, own):
+            raise UserError(f"its classes are {' and '.join(own)}, those of the training part "
+                            f'{shorten(classes or [], 9)}', where=str(path),
                             expected='tiles of the same classes')
         return found
     if path.is_dir():

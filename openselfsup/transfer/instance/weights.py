@@ -51,8 +51,8 @@ def convert(source: str | Path, target: str | Path) -> str:
         # With the heuristics on, detectron2 matches names by their ends, below any prefix.
         file.write(pickle.dumps(dict(model=arrays, __author__=AUTHOR, matching_heuristics=True),
                                 protocol=4))
-    told = other_pixels(source, checkpoint, *([255 * value for value in values] for values in
-                                              (IMAGENET_MEAN, IMAGENET_STD)))
+    told = other_pixels(source, checkpoint, [255 * value for value in IMAGENET_MEAN],
+                        [255 * value for value in IMAGENET_STD])
     return (f'{len(renamed)} tensors of the backbone ({kind} checkpoint {source}) to {target}'
             + (f'\n{told}' if told else ''))
 

@@ -87,7 +87,7 @@ def open_data_sets(config: SemanticConfig) -> tuple[MaskDataset, MaskDataset, Re
                    for own, name in zip(pairs, ('train', 'test')))
     if not report.problems:
         judge(train, test, table, report)
-        _tell_shared(*pairs, report)
+        _tell_shared(pairs[0], pairs[1], report)
     if report.problems:
         raise UserError(listed(f'{len(report.problems)} problems of the images and masks',
                                report.problems))
