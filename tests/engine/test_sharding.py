@@ -101,6 +101,12 @@ def trouble(rank, folder):
     dist.barrier()
     with pytest.raises(UserError, match='__1_0.distcp: this file is damaged or cut short'):
         runner.resume(f'{folder}/full/epoch_1.pth')
+    if rank:  # on a host with a disk of its own
+        write = parts._Writer.write_data
+        parts._Writer.write_data = lambda self, *plan: (
+            write(self, *plan), (self.path / '__1_0.distcp').unlink())[0]
+    with pytest.raises(UserError, match='__1_0.distcp of another rank is not to be seen from here'):
+        runner.save_checkpoint(must=True)
 
 
 def with_ranks(world, folder, work):
