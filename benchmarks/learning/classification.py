@@ -98,7 +98,7 @@ def answers(train: Tensor, test: Tensor, tiles: Tiles, seed: int, colour: bool
 
 def answers_file(folder: Path, name: str, seed: int) -> Path:
     """Return where the answers of a run are kept."""
-    return folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_{seed}.npz"
+    return folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}_{seed}.npz"
 
 
 def save(path: Path, found: Mapping[str, np.ndarray]) -> None:

@@ -76,9 +76,10 @@ def find_configs(methods: list[str], own: list[str]) -> dict[str, str]:
         found[method] = CONFIGS[method]
     for pair in own:
         name, equals, config = pair.partition('=')
-        if not equals or not re.fullmatch(r'[A-Za-z0-9.-]+', name) or name in found:
+        if not equals or not re.fullmatch(r'[A-Za-z0-9._-]+', name) or name in found:
             raise UserError(f"'{pair}' is no new name and config", where='--config',
-                            expected='NAME=CONFIG, such as plm_long=mine.py')
+                            expected='NAME=CONFIG, such as plm_long=mine.py, with a NAME of '
+                            'letters, digits, dots, hyphens and underscores that no method has')
         found[name] = config
     return found
 

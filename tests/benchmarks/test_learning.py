@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.learning import classification, dense, glands, results, supervised, table
 from benchmarks.learning.__main__ import main, parse, settle
-from benchmarks.learning.classification import answers, questions
+from benchmarks.learning.classification import answers, answers_file, questions
 from benchmarks.learning.networks import (
     RESNET18,
     Network,
@@ -119,6 +119,10 @@ def test_a_budget_is_minutes_or_tiles():
 
 def test_methods_are_named_once():
     assert find_configs([], ['mine=a.py']) == {'mine': 'a.py'}
+    assert find_configs([], ['plm_long=mine.py'])  # the example of the message below
+    assert answers_file(REPO, 'a_b', 0) != answers_file(REPO, 'a-b', 0)
+    with pytest.raises(UserError, match='such as plm_long=mine.py'):
+        find_configs([], ['a/b=mine.py'])
     with pytest.raises(UserError, match="called 'simclear'.*did you mean 'simclr'"):
         find_configs(['simclear'], [])
     with pytest.raises(UserError, match="'simclr=b.py' is no new name"):
