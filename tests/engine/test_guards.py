@@ -22,7 +22,8 @@ CONTINUE = REPO / 'configs/DINOv2/vits14_continue_1gpu.py'
 FEW = ['dataset.source.root=data/demo/kather2016', 'global_batch_size=16', 'epochs=1', 'workers=0',
        'log_interval=1', 'amp=off', 'model.head.prototypes=64', 'model.head.hidden=32',
        'model.head.bottleneck=16']
-SIZES = [*FEW, 'model.backbone={"type": "TimmBackbone", "model": "resnet18", '
+SIZES = [*FEW, 'model.targets=centering', 'model.teacher_temperature=0.04',
+         'model.backbone={"type": "TimmBackbone", "model": "resnet18", '
          '"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}',
          *(f'dataset.recipe.global{i}.size=32' for i in (1, 2)),
          'dataset.recipe.local1.size=24', *(f'dataset.recipe.local{i}=None' for i in (2, 3, 4))]

@@ -30,7 +30,8 @@ def health(records, caplog, cfg=CFG, first_step=100):
     logger = logging.getLogger('health')
     for step, record in enumerate(records, first_step):
         runner = types.SimpleNamespace(record=dict(record, step=step), logger=logger, cfg=cfg,
-                                       steps_per_epoch=60, world_size=1, batch_size=(
+                                       steps_per_epoch=60, max_steps=240, world_size=1,
+                                       batch_size=(
                                            cfg.global_batch_size // cfg.get('accumulate', 1)))
         hook.after_step(runner, {})
         hook.after_step(runner, {})  # the same record is not counted twice
@@ -110,6 +111,16 @@ def test_a_teacher_that_is_undecided_is_to_be_sharper(temperature, advised, capl
     message, = health(3 * [dict(teacher_entropy=0.99)], caplog, cfg)
     assert message.startswith('UNIFORM?')
     assert (f'teacher_temperature {advised}' in message) if advised else 'sharper' not in message
+    assert 'optimizer.lr' not in message
+
+
+@pytest.mark.parametrize(('momentum', 'slow'), [(0.99, True), (0.9, False)])
+def test_an_undecided_teacher_is_to_follow_fast_in_a_short_run(momentum, slow, caplog):
+    cfg = Config(dict(model=dict(type='DINO', head=dict(type='DINOHead'),
+                                 teacher_momentum=momentum),
+                      optimizer=dict(lr=1e-3), schedule={}, global_batch_size=64))
+    message, = health(3 * [dict(teacher_entropy=0.99)], caplog, cfg)
+    assert ('it remembers 100 of 240 steps' in message) == slow
 
 
 def test_what_cannot_help_or_is_not_there_is_not_advised(caplog):

@@ -148,12 +148,12 @@ def _remedies(cause: str, runner: Any) -> Iterator[str]:
         yield (f'more epochs of the heads alone (model.heads_only_epochs {2 * alone:g} instead of '
                f'{alone:g})')
         return
-    if rate:
+    if rate and cause != 'UNIFORM':  # there a higher one left ln K sooner (docs/learning.md)
         yield f'a lower optimizer.lr ({rate / 3:.1g} instead of {rate:g})'
     if not warmup:
         yield 'a warm-up (schedule.warmup_epochs, now 0)'
     if prototypes := _prototypes(model):
-        yield from _remedies_of_teachers(cause, model, prototypes, batch)
+        yield from _remedies_of_teachers(cause, model, prototypes, batch, runner.max_steps)
         return
     momentum, length = model.get('momentum'), model.get('queue_len')
     if cause == 'DRIFT':
@@ -172,14 +172,19 @@ def _remedies(cause: str, runner: Any) -> Iterator[str]:
                'query and key belong together)')
 
 
-def _remedies_of_teachers(cause: str, model: Any, prototypes: int, batch: int) -> Iterator[str]:
-    """Yield what to change of a method with a student and a teacher."""
+def _remedies_of_teachers(cause: str, model: Any, prototypes: int, batch: int, steps: int
+                          ) -> Iterator[str]:
+    """Yield what to change of a method with a student and a teacher, in a run of so many steps."""
     if cause == 'UNIFORM':
         temperature = model.get('teacher_temperature', 0.04)
         if temperature > 0.02:
             sharper = 0.04 if temperature > 0.04 else 0.02
             yield (f'a sharper teacher (model.teacher_temperature {sharper:g} instead of '
                    f'{temperature:g})')
+        remembers = round(1 / max(1 - model.get('teacher_momentum', 0.996), 1e-6))
+        if remembers > steps / 10 and remembers > 10:
+            yield (f'a teacher that follows faster (model.teacher_momentum 0.9 and '
+                   f'model.final_momentum 0.99: now it remembers {remembers} of {steps} steps)')
         if prototypes > 64 * batch:
             yield (f'fewer prototypes (model.head.prototypes {64 * batch} instead of {prototypes}, '
                    f'for {batch} tiles a batch)')
