@@ -114,6 +114,16 @@ def test_a_teacher_that_is_undecided_is_to_be_sharper(temperature, advised, capl
     assert 'optimizer.lr' not in message
 
 
+@pytest.mark.parametrize(('alone', 'causes'), [(0, []), (1, ['UNIFORM'])])
+def test_a_teacher_of_random_weights_has_the_warm_up_to_decide(alone, causes, caplog):
+    cfg = Config(dict(model=dict(type='DINO', head=dict(type='DINOHead'), heads_only_epochs=alone),
+                      optimizer=dict(lr=1e-3), schedule=dict(warmup_epochs=2),
+                      global_batch_size=64))
+    messages = health(9 * [dict(teacher_entropy=0.99)], caplog, cfg, first_step=105)
+    assert [message.split('?')[0] for message in messages] == causes
+    assert len(health(9 * [dict(teacher_entropy=0.99)], caplog, cfg, first_step=120)) > len(causes)
+
+
 @pytest.mark.parametrize(('momentum', 'slow'), [(0.99, True), (0.9, False)])
 def test_an_undecided_teacher_is_to_follow_fast_in_a_short_run(momentum, slow, caplog):
     cfg = Config(dict(model=dict(type='DINO', head=dict(type='DINOHead'),

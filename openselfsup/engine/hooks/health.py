@@ -37,7 +37,7 @@ class HealthHook(Hook):
         narrow_start: steps, or the warm-up's if those are more, in which features may be as alike
             as an untrained network's: until then they are bad only where they have become twice
             as narrow as in the first record. The class token of a ViT with LayerScale begins
-            equal for all tiles.
+            equal for all tiles. A teacher may be undecided as long, but where heads learn alone.
     """
 
     def __init__(self, min_feature_std: Positive = 0.1, min_effective_rank: Positive = 5.0,
@@ -86,11 +86,15 @@ class HealthHook(Hook):
         for key, value in record.items():
             if key.endswith('_drift') and value > self.max_drift:
                 yield 'DRIFT', key, f'{key} is {value:.2f} (healthy: near 0)'
-        for key, (cause, limit) in self.teacher.items():
-            if record.get(key, 0) > limit and (key != 'cls_cosine'
-                                               or self._narrower(key, record, runner)):
-                yield cause, key, f'{key} is {record[key]:.3f} (healthy: well below {limit:.3g})'
         alone, most = runner.cfg.model.get('heads_only_epochs', 0), loss_of_uniform(runner)
+        for key, (cause, limit) in self.teacher.items():
+            if record.get(key, 0) <= limit:
+                continue
+            # To random weights tiles are much alike at first, and so to their teacher.
+            if (key == 'cls_cosine' and self._narrower(key, record, runner)
+                    or key == 'teacher_entropy' and (alone or self._has_learnt(record, runner))
+                    or key == 'kl_to_uniform'):
+                yield cause, key, f'{key} is {record[key]:.3f} (healthy: well below {limit:.3g})'
         if alone and record.get('epoch', 0) > alone and record.get('loss_dino', 0) > 0.9 * most:
             yield 'HEADS', 'loss_dino', (f"loss_dino is {record['loss_dino']:.2f} after the epochs "
                                          f'of the heads alone (healthy: below {0.9 * most:.2f}, '
@@ -98,10 +102,14 @@ class HealthHook(Hook):
 
     def _narrower(self, key: str, record: dict, runner: Any) -> bool:
         """Return whether features are narrower than the run began, or can no longer be as then."""
-        warmup = runner.cfg.schedule.get('warmup_epochs', 0) * runner.steps_per_epoch
         began, now = (1 - one[key] if key in ('dead_dimensions', 'cls_cosine') else one[key]
                       for one in (self.first, record))
-        return record['step'] >= max(self.narrow_start, warmup) or now < began / 2
+        return self._has_learnt(record, runner) or now < began / 2
+
+    def _has_learnt(self, record: dict, runner: Any) -> bool:
+        """Return whether the warm-up and the first steps are behind."""
+        warmup = runner.cfg.schedule.get('warmup_epochs', 0) * runner.steps_per_epoch
+        return bool(record['step'] >= max(self.narrow_start, warmup))
 
 
 def loss_of_uniform(runner: Any) -> float:
