@@ -155,7 +155,8 @@ class ShardCache:
             part = file.with_suffix(f'.{secrets.token_hex(4)}.part')
             try:
                 if self._write(shard, part) == shard.sha256:
-                    os.replace(part, file)
+                    with self._held('room.lock'):  # who counts finds it once, as part or whole
+                        os.replace(part, file)
                     return
                 problem = 'what came has another checksum than the index tells'
                 part.unlink()

@@ -146,6 +146,22 @@ def test_the_cache_is_bounded(opened, local, server, tmp_path, monkeypatch):
         opened(cache_gb=5 * size / 1e9, shuffle_shards=4)
 
 
+def test_no_shard_is_renamed_while_the_cache_is_counted(opened, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip('fcntl')
+    replace, seen = os.replace, []
+
+    def watched(part, file):
+        with open(tmp_path / 'cache/room.lock') as lock:
+            with pytest.raises(BlockingIOError):  # or a count between two listings misses it
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen.append(file)
+        replace(part, file)
+
+    monkeypatch.setattr(shard_cache.os, 'replace', watched)
+    opened().read(0)
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize('fault', ['slow', 'cut', '503'])
 def test_bad_days_pass(opened, local, server, fault):
     source = opened()
