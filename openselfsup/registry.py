@@ -24,6 +24,9 @@ def _build(cfg: dict, registry: 'Registry', **defaults: Any) -> Any:
         raise UserError(f"a {registry.name} is described by a dict with 'type', not by {cfg!r}")
     arguments = {**defaults, **{k: v for k, v in cfg.items() if k != 'type'}}
     cls = registry.get(cfg['type'])
+    if lacking := sorted(getattr(cls, '__abstractmethods__', ())):
+        raise UserError(f"{registry.name} {cls.__name__} does not define {', '.join(lacking)}",
+                        expected='what its base class leaves to it')
     try:
         inspect.signature(cls).bind(**arguments)
     except TypeError as error:

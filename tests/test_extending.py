@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from openselfsup.datasets import Source
 from openselfsup.errors import UserError
-from openselfsup.registry import REGISTRIES
+from openselfsup.registry import REGISTRIES, SOURCES
 from tests.test_docs import REPO, blocks
 
 SMALL = ['--cfg-options', 'epochs=1', 'dataset.recipe.size=32', 'global_batch_size=16',
@@ -86,6 +87,19 @@ def test_the_source_is_trained_on(module_of, train_page, tmp_path):
     tiles = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
     np.save(tmp_path / 'tiles.npy', tiles)
     assert '32 tiles' in train_page('source')
+
+
+def test_what_a_class_leaves_out_is_told_before_it_is_used():
+    class Unnamed(Source):
+        def __len__(self):
+            return 1
+
+        def read(self, index):
+            return np.zeros((8, 8, 3), np.uint8)
+
+    with pytest.raises(UserError, match=r'source Unnamed does not define path; expected what its '
+                                        'base class leaves to it'):
+        SOURCES.build(dict(type=Unnamed))
 
 
 def test_the_kind_of_data_set_writes_lists_and_reports(module_of, tmp_path):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from .tile_lists import check_encoding, parse_list
 logger = logging.getLogger(__name__)
 
 
-class Source:
+class Source(ABC):
     """What every source offers; a new one overrides ``__len__``, ``read`` and ``path``.
 
     Attributes:
@@ -40,10 +41,11 @@ class Source:
     grouped: bool = False
     endless: bool = False
 
+    @abstractmethod
     def __len__(self) -> int:
         """Return the number of tiles."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, index: int) -> np.ndarray:
         """Return tile ``index`` as uint8 array of shape (H, W, 3), RGB.
 
@@ -52,11 +54,10 @@ class Source:
         Raises:
             TileError: the tile cannot be read.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def path(self, index: int) -> str:
         """Return what a message should call tile ``index``."""
-        raise NotImplementedError
 
     def stamp(self, index: int) -> Sequence[int] | None:
         """Return numbers that change when the content of tile ``index`` does, without reading it.
@@ -78,7 +79,7 @@ class Source:
         """Draw the order of an epoch, int64 (N,): each tile once, by the generator alone."""
         return torch.randperm(len(self), generator=generator).numpy()
 
-    def coming(self, order: np.ndarray, place: int) -> None:
+    def coming(self, order: np.ndarray, place: int) -> None:  # noqa: B027 (free to override)
         """Learn, in the process that trains, what is read soon; default: nothing is done.
 
         Called before every batch. A source whose tiles lie far away fetches them ahead.

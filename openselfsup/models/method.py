@@ -3,6 +3,7 @@
 A method of your own needs a ``backbone`` and a ``forward``; see docs/new_method.md.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -170,7 +171,7 @@ class BaseMethod(nn.Module):
         return load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
 
 
-class PerTileMethod(BaseMethod):
+class PerTileMethod(BaseMethod, ABC):
     """A method that keeps something of each tile of the data set, found by the tile's index.
 
     A subclass defines :meth:`remember`, and calls :meth:`expect` when all else is built.
@@ -206,13 +207,13 @@ class PerTileMethod(BaseMethod):
             raise UserError(f'{self.keeps} {self.length} tiles, the data set has {length}',
                             where='model.length', expected=f'{length}, or nothing at all')
 
+    @abstractmethod
     def remember(self, length: int) -> None:
         """Make room for N tiles in buffers, or in modules with buffers.
 
         Raises:
             UserError: N is too few.
         """
-        raise NotImplementedError
 
 
 def check_method(algorithm: Any) -> None:

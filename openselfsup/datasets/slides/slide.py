@@ -7,6 +7,7 @@ whatever its magnification.
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import cv2
@@ -68,7 +69,7 @@ class Region:
         return (self.left * scale, self.top * scale, self.width * scale, self.height * scale)
 
 
-class Slide:
+class Slide(ABC):
     """A whole slide; readers override :meth:`pixels`.
 
     Args:
@@ -98,6 +99,7 @@ class Slide:
     def mpp(self, mpp: float | None) -> None:
         self._mpp = mpp
 
+    @abstractmethod
     def pixels(self, region: Region) -> np.ndarray:
         """Return the pixels of a region that lies within its level, uint8 (height, width, 3).
 
@@ -106,7 +108,6 @@ class Slide:
         Raises:
             SlideError: they are damaged.
         """
-        raise NotImplementedError
 
     def name(self, region: Region) -> str:
         """Return file and place, ``FILE#xywh=LEFT,TOP,WIDTH,HEIGHT`` in pixels of the base."""

@@ -8,6 +8,7 @@ as the run without.
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from .metrics import write_line
 NOISE = 0.01  # of a score: less is no loss; nor are two standard errors of a share
 
 
-class ProbeHook(Hook):
+class ProbeHook(Hook, ABC):
     """What all probes share: when they look, what they write, the best checkpoint.
 
     After every ``interval`` epochs, the last one, and before the first step, a line with
@@ -61,9 +62,9 @@ class ProbeHook(Hook):
         self.interval, self.at_start, self.save_best = interval, at_start, save_best
         self.best = -math.inf
 
+    @abstractmethod
     def measure(self, runner) -> dict[str, float]:
         """Return the scores of the backbone as it is now, under names for metrics.jsonl."""
-        raise NotImplementedError
 
     def goodness(self, found: dict[str, float]) -> float:
         """Return what is larger for a better checkpoint, by default its score ``key``."""
@@ -153,9 +154,9 @@ class LabelledProbeHook(ProbeHook):
                             'backbone would be right', where=f'hooks.{type(self).__name__}.source',
                             expected='tiles of two classes or more')
 
+    @abstractmethod
     def scores(self, features: Tensor) -> dict[str, float]:
         """Return the scores of features (N, C), under names for metrics.jsonl."""
-        raise NotImplementedError
 
     def before_train(self, runner) -> None:
         """Take the size from the views, and the best score so far from metrics.jsonl."""

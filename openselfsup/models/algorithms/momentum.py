@@ -1,6 +1,7 @@
 """What MoCo and its descendants share: two encoders, and the shuffle between them."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -15,7 +16,7 @@ from ..norm import has_partial_statistics
 from ..parts import built, built_on, check_channels
 
 
-class MomentumContrast(BaseMethod):
+class MomentumContrast(BaseMethod, ABC):
     """A query encoder, a key encoder that is its moving average, and shuffled keys.
 
     Momentum contrast, arXiv 1911.05722. A subclass defines :meth:`encode` and ``forward``.
@@ -74,9 +75,9 @@ class MomentumContrast(BaseMethod):
         """The query backbone: what pretraining is for."""
         return self.encoder_q['backbone']
 
+    @abstractmethod
     def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, S, S) to the tensors, all of B rows, that the method contrasts."""
-        raise NotImplementedError
 
     def load_backbone(self, path: str, allow_partial: bool = False) -> LoadReport:
         """Start both encoders from the backbone weights in a file."""

@@ -6,6 +6,7 @@ reference) and to a batch of views with torch. `registered` puts the class into 
 and renderers ask for nothing else, so that a new step is one class in one file.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args
@@ -81,7 +82,7 @@ def check_limit(step: Step, name: str, high: float = float('inf')) -> None:
                          f'not {getattr(step, name)!r}')
 
 
-class GeometricStep(Step):
+class GeometricStep(Step, ABC):
     """A step that chooses which part of the tile a view shows, and how it lies in it.
 
     It has no renderings of its own: the maps of all such steps of a recipe are composed, and the
@@ -93,6 +94,7 @@ class GeometricStep(Step):
 
     turns: ClassVar[bool] = False
 
+    @abstractmethod
     def draw(self, size: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         """Draw the step for a batch of frames (half-made views, in pixels of the tile).
 
@@ -104,7 +106,6 @@ class GeometricStep(Step):
             Maps from the new frame's pixels to the old frame's, float64 (B, 2, 3), with
             pixel edges at integers, and the sizes of the new frames, int64 (B, 2).
         """
-        raise NotImplementedError
 
 
 class Scope:
@@ -128,7 +129,7 @@ class Scope:
         return torch.where(self['apply'][:, None], values, otherwise)
 
 
-class ImageStep(Step):
+class ImageStep(Step, ABC):
     """A step that changes pixels.
 
     A class that leaves out one of its renderings cannot be used with that renderer: without
@@ -146,6 +147,7 @@ class ImageStep(Step):
     takes_grey: ClassVar[bool] = False
     fuses: ClassVar[bool] = True
 
+    @abstractmethod
     def draw(self, batch: int, size: Size, generator: Draws) -> dict[str, Tensor]:
         """Draw the step's parameters for ``batch`` views of ``size`` (height, width).
 
@@ -153,7 +155,6 @@ class ImageStep(Step):
             Tensors on the CPU with leading dimension ``batch``; lengths among them are in
             pixels of the view.
         """
-        raise NotImplementedError
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
         """Return what becomes of one view, or of its crop not yet enlarged, with OpenCV.

@@ -6,6 +6,7 @@ mirrored. Positions are in pixels with pixel centres at integers.
 
 import functools
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -32,9 +33,9 @@ class Distortion(ImageStep):
     geometry: ClassVar[Geometry] = 'none'
     after_resize: ClassVar[bool] = True
 
+    @abstractmethod
     def positions(self, drawn: Scope, size: Size) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y of the points to sample, each float32 of shape ``size``."""
-        raise NotImplementedError
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
         x, y = self.positions(drawn, image.shape[:2])
