@@ -1,6 +1,7 @@
 """Command line of the learning study: pretrain, evaluate, compare; what is finished is kept."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from .pretraining import (
 )
 from .study import Study
 from .tissue import CASE, Tiles, parts
+
+#: What the study calls its own tiles, their cells, and the images of --glas.
+OURS = ('tiles', 'glands of the tiles', 'GlaS')
 
 
 def main() -> None:
@@ -90,6 +94,9 @@ def parse() -> argparse.Namespace:
              'EBHI-SEG, ' + CASE)
     add('--glas', type=Path, metavar='DIR',
         help='the official GlaS images: cells are probed there and glands segmented')
+    add('--images', type=named_folder, action='append', default=[], metavar='NAME=DIR',
+        help='more images whose cells are probed: DIR/train and DIR/masks/train, and for --final '
+             'DIR/test and DIR/masks/test if there are; masks are binary or ids of instances')
     add('--methods', type=lambda text: text.split(',') if text else [],
         default=list(METHODS), metavar='A,B',
         help=f"of {','.join(CONFIGS)}; without it {','.join(METHODS)}")
@@ -119,12 +126,13 @@ def parse() -> argparse.Namespace:
 def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, Start]) -> None:
     """Note what the study in ``--out`` is of, so that no answer of another is taken for its own.
 
-    More methods and more seeds may join, and GlaS.
+    More methods, more seeds and more images may join.
 
     Raises:
         UserError: the folder holds a study of other tiles, another budget or another config.
     """
     path = args.out / 'study.json'
+    images = {name: str(folder.resolve()) for name, folder in args.images}
     configs = {name: config + (f', {starts[name]}' if name in starts else '')
                for name, config in configs.items()}
     settings = dict(data=str(args.data.resolve()), glas=args.glas and str(args.glas.resolve()),
@@ -132,29 +140,47 @@ def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, 
                     options=args.cfg_options, patient_pattern=args.patient_pattern)
     known = read_json(path) if path.exists() else dict(settings=settings, configs={})
     known['settings'].setdefault('patient_pattern', CASE)  # the one that there was
+    known.setdefault('images', {})  # there were none
     differing = [f'{key} was {value}, is now {settings[key]}'
                  for key, value in known['settings'].items()
                  if value != settings[key] and None not in (value, settings[key])]
     differing += [f'the config of {name} was {known["configs"][name]}, is now {config}'
                   for name, config in configs.items()
                   if known['configs'].get(name, config) != config]
+    differing += [f'{name} was {known["images"][name]}, is now {folder}'
+                  for name, folder in images.items()
+                  if known['images'].get(name, folder) != folder]
     if differing:
         raise UserError('another study is in this folder: ' + '; '.join(differing),
                         where=str(args.out), expected='an --out of its own')
     args.out.mkdir(parents=True, exist_ok=True)
     settings['glas'] = settings['glas'] or known['settings']['glas']
-    write_json(path, dict(settings=settings, configs=known['configs'] | configs), indent=1)
+    write_json(path, dict(settings=settings, configs=known['configs'] | configs,
+                          images=known['images'] | images), indent=1)
 
 
 def image_sets(args: argparse.Namespace, out: Path) -> dict[str, dense.DenseData]:
     """Return the images with masks whose cells are probed."""
     sets = {}
     if (args.data / 'masks').is_dir():
-        sets['glands of the tiles'] = dense.find_masks(args.data, args.final,
-                                                       args.patient_pattern)
+        sets[OURS[1]] = dense.find_masks(args.data, args.final, args.patient_pattern)
     if args.glas:
-        sets['GlaS'] = dense.find_images(dense.official_glas(args.glas, out / 'glas'), args.final)
+        sets[OURS[2]] = dense.find_images(dense.official_glas(args.glas, out / 'glas'), args.final)
+    for name, folder in args.images:
+        if name in (*sets, *OURS):
+            raise UserError(f"'{name}' is the name of other images", where='--images',
+                            expected='another NAME')
+        sets[name] = dense.find_masks(folder, args.final and (folder / 'test').is_dir(), None)
     return sets
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """Return name and folder of a NAME=DIR on a command line."""
+    name, equals, folder = text.partition('=')
+    if not (re.fullmatch(r'\w[\w .-]*', name) and equals and folder):
+        raise argparse.ArgumentTypeError(f"'{text}' is no NAME=DIR with a NAME of letters, digits, "
+                                         'dots, hyphens, underscores and spaces')
+    return name, Path(folder)
 
 
 def detection(args: argparse.Namespace, out: Path, networks: dict[str, Network]) -> Path | None:

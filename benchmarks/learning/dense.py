@@ -39,10 +39,10 @@ def find_images(folder: Path, final: bool) -> DenseData:
     return find_dense_data(train, train, test, test, None if final else 1 / 3, instances=True)
 
 
-def find_masks(data: Path, final: bool, pattern: str = CASE) -> DenseData:
+def find_masks(data: Path, final: bool, pattern: str | None = CASE) -> DenseData:
     """Return the tiles of a study with their masks, ``masks/train`` and ``masks/test`` beside.
 
-    A pattern finds the case of each, see :func:`.tissue.read_tiles`.
+    A pattern finds the case of each, see :func:`.tissue.read_tiles`; without one TCGA barcodes do.
     """
     parts = [str(data / part) for part in ('train', 'masks/train', 'test', 'masks/test')]
     return find_dense_data(*parts[:2], *(parts[2:] if final else (None, None)),

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks.learning import classification, dense, glands, results, supervised, table
-from benchmarks.learning.__main__ import main, parse, settle
+from benchmarks.learning.__main__ import image_sets, main, parse, settle
 from benchmarks.learning.classification import answers, answers_file, questions
 from benchmarks.learning.networks import (
     RESNET18,
@@ -523,7 +523,7 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     (tmp_path / 'out/choosing/tiles/small_0.npz').unlink()
     words += ['--final', '--glas', str(write_glas_layout(tmp_path / 'glas', (4, 2, 2), size=64)),
               '--gland-iterations', '2', '--supervised', '1',
-              '--config', f'vit={tmp_path / "vit.py"}']
+              '--config', f'vit={tmp_path / "vit.py"}', '--images', f'same={tissue}']
     assert subprocess.run(words, cwd=REPO).returncode == 0
     assert (run / 'run/latest.pth').stat().st_mtime_ns == before
     folder = tmp_path / 'out/final/glands of GlaS, 2 iterations'
@@ -540,6 +540,8 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
         'vit', 'random init of vit'}
     assert set(written['GlaS: dense-linear-v1, last2, stride 16']) >= {
         'vit', 'random init of vit', 'small', 'random init', COLOUR_STATISTICS}
+    assert (written['same: dense-knn-v1, 4, stride 32']['small']['']
+            == written['glands of the tiles: dense-knn-v1, 4, stride 32']['small'][''])
     assert supervised.name_of(1) in written['tiles: 3 classes, linear-v1, 5 % of the labels'][
         'small']
 
@@ -568,6 +570,34 @@ def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):
         settle(study('--budget', '2min'), {'a': 'c.py'}, {})
     with pytest.raises(UserError, match='patient_pattern was .*, is now P'):
         settle(study('--budget', '1min', '--patient_pattern', r'P(\d+)'), {}, {})
+    settle(study('--budget', '1min', '--images', 'nuclei=n'), {}, {})
+    settle(study('--budget', '1min', '--images', 'more=n'), {}, {})
+    with pytest.raises(UserError, match='nuclei was .*n, is now .*m'):
+        settle(study('--budget', '1min', '--images', 'nuclei=m'), {}, {})
     for words in (('--seeds', '0'), ('--dense-layers', 'last3'), ('--dense-layers', '0+2')):
         with pytest.raises(SystemExit):
             study(*words)
+
+
+def test_more_images_are_probed(tmp_path, monkeypatch):
+    def sets(*words):
+        monkeypatch.setattr('sys.argv', ['study', '--data', str(tmp_path / 'none'), *words])
+        args = parse()
+        return image_sets(args, tmp_path)
+
+    noise = np.random.default_rng(0)
+    for i in range(6):
+        for folder, pixels in (('train', noise.integers(256, size=(32, 32, 3))),
+                               ('masks/train', noise.integers(900, size=(32, 32)))):
+            (tmp_path / 'nuclei' / folder).mkdir(parents=True, exist_ok=True)
+            kind = np.uint8 if pixels.ndim == 3 else np.uint16
+            Image.fromarray(pixels.astype(kind)).save(
+                tmp_path / f'nuclei/{folder}/TCGA-AA-000{i // 2}-0{i}.png')
+    for words in ((), ('--final',)):  # there is no test: cases are held out
+        data = sets(f'--images=nuclei={tmp_path / "nuclei"}', *words)['nuclei']
+        assert (len(data.train), len(data.test)) == (4, 2)
+        assert len(set(data.cases('test'))) == 2  # of one patient: images are cases
+    with pytest.raises(UserError, match="'GlaS' is the name of other images"):
+        sets(f'--images=GlaS={tmp_path / "nuclei"}')
+    with pytest.raises(SystemExit):
+        sets('--images=nuclei')
