@@ -63,7 +63,6 @@ def main() -> None:
         for name, config in configs.items():
             start = starts.get(name)
             own = start.budget if start and start.budget else budget
-            print(f'{name}, seed {seed}: pretraining, {own}', flush=True)
             checkpoint = pretrain(config, out / 'runs' / f'{name}_{seed}', seed, own,
                                   options[name], args.device,
                                   done[start.method] if start else None)

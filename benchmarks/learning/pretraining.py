@@ -163,6 +163,7 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
     checkpoint, plan = folder / 'run/latest.pth', folder / 'plan.json'
     if (folder / 'done').exists():
         return checkpoint
+    print(f'{folder.name}: pretraining, {budget}', flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     if not plan.exists():
         epochs, rate = plan_epochs(config, folder, budget, options, device, start)

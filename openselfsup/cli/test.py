@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='of the classifier, with its head')
     parser.add_argument('--data', metavar='FOLDER', help='class folders to test on')
+    parser.add_argument('--patient_pattern', metavar='REGEX',
+                        help='finds the patient in a path (default: TCGA barcodes): intervals '
+                             'redraw patients where all paths tell theirs, else tiles')
     parser.add_argument('--size', type=checked(Count),
                         help='side of the input (default: that of the views)')
     parser.add_argument('--work_dir', '--work-dir', type=Path, metavar='DIR',
@@ -55,6 +58,8 @@ def main(args: argparse.Namespace) -> None:
 
 def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None:
     from ..distributed import is_main
+    from ..evaluation.data import paths_of
+    from ..evaluation.patients import all_or_none, check_pattern, patients_of, redrawn
     from ..evaluation.table import heading, percent
     from ..evaluation.trained_classifier import (
         labels_as_trained,
@@ -73,17 +78,25 @@ def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None
                         'openselfsup evaluate judges the backbones of others')
     loaded = load_classifier(model, args.checkpoint)
     labels = labels_as_trained(source, _trained_classes(cfg), int(model.head.num_classes))
+    told = patients_of(paths := paths_of(source), args.patient_pattern)
+    check_pattern(args.patient_pattern, told, paths)
+    patients = redrawn(all_or_none(told))
     found = score_classifier(model.to(device), source, labels, size, resize,
                              (cfg.normalize['mean'], cfg.normalize['std']),
-                             resolve(args.amp, device, '--amp'), folder)
+                             resolve(args.amp, device, '--amp'), folder, patients)
     if found is None or not is_main():
         return
-    print(f'{args.checkpoint}: {loaded}; {len(source)} tiles')
+    count = None if patients is None else len(set(patients.tolist()))
+    print(f'{args.checkpoint}: {loaded}; {len(source)} tiles'
+          + (f' of {count} patients' if count else ''))
     for head, scores in found.items():
         print(f'{head:<7}' + '  '.join(f"{heading(name)} {percent(scores[name]['value'])}"
                                        for name in SHOWN))
+    if not count:
+        print('intervals treat tiles as independent: no patients are told (--patient_pattern)')
     write_json(folder / 'test.json', dict(
         config=str(args.config), checkpoint=str(args.checkpoint), tiles=len(source),
+        patients=count,
         first=source.path(0), size=size, scores=found))
     print(f'scores: {folder / "test.json"}')
 

@@ -35,6 +35,7 @@ from .metrics import (
 )
 from .notes import Notes
 from .ownership import digest, settle
+from .patients import redrawn
 from .results import Results, Row
 from .sampling import labelled_fraction
 from .settings import AUGMENTED, LINEAR, LOW_SHOT, SEMI, STAGES, EvaluationSettings
@@ -63,8 +64,7 @@ class Evaluation:
         self.test_labels = torch.from_numpy(np.asarray(data.test.labels))
         self.created = datetime.datetime.now().isoformat(timespec='seconds')
         self.digest = digest(data.train, data.test)
-        # Tiles of one patient are redrawn together; of a single one there is nothing to redraw.
-        self.units = data.test_patients if _count(data.test_patients) != 1 else None
+        self.units = redrawn(data.test_patients)
 
     def run(self) -> Results:
         """Evaluate everything, write results.json and arrays.npz, return the results.

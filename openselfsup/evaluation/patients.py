@@ -49,6 +49,18 @@ def all_or_none(told: np.ndarray) -> np.ndarray | None:
     return told if len(told) and (told != '').all() else None
 
 
+def redrawn(patients: np.ndarray | None) -> np.ndarray | None:
+    """Return the patients if intervals redraw them: tiles of one patient are redrawn together.
+
+    Args:
+        patients: of each tile, or None where they are unknown.
+
+    Returns:
+        None where there is nothing to redraw but tiles: of unknown patients, or a single one.
+    """
+    return None if patients is None or len(np.unique(patients)) == 1 else patients
+
+
 def check_pattern(pattern: str | None, told: np.ndarray, paths: Sequence[str]) -> None:
     """Refuse a pattern of the user's that does not tell patients apart.
 

@@ -89,7 +89,8 @@ def labels_as_trained(source: Source, classes: list[str] | None, count: int) -> 
 
 def score_classifier(model: Classification, source: Source, labels: np.ndarray, size: int,
                     resize: int | None, normalise: tuple[Sequence[float], Sequence[float]],
-                    amp: str, folder: Path) -> dict[str, dict[str, Any]] | None:
+                    amp: str, folder: Path, patients: np.ndarray | None = None
+                    ) -> dict[str, dict[str, Any]] | None:
     """Score a classifier on labelled tiles, each of several processes on a part of them.
 
     Args:
@@ -100,6 +101,7 @@ def score_classifier(model: Classification, source: Source, labels: np.ndarray, 
         normalise: mean and std of the input.
         amp: 'off', 'bf16' or 'fp16'.
         folder: where the processes hand their parts to rank 0.
+        patients: of each tile, (N,), whom intervals redraw; tiles if None.
 
     Returns:
         On rank 0 the scores of each head by its name, with a 95 % interval: those of
@@ -115,11 +117,13 @@ def score_classifier(model: Classification, source: Source, labels: np.ndarray, 
     classes = int(model.head.num_classes)
     heads = found['features'].double().split(classes, 1)
     names = [f'stage{i}' for i in getattr(model.head, 'in_indices', [])] or ['head']
-    return {name: _scores(scores.softmax(1).numpy(), labels)
+    return {name: _scores(scores.softmax(1).numpy(), labels, patients)
             for name, scores in zip(names, heads, strict=True)}
 
 
-def _scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    found = with_intervals(score(labels, probabilities), bootstrap(labels, probabilities))
+def _scores(probabilities: np.ndarray, labels: np.ndarray, patients: np.ndarray | None
+            ) -> dict[str, Any]:
+    found = with_intervals(score(labels, probabilities), bootstrap(
+        labels, probabilities, patients))
     best = np.argsort(-probabilities, axis=1, kind='stable')[:, :5]
     return {**found, 'top5': dict(value=float((best == labels[:, None]).any(1).mean()))}

@@ -88,6 +88,25 @@ def test_two_processes_score_what_one_does(tmp_path, monkeypatch, free_port):
     assert read_json(tmp_path / 'one/test.json')['scores'] == two['scores']
 
 
+def test_intervals_redraw_patients(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPO / 'data/demo/kather2016', tmp_path / 'tiles')
+    checkpoint = str(saved(OURS, tmp_path / 'c.pth'))
+    words = [OURS, checkpoint, '--data', 'tiles', '--cfg-options', *OPTIONS]
+    found = []
+    for pattern in ([], ['--patient_pattern', r'image_\d*(\d)\b']):
+        execute('test', [*words, *pattern])
+        found.append(read_json(tmp_path / 'test.json'))
+    alone, ten = found
+    assert (alone['patients'], ten['patients']) == (None, 10)
+    scores = [one['scores']['head']['accuracy'] for one in found]
+    assert scores[0]['value'] == scores[1]['value'] and scores[0] != scores[1]
+    said = capsys.readouterr().out
+    assert 'intervals treat tiles as independent' in said and '51 tiles of 10 patients' in said
+    with pytest.raises(UserError, match='finds no patient in 51 of 51 paths'):
+        execute('test', [*words, '--patient_pattern', '(P[0-9]+)_'])
+
+
 def test_every_stage_has_scores(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPO / 'data/demo/kather2016/STROMA', tmp_path / 'tiles/STROMA')
