@@ -48,7 +48,8 @@ def fit_knn(features: Tensor, labels: Tensor, classes: int, k: int = 20,
 
 
 def leave_one_out_accuracy(features: Tensor, labels: Tensor, k: int = 3,
-                           temperature: float | None = None) -> float:
+                           temperature: float | None = None, groups: Tensor | None = None
+                           ) -> float:
     """Return how many tiles their k nearest other tiles classify correctly.
 
     Similarities are float64, so that the result does not depend on the order of sums.
@@ -57,32 +58,37 @@ def leave_one_out_accuracy(features: Tensor, labels: Tensor, k: int = 3,
         features: tensor of shape (N, D).
         labels: int64 tensor of shape (N,), any whole numbers; the smaller label wins between
             classes of exactly equal votes.
-        k: number of neighbours, at most N - 1.
+        k: number of neighbours, at most N - 1, or as :func:`nearest_tiles` says of groups.
         temperature: as in :func:`vote_shares`.
+        groups: as in :func:`nearest_tiles`.
 
     Returns:
         The share of correct tiles in [0, 1].
 
     Raises:
-        UserError: k is not in 1..N - 1, or features are not finite.
+        UserError: k is too many, or features are not finite.
     """
     classes, label = labels.to(features.device).unique(return_inverse=True)
-    near = nearest_tiles(features.detach().double(), None, k)
+    near = nearest_tiles(features.detach().double(), None, k, groups=groups)
     winners = vote_shares(*near, label, len(classes), temperature).argmax(1)
     return float((winners == label).double().mean())
 
 
 def nearest_tiles(bank: Tensor, queries: Tensor | None, k: int,
-                  backend: str = 'auto') -> tuple[Tensor, Tensor]:
+                  backend: str = 'auto', groups: Tensor | None = None
+                  ) -> tuple[Tensor, Tensor]:
     """Return the k tiles of the bank with the highest cosine similarity to each query.
 
     Args:
         bank: features of shape (N, D).
         queries: features of shape (M, D), or None for those of the bank itself: then no tile is
             a neighbour of itself.
-        k: number of neighbours, at most N (N - 1 without queries).
+        k: number of neighbours, at most N; without queries N - 1, with groups as many tiles as lie
+            outside of the largest.
         backend: 'faiss' (float32 on the CPU, exact inner products), 'torch' (all that faiss does
             not take), or 'auto': faiss where it is installed and takes the features.
+        groups: patient of each tile as a whole number, (N,), without queries: tiles of one patient
+            are no neighbours of each other.
 
     Returns:
         Similarities (M, k), falling, float64 where the bank is and float32 otherwise, and
@@ -93,7 +99,7 @@ def nearest_tiles(bank: Tensor, queries: Tensor | None, k: int,
     """
     others, precision = len(bank), torch.promote_types(bank.dtype, torch.float32)
     if queries is None:
-        others -= 1
+        others -= 1 if groups is None else int(groups.unique(return_counts=True)[1].max())
     if not 1 <= k <= others:
         raise UserError(f'{k} neighbours are asked for', where='k',
                         expected=f'1 to {others}, the number of '
@@ -108,7 +114,7 @@ def nearest_tiles(bank: Tensor, queries: Tensor | None, k: int,
     if backend == 'faiss':
         raise UserError('faiss is not installed, or cannot compare these features',
                         expected='pip install faiss-cpu, or the torch backend')
-    return _by_torch(bank, queries, k)
+    return _by_torch(bank, queries, k, groups)
 
 
 def vote_shares(similarity: Tensor, neighbours: Tensor, labels: Tensor, classes: int,
@@ -133,12 +139,16 @@ def vote_shares(similarity: Tensor, neighbours: Tensor, labels: Tensor, classes:
     return votes.scatter_add_(1, labels.to(neighbours.device)[neighbours], weight)
 
 
-def _by_torch(bank: Tensor, queries: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+def _by_torch(bank: Tensor, queries: Tensor | None, k: int, groups: Tensor | None
+              ) -> tuple[Tensor, Tensor]:
     parts = []
     for start in range(0, len(bank if queries is None else queries), _ROWS):
         rows = (bank if queries is None else queries)[start:start + _ROWS]
         similarity = rows @ bank.T
-        if queries is None:  # a tile is no neighbour of itself
+        if groups is not None:
+            mine = groups[start:start + _ROWS, None] == groups
+            similarity.masked_fill_(mine.to(similarity.device), -torch.inf)
+        elif queries is None:  # a tile is no neighbour of itself
             similarity.diagonal(start).fill_(-torch.inf)
         parts.append(similarity.topk(k))
     if not parts:

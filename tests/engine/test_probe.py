@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from small_runs import REPO, assert_same_state
 
 from openselfsup.engine.hooks import KNNProbeHook, LinearProbeHook
@@ -81,6 +82,36 @@ def test_scores_of_known_features():
     for hook in (KNNProbeHook({**TILES}, k=3), LinearProbeHook({**TILES})):
         assert hook.scores(perfect)[hook.key] == 1.0
         assert hook.scores(noise)[hook.key] < 0.5
+
+
+@pytest.fixture
+def cohort(tmp_path) -> dict:
+    """Twelve tiles of two classes and four patients, of whom two have tiles of both."""
+    for name, tiles in (('STROMA', (0, 1, 2)), ('TUMOR', (0, 1, 3))):
+        (tmp_path / name).mkdir()
+        for patient in tiles:
+            for i in range(2):
+                Image.new('RGB', (32, 32)).save(
+                    tmp_path / name / f'TCGA-AA-000{patient}-{i}.png')
+    return dict(type='ImageFolder', root=str(tmp_path))
+
+
+@pytest.mark.parametrize('pattern', [None, r'AA-(\d+)'])
+def test_nothing_is_judged_by_tiles_of_its_patient(cohort, pattern):
+    hook = KNNProbeHook(cohort, k=20, patient_pattern=pattern)
+    assert hook.k == 12 - 4
+    two = LinearProbeHook(cohort, patient_pattern=pattern)
+    assert not set(two.patients[two.kept].tolist()) & set(two.patients[two.held].tolist())
+    # Features that tell what is of one patient and class: only the patient's own tiles find it.
+    features = torch.nn.functional.one_hot(2 * hook.patients + hook.tiles.labels, 8).float()
+    hook.k = 1
+    alone = KNNProbeHook(cohort, k=1, patient_pattern=r'(\w+/TCGA.*)\.png')  # each is a patient
+    assert alone.scores(features)['probe_knn'] == 1 > hook.scores(features)['probe_knn']
+
+
+def test_a_pattern_that_tells_no_patients_is_refused(cohort):
+    with pytest.raises(UserError, match='hooks.KNNProbeHook.patient_pattern: .* finds no patient'):
+        KNNProbeHook(cohort, patient_pattern='(P[0-9]+)')
 
 
 def test_tiles_without_labels_are_refused(make_runner):

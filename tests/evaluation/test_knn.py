@@ -165,6 +165,19 @@ def test_k_is_bounded_by_the_tiles_of_a_class():
     assert fitted.settings['k'] == 3
 
 
+def test_tiles_of_one_group_are_no_neighbours():
+    draw = torch.Generator().manual_seed(0)
+    bank, groups = torch.randn(40, 5, generator=draw), torch.randint(6, (40,), generator=draw)
+    others = 40 - int(groups.bincount().max())
+    similarity, found = nearest_tiles(bank, None, others, groups=groups)
+    assert (groups[found] != groups[:, None]).all() and similarity.isfinite().all()
+    for i in range(40):
+        alone = nearest_tiles(bank[groups != groups[i]], bank[i:i + 1], 3, 'torch')[0][0]
+        assert torch.allclose(similarity[i, :3], alone)
+    with pytest.raises(UserError, match=f'expected 1 to {others}, the number of other tiles'):
+        nearest_tiles(bank, None, others + 1, groups=groups)
+
+
 @pytest.mark.parametrize('backend', ['faiss', 'torch'])
 def test_impossible_neighbours(problem, backend):
     features = problem[0][:10]

@@ -10,14 +10,17 @@ import math
 import time
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ... import distributed
 from ...datasets.labeled import LabeledTileDataset
 from ...errors import UserError
+from ...evaluation.data import paths_of
 from ...evaluation.knn import leave_one_out_accuracy
 from ...evaluation.linear_probe import fit_linear
+from ...evaluation.patients import all_or_none, check_pattern, patients_of, redrawn
 from ...evaluation.sampling import hold_out
 from ...registry import HOOKS
 from ...training.features import extract_features
@@ -132,18 +135,26 @@ class ProbeHook(Hook, ABC):
 class LabelledProbeHook(ProbeHook):
     """A probe that scores pooled features of labelled tiles.
 
+    Where all paths tell the patient, nothing is judged by other tiles of the same patient.
+
     Args:
         source: labelled tiles (``type`` in SOURCES), e.g. class folders.
         interval, at_start, save_best: see :class:`ProbeHook`.
         size: side of the input in pixels, by default that of the views.
         batch_size: tiles of one forward pass.
+        patient_pattern: regular expression whose first group is the patient in a tile's path;
+            TCGA barcodes if None.
+
+    Attributes:
+        patients: number of each tile's patient, int64 (N,); None where they are unknown, or one.
 
     Raises:
-        UserError: all tiles are of one class.
+        UserError: all tiles are of one class, or the pattern does not tell patients apart.
     """
 
     def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
-                 batch_size: Count = 64, at_start: bool = True, save_best: bool = True):
+                 batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
+                 patient_pattern: str | None = None):
         super().__init__(interval, at_start, save_best)
         self.size, self.batch_size = size, batch_size
         # Smaller tiles than views are enlarged by the dataset, so any size will do for now.
@@ -153,6 +164,19 @@ class LabelledProbeHook(ProbeHook):
             raise UserError(f'all {len(self.tiles)} labelled tiles are of one class: every '
                             'backbone would be right', where=f'hooks.{type(self).__name__}.source',
                             expected='tiles of two classes or more')
+        self.patients = self._patients(patient_pattern)
+
+    def _patients(self, pattern: str | None) -> Tensor | None:
+        paths = paths_of(self.tiles.source)
+        try:
+            told = patients_of(paths, pattern)
+            check_pattern(pattern, told, paths)
+        except UserError as error:
+            raise UserError(error.what, where=f'hooks.{type(self).__name__}.patient_pattern',
+                            expected=error.expected) from None
+        patients = redrawn(all_or_none(told))
+        return (None if patients is None
+                else torch.from_numpy(np.unique(patients, return_inverse=True)[1]))
 
     @abstractmethod
     def scores(self, features: Tensor) -> dict[str, float]:
@@ -179,8 +203,9 @@ class KNNProbeHook(LabelledProbeHook):
     The best checkpoint is ``best_knn.pth``.
 
     Args:
-        source, interval, size, batch_size, at_start, save_best: see :class:`LabelledProbeHook`.
-        k: number of neighbours, fewer where there are fewer tiles.
+        source, interval, size, batch_size, at_start, save_best, patient_pattern: see
+            :class:`LabelledProbeHook`.
+        k: number of neighbours, fewer where there are fewer tiles of other patients.
         temperature: a neighbour of similarity s weighs exp(s / T); None counts votes.
     """
 
@@ -188,13 +213,16 @@ class KNNProbeHook(LabelledProbeHook):
 
     def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
                  batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
-                 k: Count = 20, temperature: Positive | None = 0.07):
-        super().__init__(source, interval, size, batch_size, at_start, save_best)
-        self.k, self.temperature = min(k, len(self.tiles) - 1), temperature
+                 k: Count = 20, temperature: Positive | None = 0.07,
+                 patient_pattern: str | None = None):
+        super().__init__(source, interval, size, batch_size, at_start, save_best,
+                         patient_pattern)
+        own = 1 if self.patients is None else int(self.patients.bincount().max())
+        self.k, self.temperature = min(k, len(self.tiles) - own), temperature
 
     def scores(self, features: Tensor) -> dict[str, float]:
         return {self.key: leave_one_out_accuracy(features, self.tiles.labels, self.k,
-                                                 self.temperature)}
+                                                 self.temperature, self.patients)}
 
 
 @HOOKS.register_module()
@@ -205,26 +233,32 @@ class LinearProbeHook(LabelledProbeHook):
     tiles: test it on others.
 
     Args:
-        source, interval, size, batch_size, at_start, save_best: see :class:`LabelledProbeHook`.
-        holdout: share of each class that is held out.
+        source, interval, size, batch_size, at_start, save_best, patient_pattern: see
+            :class:`LabelledProbeHook`.
+        holdout: share of each class that is held out, whole patients where they are known.
         seed: draws the held-out tiles, the same ones at every probe.
 
     Raises:
-        UserError: no tile can be held out.
+        UserError: no tile, or no patient, can be held out.
     """
 
     best_file, key = 'best_linear.pth', 'probe_linear'
 
     def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
                  batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
-                 holdout: Share = 0.3, seed: Seed = 0):
-        super().__init__(source, interval, size, batch_size, at_start, save_best)
+                 holdout: Share = 0.3, seed: Seed = 0, patient_pattern: str | None = None):
+        super().__init__(source, interval, size, batch_size, at_start, save_best,
+                         patient_pattern)
         self.seed = seed
-        kept, held = hold_out(self.tiles.labels.numpy(), holdout, seed)
+        kept, held = hold_out(self.tiles.labels.numpy(), holdout, seed,
+                              None if self.patients is None else self.patients.numpy())
         if not len(held):
-            raise UserError('no labelled tile can be held out: each class has one tile only',
+            raise UserError('no labelled tile can be held out: each class has one tile only'
+                            if self.patients is None else 'no patient can be held out: each is '
+                            'all that there is of some class',
                             where='hooks.LinearProbeHook.source',
-                            expected='at least two tiles of a class')
+                            expected='at least two tiles of a class' if self.patients is None
+                            else 'two patients or more of each class')
         self.kept, self.held = torch.from_numpy(kept), torch.from_numpy(held)
         self.counted = len(held)
 
