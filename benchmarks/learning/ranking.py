@@ -5,7 +5,7 @@
 RUN is a folder, or NAME=FOLDER, in which a CorrespondenceHook wrote its scores and which holds
 epoch_N.pth of the same epochs (checkpoint_interval). DIR holds train/CLASS and masks/train/CLASS,
 whose file names tell the case as in EBHI-SEG, or as --patient_pattern REGEX says; a third of its
-cases is held out and their cells probed (dense-linear-v1, dense-knn-v1). OUT gets ranking.json and
+cases is held out and their cells probed (dense-linear-v2, dense-knn-v1). OUT gets ranking.json and
 ranking.md: Spearman's rank correlation of each score with mDice, its 95 % interval over redrawn
 checkpoints, and its mean within runs, where one chooses the checkpoint of a run. Checkpoints of one
 run resemble each other: intervals are rather too narrow. Probes are kept.

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the dense evaluation."""
     add = parser.add_argument_group('patches of images with masks').add_argument
     add('--dense', action='store_true', help='classify the pixels of --train and --test, folders '
-        'of images, by the patches of frozen feature maps: dense-linear-v1, dense-knn-v1')
+        'of images, by the patches of frozen feature maps: dense-linear-v2, dense-knn-v1')
     add('--train_masks', metavar='MASKS', help='masks of --train, of the same names; may end in '
         '_anno, _mask, ..., also in the folder of the images')
     add('--test_masks', metavar='MASKS', help='masks of --test')

@@ -14,7 +14,7 @@ from .classifier import TrainSettings
 LINEAR, KNN, AUGMENTED, FINETUNE = 'linear-v1', 'knn-v1', 'linear-augmented-v1', 'finetune-v1'
 STAGES, SVM, LOW_SHOT, SEMI = 'linear-stages-v1', 'svm-v1', 'svm-low-shot-v1', 'semi-v1'
 PROTOCOLS = (LINEAR, KNN, AUGMENTED, FINETUNE, STAGES, SVM, LOW_SHOT, SEMI)
-DENSE_LINEAR, DENSE_KNN = 'dense-linear-v1', 'dense-knn-v1'
+DENSE_LINEAR, DENSE_KNN = 'dense-linear-v2', 'dense-knn-v1'
 DENSE_PROTOCOLS = (DENSE_LINEAR, DENSE_KNN)
 
 

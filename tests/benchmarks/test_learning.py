@@ -511,7 +511,7 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
              f'dataset.source.root={tissue / "train"}']
     assert subprocess.run(words, cwd=REPO).returncode == 0
     text = (tmp_path / 'out/choosing/tables.md').read_text()
-    assert '| small | ' in text and '## glands of the tiles: dense-linear-v1, 4, stride 32' in text
+    assert '| small | ' in text and '## glands of the tiles: dense-linear-v2, 4, stride 32' in text
     run = tmp_path / 'out/runs/small_0'
     assert json.loads((run / 'plan.json').read_text())['epochs'] == 3  # of 72 tiles
     longer = tmp_path / 'out/runs/longer_0'
@@ -538,7 +538,7 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
     assert set(found) == {'', 'random init', 'longer'}
     assert set(written['glands of GlaS, ViTs, 2 iterations: mask AP']) == {
         'vit', 'random init of vit'}
-    assert set(written['GlaS: dense-linear-v1, last2, stride 16']) >= {
+    assert set(written['GlaS: dense-linear-v2, last2, stride 16']) >= {
         'vit', 'random init of vit', 'small', 'random init', COLOUR_STATISTICS}
     assert (written['same: dense-knn-v1, 4, stride 32']['small']['']
             == written['glands of the tiles: dense-knn-v1, 4, stride 32']['small'][''])

@@ -24,7 +24,14 @@ from openselfsup.evaluation.dense.features import (
 )
 from openselfsup.evaluation.dense.masks import IGNORED, Codes, find_codes, pair_up
 from openselfsup.evaluation.dense.measure import measure
-from openselfsup.evaluation.dense.probes import draw_patches, patch_labels, upsample
+from openselfsup.evaluation.dense.probes import (
+    PENALTIES,
+    Patches,
+    draw_patches,
+    fit_linear,
+    patch_labels,
+    upsample,
+)
 from openselfsup.evaluation.dense.results import ARRAYS, read_dense
 from openselfsup.evaluation.dense.scores import (
     bootstrap,
@@ -34,6 +41,8 @@ from openselfsup.evaluation.dense.scores import (
 )
 from openselfsup.evaluation.logistic import principal_axes, solve
 from openselfsup.evaluation.networks import build
+from openselfsup.evaluation.sampling import hold_out
+from openselfsup.evaluation.settings import DENSE_PROTOCOLS
 
 COLOURS = np.array([[230, 220, 230], [150, 60, 150]], np.float32)
 PATCHES = [Layers('1', (1,), 8)]
@@ -289,9 +298,9 @@ def test_the_command(folders, weights, tmp_path, capsys):
     results = read_dense(out)
     assert results.notes[0].startswith('The masks hold') and len(results.model['sha256']) == 64
     assert [(r.features, r.layers, r.protocol) for r in results.rows] == [
-        (features, layers, f'dense-{probe}-v1')
+        (features, layers, probe)
         for features in ('checkpoint', 'random init', 'colour mean / sd', 'colour histogram')
-        for layers in ('3+4', '3') for probe in ('linear', 'knn')]
+        for layers in ('3+4', '3') for probe in DENSE_PROTOCOLS]
     with np.load(out / ARRAYS) as file:
         found = dict(file)
     for i, row in enumerate(results.rows):
@@ -335,3 +344,18 @@ def test_flags_that_have_no_use_are_refused(folders, tmp_path):
         execute('evaluate', ['--train', 'x', '--dense_scale', '2'])
     with pytest.raises(UserError, match="(?s)did you mean 'dense-knn-v1'.*: 9 is out of range"):
         run(folders, tmp_path, '--protocols', 'dense-knn', '--dense_scale', '9')
+
+
+def test_a_penalty_that_calls_all_patches_one_class_is_not_chosen():
+    """Masks of the few cases that validate are often wrong: of little confidence is not of use."""
+    cases, each = np.arange(10), 200
+    images = np.repeat(cases, each)
+    truth = np.arange(len(images)) % 4 > 0  # three of four are foreground
+    features = torch.from_numpy(truth)[:, None].float() * 2 - 1
+    _, held = hold_out(np.zeros(10, np.int64), 0.2, 0, cases)
+    wrong = np.isin(images, held) & (np.arange(len(images)) % 5 < 2)
+    shares = torch.nn.functional.one_hot(torch.from_numpy(truth ^ wrong).long(), 2).float()
+    found = fit_linear(Patches(features, shares, images), cases, 0, False)
+    kinds = found.probabilities(torch.tensor([[-1.], [1.]])).argmax(1)
+    assert kinds.tolist() == [0, 1]
+    assert found.chosen['penalty'] < PENALTIES[0] and found.chosen['validation_mdice'] > 0.5
