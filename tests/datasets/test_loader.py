@@ -60,6 +60,12 @@ class Counted(Source):
     def __len__(self):
         return self.n
 
+    def read(self, index):
+        raise AssertionError(f'tile {index} was read')
+
+    def path(self, index):
+        return f'tile {index}'
+
 
 class Numbers:
     """Stands for a dataset of n tiles: a batch is its indices and a random number.

@@ -25,6 +25,9 @@ class Files(Source):
     def __len__(self):
         return len(self.paths)
 
+    def read(self, index):
+        raise AssertionError(f'tile {index} was decoded')
+
     def path(self, index):
         return str(self.paths[index])
 
