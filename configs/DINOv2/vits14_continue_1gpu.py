@@ -9,6 +9,6 @@ _base_ = [
 # Scored before the first step and after each epoch; the best is kept as best_dense.pth. With
 # labelled tiles: hooks=[dict(type='KNNProbeHook', source=dict(type='ImageFolder', root=FOLDER),
 # interval=1)], and best_knn.pth.
-hooks = [dict(type='CorrespondenceHook', interval=1)]
+hooks = [dict(type='CorrespondenceHook', interval=1, best_by='correspondence')]
 log_interval = 20
 checkpoint_interval = 1

@@ -67,8 +67,8 @@ def test_the_score_that_chooses(make_runner, tmp_path):
     hook_of(again).before_train(again)
     assert hook_of(again).best == hook_of(runner).best == pytest.approx(-0.1)
     scores = dict(zip(SCORES, (0.1, 2, 3)))
-    assert CorrespondenceHook().goodness(scores) == 0.1
-    assert CorrespondenceHook(best_by='rankme').goodness(scores) == 2
+    assert CorrespondenceHook().goodness(scores) == 2
+    assert CorrespondenceHook(best_by='correspondence').goodness(scores) == 0.1
 
 
 def test_what_cannot_be_scored_is_refused(make_runner):

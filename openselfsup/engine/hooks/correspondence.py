@@ -50,8 +50,9 @@ class CorrespondenceHook(ProbeHook):
             is pooled in any case.
         batch_size: views of one forward pass.
         seed: draws the views.
-        best_by: which score chooses the best checkpoint: the highest correspondence or RankMe,
-            or the α-ReQ that is closest to 1.
+        best_by: which score chooses the best checkpoint: the highest RankMe, which ranked
+            checkpoints of ResNets best (docs/learning.md), or correspondence, or the α-ReQ that is
+            closest to 1.
 
     Raises:
         UserError: the recipe leaves no map from view to tile, or the backbone returns no such
@@ -64,7 +65,7 @@ class CorrespondenceHook(ProbeHook):
                  recipe: dict | None = None, feature_map: Annotated[int, Range(-99, 99)] = -1,
                  batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
                  seed: Seed = 0,
-                 best_by: Literal['correspondence', 'rankme', 'alpha_req'] = 'correspondence'):
+                 best_by: Literal['correspondence', 'rankme', 'alpha_req'] = 'rankme'):
         super().__init__(interval, at_start, save_best)
         self.source = build_source(source) if source is not None else None
         self.recipe, self.count, self.seed = recipe, tiles, seed
