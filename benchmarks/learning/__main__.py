@@ -27,8 +27,9 @@ from .pretraining import (
 from .study import Study
 from .tissue import CASE, Tiles, parts
 
-#: What the study calls its own tiles, their cells, and the images of --glas.
-OURS = ('tiles', 'glands of the tiles', 'GlaS')
+# What the study calls its own tiles, their cells, and the images of --glas.
+GLANDS, GLAS = 'glands of the tiles', 'GlaS'
+OURS = ('tiles', GLANDS, GLAS)
 
 
 def main() -> None:
@@ -162,9 +163,9 @@ def image_sets(args: argparse.Namespace, out: Path) -> dict[str, dense.DenseData
     """Return the images with masks whose cells are probed."""
     sets = {}
     if (args.data / 'masks').is_dir():
-        sets[OURS[1]] = dense.find_masks(args.data, args.final, args.patient_pattern)
+        sets[GLANDS] = dense.find_masks(args.data, args.final, args.patient_pattern)
     if args.glas:
-        sets[OURS[2]] = dense.find_images(dense.official_glas(args.glas, out / 'glas'), args.final)
+        sets[GLAS] = dense.find_images(dense.official_glas(args.glas, out / 'glas'), args.final)
     for name, folder in args.images:
         if name in (*sets, *OURS):
             raise UserError(f"'{name}' is the name of other images", where='--images',
