@@ -62,6 +62,8 @@ METHODS = {
     'VICRegL': dict(type='VICRegL', **EXPANDERS),
     'PLMVICRegL': dict(type='PLMVICRegL', **EXPANDERS,
                        matching_neck=dict(type='MatchingNeck', channels=16)),
+    'PLMSimCLR': dict(type='PLMSimCLR', neck=DENSE,
+                      matching_neck=dict(type='MatchingNeck', channels=16)),
     'DINO': dict(type='DINO', head=HEAD),
     'iBOT': dict(type='iBOT', **VIT),
     'DINOv2': dict(type='DINOv2', **VIT, patch_head=HEAD),
@@ -128,6 +130,10 @@ CASES = METHODS | {
     'PLMVICRegL, attention': with_options(
         'PLMVICRegL', matching_neck=dict(type='AttentionMatchingNeck', channels=16,
                                          mid_channels=8)),
+    'PLMSimCLR, joint, attention': with_options('PLMSimCLR', **ATTENTION, joint=True),
+    'PLMSimCLR, lambda 0': with_options('PLMSimCLR', loss_lambda=0.),
+    'PLMSimCLR, lambda 1': with_options('PLMSimCLR', loss_lambda=1.),
+    'PLMSimCLR, adversary': with_options('PLMSimCLR', adversary=ATTACK),
     'VICRegL, classifier': with_options('VICRegL', num_classes=3),
     'DINO, cells': with_options('DINO', **CELLS, targets='sinkhorn'),
     'DINO, distributions of cells': with_options(

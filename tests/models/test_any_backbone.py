@@ -15,7 +15,7 @@ BACKBONES = {
                       dims=(8, 16, 24, 32), out_indices=(2, 3)), (96, 128))}
 ROWS = 8
 NAMES = ('MoCo', 'SimCLR', 'BYOL', 'DenseCL', 'PLM', 'ConCL', 'PLMConCL', 'CA2CL', 'VICRegL',
-         'PLMVICRegL', 'Classification', 'ODC')
+         'PLMVICRegL', 'PLMSimCLR', 'Classification', 'ODC')
 
 
 def without_channels(value):

@@ -13,7 +13,8 @@ from openselfsup.models.parts import total_loss
 from openselfsup.registry import ALGORITHMS
 
 ROWS = 8
-LOCATED = 'PLM', 'ConCL', 'PLMConCL', 'VICRegL', 'PLMVICRegL'  # need to know where views lie
+# Those that need to know where views lie.
+LOCATED = 'PLM', 'ConCL', 'PLMConCL', 'VICRegL', 'PLMVICRegL', 'PLMSimCLR'
 
 
 def test_every_registered_method_has_a_row():

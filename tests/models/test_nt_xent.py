@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openselfsup.models.losses import nt_xent
+from openselfsup.models.losses import nt_xent, nt_xent_of_pairs
 
 module = importlib.import_module('openselfsup.models.losses.nt_xent')
 GOLDEN = Path(__file__).parents[1] / 'data/golden'
@@ -94,3 +94,37 @@ def test_backward_keeps_nothing_of_the_size_of_the_similarities():
 def test_impossible_arguments(arguments, words):
     with pytest.raises(ValueError, match=words):
         nt_xent(*arguments)
+
+
+def of_pairs_oracle(anchors, positives, others, own, temperature):
+    """Cross-entropy of the full matrix, the positive in front and an anchor's own rows masked."""
+    logits = (anchors @ others.T).scatter(1, own, -torch.inf)
+    logits = torch.cat([(anchors * positives).sum(1, keepdim=True), logits], 1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64), reduction='none')
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 30), st.integers(1, 6), st.integers(1, 3), st.integers(1, 10))
+def test_pairs_equal_the_full_matrix_for_any_numbers(rows, images, owned, dim):
+    images += 1
+    owner = torch.randint(images, (rows, 1))
+    own = owned * owner + torch.arange(owned)
+    arguments = [unit(rows, dim).requires_grad_(), unit(rows, dim).requires_grad_(),
+                 unit(owned * images, dim).requires_grad_()]
+    found = []
+    for function in nt_xent_of_pairs, of_pairs_oracle:
+        losses = function(*arguments, own, 0.2)
+        weights = torch.arange(1., rows + 1, dtype=losses.dtype)
+        found.append((losses, *torch.autograd.grad((losses * weights).sum(), arguments)))
+    for ours, theirs in zip(*found):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ((unit(4, 3), unit(5, 3), unit(6, 3), torch.zeros(4, 2)), 'one shape'),
+    ((unit(4, 3), unit(4, 3), unit(6, 2), torch.zeros(4, 2)), 'one shape'),
+    ((unit(4, 3), unit(4, 3), unit(6, 3), torch.zeros(3, 2)), 'one shape'),
+    ((unit(4, 3), unit(4, 3), unit(2, 3), torch.zeros(4, 2)), 'at least one other image')])
+def test_impossible_pairs(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        nt_xent_of_pairs(*arguments[:3], arguments[3].long(), 0.2)

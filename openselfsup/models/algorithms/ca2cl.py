@@ -41,7 +41,7 @@ class CA2CL(SimCLR):
         maps = encoder['backbone'](images)
         return normalize(encoder['neck'](maps)), encoder['group_neck'](maps)
 
-    def contrast(self, first: tuple[Tensor, ...],
-                 second: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def contrast(self, first: tuple[Tensor, ...], second: tuple[Tensor, ...],
+                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
         """Return the instance and cluster losses of what :meth:`encode` made of both views."""
         return {**super().contrast(first, second), **self.cluster(first[1], second[1])}

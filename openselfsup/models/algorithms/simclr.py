@@ -67,7 +67,7 @@ class SimCLR(BaseMethod):
 
         Args:
             views: two tensors of shape (B, 3, S, S); an adversary attacks the first.
-            view_to_tile: not used.
+            view_to_tile: not used but by methods that match cells.
         """
         check_views(views, 2, self)
         if self.joint:  # rows 2b and 2b + 1 are tile b
@@ -75,7 +75,7 @@ class SimCLR(BaseMethod):
             first, second = (tuple(part[i::2] for part in both) for i in range(2))
         else:
             first, second = (self.encode(self.encoder_q, view) for view in views)
-        outputs = self.contrast(first, second)
+        outputs = self.contrast(first, second, view_to_tile)
         if self.adversary is not None and self.training:
             # L_adv = NT-Xent(z1, z0 of the attacked encoder)
             anchor = second[0].detach() if self.adversary.detach_anchor else second[0]
@@ -86,8 +86,8 @@ class SimCLR(BaseMethod):
         outputs['feature_std'] = health.feature_std(self.features)
         return outputs
 
-    def contrast(self, first: tuple[Tensor, ...],
-                 second: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def contrast(self, first: tuple[Tensor, ...], second: tuple[Tensor, ...],
+                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
         """Return the clean losses and monitors of what :meth:`encode` made of both views."""
         return {'loss_instance': self.instance_loss(first[0], second[0]),
                 'acc_contrast': retrieval_accuracy(first[0].detach(), second[0].detach())}

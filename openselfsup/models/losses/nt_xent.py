@@ -4,13 +4,15 @@ For an anchor z_i with positive z_j among 2B vectors, at temperature T,
 
     loss_i = -log [ e^(z_i·z_j/T) / Σ_{k≠i} e^(z_i·z_k/T) ] = L_i - z_i·z_j/T.
 
-The log-sum-exp L_i is taken some anchors at a time, and its gradient P = ∂L_i/∂(z_i·z_k/T), the
+Where the positive is not one of the vectors, as a matched cell is none of the pooled ones, it
+joins the sum. The log-sum-exp L_i is taken some anchors at a time, and its gradient P = ∂L_i/∂(z_i·z_k/T), the
 softmax, is made again in backward: no 2B x 2B matrix exists in either pass.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -43,8 +45,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float,
     _check(first, second, everyone, temperature, offset)
     device = first.device.type
     anchors, others = torch.cat([first, second]), torch.cat(everyone)  # 2B x D, 2M x D
-    exact = torch.promote_types(anchors.dtype, torch.float32)
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else exact
+    exact, dtype = _precisions(anchors)
     with torch.autocast(device, enabled=False):
         anchors, others = anchors.to(exact), others.to(exact)
         images = torch.arange(offset, offset + len(first), device=first.device)
@@ -54,8 +55,59 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float,
         if gathered is None:
             lse = _LogSumExpOfEachOther.apply(anchors, temperature, dtype)
         else:
-            lse = _LogSumExpOfOthers.apply(anchors, others, own, temperature, dtype)
+            lse = _LogSumExpOfOthers.apply(anchors, others, own[:, None], temperature, dtype)
         return (lse - similarity).mean()
+
+
+def nt_xent_of_pairs(anchors: Tensor, positives: Tensor, others: Tensor, own: Tensor,
+                     temperature: float) -> Tensor:
+    """Contrast anchors that have positives of their own with vectors of other images.
+
+    Of anchor a_i with positive p_i and the vectors o_k that are not its own,
+
+        loss_i = -log [ e^(a_i·p_i/T) / (e^(a_i·p_i/T) + Σ_{k ∉ own_i} e^(a_i·o_k/T)) ].
+
+    Precision is that of :func:`nt_xent`; gradients flow to all three.
+
+    Args:
+        anchors: L2-normalised tensor of shape (N, D).
+        positives: L2-normalised tensor of shape (N, D).
+        others: L2-normalised tensor of shape (M, D), of all images, the anchors' own too.
+        own: int64 tensor of shape (N, R), rows of ``others`` that an anchor is not contrasted
+            with, R < M.
+        temperature: T > 0.
+
+    Returns:
+        Tensor of shape (N,).
+
+    Raises:
+        ValueError: shapes do not fit, there are no vectors of other images, or the temperature is
+            not positive.
+    """
+    if (anchors.ndim != 2 or anchors.shape != positives.shape
+            or others.ndim != 2 or others.shape[1:] != anchors.shape[1:]
+            or own.ndim != 2 or len(own) != len(anchors)):
+        raise ValueError('anchors and positives must have one shape (N, D), others (M, D) and own '
+                         f'(N, R), not {tuple(anchors.shape)}, {tuple(positives.shape)}, '
+                         f'{tuple(others.shape)} and {tuple(own.shape)}')
+    if len(others) <= own.shape[1]:
+        raise ValueError(f'of {len(others)} vectors {own.shape[1]} are an anchor\'s own: it needs '
+                         'those of at least one other image')
+    if not temperature > 0:
+        raise ValueError(f'temperature must be positive, not {temperature}')
+    exact, dtype = _precisions(anchors)
+    with torch.autocast(anchors.device.type, enabled=False):
+        anchors, positives, others = (x.to(exact) for x in (anchors, positives, others))
+        similarity = (anchors * positives).sum(1) / temperature
+        lse = _LogSumExpOfOthers.apply(anchors, others, own, temperature, dtype)
+        return F.softplus(lse - similarity)
+
+
+def _precisions(x: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """Return the dtype of sums and that of products, which autocast may say."""
+    device, exact = x.device.type, torch.promote_types(x.dtype, torch.float32)
+    return exact, (torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device)
+                   else exact)
 
 
 def _check(first: Tensor, second: Tensor, everyone: tuple[Tensor, Tensor], temperature: float,
@@ -80,7 +132,7 @@ class _LogSumExpOfEachOther(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, vectors: Tensor, temperature: float, dtype: torch.dtype):
-        own = torch.arange(len(vectors), device=vectors.device)
+        own = torch.arange(len(vectors), device=vectors.device)[:, None]
         lse = torch.empty_like(vectors[:, 0])
         for part in _parts(vectors, vectors):
             lse[part] = torch.logsumexp(_logits(vectors[part], vectors, own[part], temperature,
@@ -104,7 +156,7 @@ class _LogSumExpOfEachOther(torch.autograd.Function):
 
 
 class _LogSumExpOfOthers(torch.autograd.Function):
-    """L_i = log Σ_{k ≠ own_i} exp(z_i·o_k/T), shape (N,), with gradient to both z and o."""
+    """L_i = log Σ_{k ∉ own_i} exp(z_i·o_k/T), shape (N,), with gradient to both z and o."""
 
     @staticmethod
     def forward(ctx, anchors: Tensor, others: Tensor, own: Tensor, temperature: float,
@@ -138,6 +190,6 @@ def _parts(anchors: Tensor, others: Tensor) -> list[slice]:
 
 def _logits(anchors: Tensor, others: Tensor, own: Tensor, temperature: float,
             dtype: torch.dtype) -> Tensor:
-    """Return similarities / T of shape (n, 2M) with -inf where an anchor meets itself."""
+    """Return similarities / T of shape (n, M) with -inf where an anchor meets its own (n, R)."""
     logits = ((anchors / temperature).to(dtype) @ others.to(dtype).T).to(anchors.dtype)
-    return logits.scatter_(1, own[:, None], -torch.inf)
+    return logits.scatter_(1, own, -torch.inf)
