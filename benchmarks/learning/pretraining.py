@@ -23,7 +23,8 @@ CONFIGS = {'plm': 'PLM_SSL/r18_small', 'densecl': 'DenseCL/r18_small', 'moco': '
            'simclr': 'SimCLR/r18_small', 'ca2cl': 'CA2CL/r18_small', 'byol': 'BYOL/r18_small',
            'npid': 'NPID/r18_small', 'concl': 'ConCL/r18_small',
            'plm-concl': 'PLM_ConCL/r18_small', 'vicregl': 'VICRegL/r18_small',
-           'plm-vicregl': 'PLM_VICRegL/r18_small', 'odc': 'ODC/r18_small',
+           'plm-vicregl': 'PLM_VICRegL/r18_small',
+           'plm-simclr': 'PLM_SimCLR/r18_small', 'odc': 'ODC/r18_small',
            'deepcluster': 'DeepCluster/r18_small', 'rotation': 'RotationPred/r18_small',
            'relative-loc': 'RelativeLoc/r18_small', 'dino': 'DINO/r18_small'}
 
