@@ -1,8 +1,8 @@
 """PLM + SimCLR: cells matched by place, against the other tiles of the batch and without a queue.
 
 PLM's dense loss (arXiv 2212.12105) where SimCLR's pairs (arXiv 2002.05709) are in place of MoCo's.
-This definition is **ours**, and no number of it reproduces a published one: in runs of a few hundred
-steps PLM's queue hinders what its matched cells can teach (docs/learning.md).
+This definition is **ours**, and no number of it reproduces a published one. In runs of a few
+hundred steps it learns much more than PLM with its queue does (docs/learning.md).
 """
 
 import torch

@@ -5,8 +5,9 @@ For an anchor z_i with positive z_j among 2B vectors, at temperature T,
     loss_i = -log [ e^(z_i·z_j/T) / Σ_{k≠i} e^(z_i·z_k/T) ] = L_i - z_i·z_j/T.
 
 Where the positive is not one of the vectors, as a matched cell is none of the pooled ones, it
-joins the sum. The log-sum-exp L_i is taken some anchors at a time, and its gradient P = ∂L_i/∂(z_i·z_k/T), the
-softmax, is made again in backward: no 2B x 2B matrix exists in either pass.
+joins the sum. The log-sum-exp L_i is taken some anchors at a time, and its gradient
+P = ∂L_i/∂(z_i·z_k/T), the softmax, is made again in backward: no 2B x 2B matrix exists in either
+pass.
 """
 
 import math
