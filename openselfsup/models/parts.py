@@ -66,6 +66,40 @@ def check_projection(neck: nn.Module, dim: int) -> None:
                         where='model.feat_dim', expected=str(size))
 
 
+def check_matching_neck(neck: nn.Module, size: int | None) -> None:
+    """Raise a UserError if a matching neck does not take cells of ``size`` channels, if known."""
+    fc = getattr(neck, 'fc', None)
+    if isinstance(fc, nn.Linear) and size is not None and fc.in_features != size:
+        raise UserError(f'the matching neck takes {fc.in_features} channels, cells are projected '
+                        f'to {size}', where='model.matching_neck.channels', expected=str(size))
+
+
+def projection(neck: nn.Module, maps: list[Tensor]) -> Tensor:
+    """Return what a neck makes of feature maps, (B, D).
+
+    Raises:
+        UserError: it returns something else, as a DenseCLNeck does.
+    """
+    found = neck(maps)
+    if not isinstance(found, Tensor):
+        raise UserError(f'{type(neck).__name__} returns more than one vector of an image',
+                        where='model.neck', expected="a neck such as dict(type='NonLinearNeck')")
+    return found
+
+
+def dense_projections(neck: nn.Module, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a dense neck makes of feature maps: (B, D), (B, D, N, N) and (B, D).
+
+    Raises:
+        UserError: it returns something else, as a neck for whole images does.
+    """
+    found = neck(maps)
+    if isinstance(found, Tensor) or len(found) != 3:
+        raise UserError(f'{type(neck).__name__} does not project cells beside the whole image',
+                        where='model.neck', expected="a neck such as dict(type='DenseCLNeck')")
+    return found
+
+
 def check_classes(head: nn.Module, count: int) -> None:
     """Raise a UserError if a classifier has fewer classes than there are to tell apart."""
     known = getattr(head, 'num_classes', count)

@@ -150,3 +150,28 @@ def test_its_checkpoint_says_where_the_backbone_is(name):
                                         meta=dict(backbone=record)))
     own = method.backbone.state_dict()
     assert state.keys() == own.keys() and all(own[key].equal(state[key]) for key in own)
+
+
+WITH_DENSE_NECK = [name for name, row in METHODS.items()
+                   if row.get('neck', {}).get('type') == 'DenseCLNeck']
+WITH_NECK = [name for name, row in METHODS.items()
+             if row.get('neck', {}).get('type', '').startswith('NonLinear')]
+
+
+@pytest.mark.parametrize('name', WITH_DENSE_NECK + WITH_NECK)
+def test_a_neck_of_the_wrong_kind_is_named(name):
+    dense = name in WITH_DENSE_NECK
+    wrong = dict(type='NonLinearNeck' if dense else 'DenseCLNeck', in_channels=24,
+                 hid_channels=24, out_channels=METHODS[name]['neck']['out_channels'])
+    method = build(METHODS[name] | dict(neck=wrong))
+    views, maps = batch_for(method, ROWS)
+    with pytest.raises(UserError, match='does not project cells' if dense else 'more than one'):
+        method(views, maps, **asked_for(method, ROWS))
+
+
+@pytest.mark.parametrize('name', ('PLM', 'PLMConCL', 'PLMVICRegL', 'PLMSimCLR'))
+@pytest.mark.parametrize('neck', (dict(type='MatchingNeck', channels=8), dict(
+    type='AttentionMatchingNeck', channels=8, mid_channels=4)))
+def test_a_matching_neck_of_another_size_is_named(name, neck):
+    with pytest.raises(UserError, match='takes 8 channels, cells are projected to 16'):
+        build(METHODS[name] | dict(matching_neck=neck))

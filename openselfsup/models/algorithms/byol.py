@@ -11,7 +11,7 @@ from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Fraction
 from .. import health
 from ..method import BaseMethod
-from ..parts import built, built_on, check_channels, check_views, normalize
+from ..parts import built, built_on, check_channels, check_views, normalize, projection
 
 
 @ALGORITHMS.register_module()
@@ -74,7 +74,7 @@ class BYOL(BaseMethod):
 
     def project(self, network: nn.ModuleDict, view: Tensor) -> Tensor:
         """Return the projections (B, D) of images (B, 3, S, S), not normalised."""
-        return network['neck'](network['backbone'](view))
+        return projection(network['neck'], network['backbone'](view))
 
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ...registry import ALGORITHMS, HEADS
 from ...values import Positive
-from ..parts import built, normalize
+from ..parts import built, normalize, projection
 from .simclr import SimCLR
 
 
@@ -39,7 +39,7 @@ class CA2CL(SimCLR):
     def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
         """Return z (B, D) and g (B, D'), both normalised, of images (B, 3, S, S)."""
         maps = encoder['backbone'](images)
-        return normalize(encoder['neck'](maps)), encoder['group_neck'](maps)
+        return normalize(projection(encoder['neck'], maps)), encoder['group_neck'](maps)
 
     def contrast(self, first: tuple[Tensor, ...], second: tuple[Tensor, ...],
                  view_to_tile: Tensor | None = None) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from ..concepts import Concepts, LabelMaps
 from ..losses import info_nce
 from ..memories import Queue
 from ..method import Geometry
-from ..parts import check_maps, check_projection, normalize
+from ..parts import check_maps, check_projection, dense_projections, normalize, projection
 from .momentum import MomentumContrast
 
 
@@ -26,6 +26,7 @@ class WithConcepts(MomentumContrast):
     stage: int
     warmup_epochs: int
     keys_in_order: bool
+    dense_neck: bool = False  # whether the neck projects cells, too
 
     def add_concepts(self, concepts: Concepts, cluster_indice: int, warmup_epochs: int,
                      keys_in_order: bool) -> None:
@@ -55,8 +56,9 @@ class WithConcepts(MomentumContrast):
             What the neck makes of them, the global projection (B, D) first, and the last feature
             map (B, C, h, w).
         """
-        maps = encoder['backbone'](images)
-        return *projections(encoder, maps), maps[-1]
+        maps, neck = encoder['backbone'](images), encoder['neck']
+        found = dense_projections(neck, maps) if self.dense_neck else (projection(neck, maps),)
+        return *found, maps[-1]
 
     def is_warm(self) -> bool:
         """Return whether the first epochs, of the instance loss alone, are over."""

@@ -9,7 +9,7 @@ from ...values import Count, Fraction, Positive
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from ..parts import cells, check_projection, normalize, zero_loss
+from ..parts import cells, check_projection, dense_projections, normalize, zero_loss
 from .momentum import MomentumContrast
 
 
@@ -45,7 +45,7 @@ class DenseCL(MomentumContrast):
             cells (B, D), and the backbone's last feature map (B, C, N, N).
         """
         maps = encoder['backbone'](images)
-        return *encoder['neck'](maps), maps[-1]
+        return *dense_projections(encoder['neck'], maps), maps[-1]
 
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:

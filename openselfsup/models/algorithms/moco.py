@@ -8,7 +8,7 @@ from ...values import Count, Fraction, Positive
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
-from ..parts import check_projection, normalize
+from ..parts import check_projection, normalize, projection
 from .momentum import MomentumContrast
 
 
@@ -46,7 +46,7 @@ class MoCo(MomentumContrast):
         It is followed by the group features (B, D') where there is a cluster head.
         """
         maps = encoder['backbone'](images)
-        return normalize(encoder['neck'](maps)), *self.group(encoder, maps)
+        return normalize(projection(encoder['neck'], maps)), *self.group(encoder, maps)
 
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:

@@ -12,7 +12,14 @@ from ..losses import sampled_info_nce
 from ..memories import SimpleMemory
 from ..memories.simple import draw_rows
 from ..method import PerTileMethod
-from ..parts import built, built_on, check_channels, check_projection, normalize
+from ..parts import (
+    built,
+    built_on,
+    check_channels,
+    check_projection,
+    normalize,
+    projection,
+)
 
 
 @ALGORITHMS.register_module()
@@ -72,7 +79,7 @@ class NPID(PerTileMethod):
             view_to_tile: not used.
             index: places of the tiles in the data set, int64 (B,).
         """
-        v = normalize(self.neck(self.backbone(views[0])))
+        v = normalize(projection(self.neck, self.backbone(views[0])))
         bank = self.memory_bank.feature_bank
         # CE([v·b_i, v·b_n1, ..., v·b_nK] / T, 0), b_i the memory of the tile itself
         loss, accuracy = sampled_info_nce(v, bank[index], bank, self.draw_negatives(index),

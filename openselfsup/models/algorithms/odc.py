@@ -12,7 +12,7 @@ from .. import health
 from ..heads.classification import accuracy
 from ..memories import ODCMemory
 from ..method import PerTileMethod
-from ..parts import built, built_on, check_channels
+from ..parts import built, built_on, check_channels, projection
 from ..pseudo_labels import (
     check_head,
     class_weights,
@@ -100,7 +100,7 @@ class ODC(PerTileMethod):
 
     def extract(self, images: Tensor) -> Tensor:
         """Return the features (B, D) of images (B, 3, S, S), not normalised."""
-        return self.neck(self.backbone(images))
+        return projection(self.neck, self.backbone(images))
 
     def forward(self, views: list[Tensor], view_to_tile: Tensor | None = None, *,
                 index: Tensor) -> dict[str, Tensor]:

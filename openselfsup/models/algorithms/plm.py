@@ -17,7 +17,9 @@ from ..method import Geometry
 from ..parts import (
     cells,
     check_maps,
+    check_matching_neck,
     check_projection,
+    dense_projections,
     normalize,
     total_loss,
     weighted_mean,
@@ -69,6 +71,7 @@ class PLM(MomentumContrast):
         super().__init__(backbone, neck, momentum, shuffle, cluster, adversary,
                          matching_neck=matching_neck, group_neck=group_neck)
         check_projection(self.encoder_q['neck'], feat_dim)
+        check_matching_neck(self.encoder_q['matching_neck'], feat_dim)
         if not 0 <= loss_lambda <= 1:
             raise UserError(f'loss_lambda is {loss_lambda}', where='model.loss_lambda',
                             expected='a number from 0 to 1')
@@ -89,7 +92,7 @@ class PLM(MomentumContrast):
             over cells (B, D) and, with a cluster head, group features (B, D').
         """
         maps = encoder['backbone'](images)
-        return *encoder['neck'](maps), *self.group(encoder, maps)
+        return *dense_projections(encoder['neck'], maps), *self.group(encoder, maps)
 
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:

@@ -51,6 +51,8 @@ class PLMConCL(WithConcepts, PLM):
         UserError: a setting is impossible, or the backbone does not return that stage.
     """
 
+    dense_neck = True
+
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
                  matching_neck: dict | nn.Module, queue_len: Count = 16384, feat_dim: Count = 128,
                  momentum: Fraction = 0.999, temperature: Positive = 0.2,

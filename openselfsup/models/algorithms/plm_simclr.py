@@ -14,7 +14,14 @@ from ...registry import ALGORITHMS
 from ...values import Fraction, Positive
 from ...views import Matching, match_cells
 from ..losses import nt_xent_of_pairs
-from ..parts import cells, check_maps, normalize, zero_loss
+from ..parts import (
+    cells,
+    check_maps,
+    check_matching_neck,
+    dense_projections,
+    normalize,
+    zero_loss,
+)
 from .simclr import SimCLR
 
 
@@ -55,6 +62,8 @@ class PLMSimCLR(SimCLR):
         if not 0 <= loss_lambda <= 1:
             raise UserError(f'loss_lambda is {loss_lambda}', where='model.loss_lambda',
                             expected='a number from 0 to 1')
+        check_matching_neck(self.encoder_q['matching_neck'],
+                            getattr(self.encoder_q['neck'], 'out_channels', None))
         self.loss_lambda = loss_lambda
 
     def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
@@ -64,7 +73,8 @@ class PLMSimCLR(SimCLR):
             The normalised projection (B, D), that of the cells (B, D, N, N), not normalised, and
             the normalised mean of the latter (B, D).
         """
-        projected, grid, pooled = encoder['neck'](encoder['backbone'](images))
+        projected, grid, pooled = dense_projections(
+            encoder['neck'], encoder['backbone'](images))
         return normalize(projected), grid, normalize(pooled)
 
     def contrast(self, first: tuple[Tensor, ...], second: tuple[Tensor, ...],

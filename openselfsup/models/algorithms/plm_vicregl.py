@@ -15,7 +15,7 @@ from ...values import Count, Fraction, NotNegative
 from ...views import match_cells
 from ..losses import variance_term
 from ..losses.vicreg import Terms
-from ..parts import built
+from ..parts import built, check_matching_neck
 from .vicregl import VICRegL
 
 
@@ -55,12 +55,8 @@ class PLMVICRegL(VICRegL):
         if self.matching_neck is None:
             raise UserError('alpha gives weight to a loss without its matching_neck',
                             where='model.matching_neck', expected="dict(type='MatchingNeck', ...)")
-        size = getattr(self.maps_projector, 'out_channels', None)
-        fc = getattr(self.matching_neck, 'fc', None)
-        if isinstance(fc, nn.Linear) and size is not None and fc.in_features != size:
-            raise UserError(f'the matching neck takes {fc.in_features} channels, cells are '
-                            f'projected to {size}', where='model.matching_neck.channels',
-                            expected=str(size))
+        check_matching_neck(self.matching_neck,
+                            getattr(self.maps_projector, 'out_channels', None))
 
     def location_count(self, count: int) -> None:
         """Let all cells that share tissue with the other view count."""

@@ -10,7 +10,7 @@ from ...values import Positive
 from .. import health
 from ..losses import nt_xent
 from ..method import BaseMethod
-from ..parts import built, built_on, check_channels, check_views, normalize
+from ..parts import built, built_on, check_channels, check_views, normalize, projection
 
 
 @ALGORITHMS.register_module()
@@ -59,7 +59,7 @@ class SimCLR(BaseMethod):
 
     def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
         """Return the normalised projection (B, D) of images (B, 3, S, S), as a tuple of one."""
-        return normalize(encoder['neck'](encoder['backbone'](images))),
+        return normalize(projection(encoder['neck'], encoder['backbone'](images))),
 
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
