@@ -94,10 +94,10 @@ def dense_projections(neck: nn.Module, maps: list[Tensor]) -> tuple[Tensor, Tens
         UserError: it returns something else, as a neck for whole images does.
     """
     found = neck(maps)
-    if isinstance(found, Tensor) or len(found) != 3:
+    if not isinstance(found, tuple | list) or len(found) != 3:
         raise UserError(f'{type(neck).__name__} does not project cells beside the whole image',
                         where='model.neck', expected="a neck such as dict(type='DenseCLNeck')")
-    return found
+    return found[0], found[1], found[2]
 
 
 def check_classes(head: nn.Module, count: int) -> None:

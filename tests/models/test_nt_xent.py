@@ -120,6 +120,15 @@ def test_pairs_equal_the_full_matrix_for_any_numbers(rows, images, owned, dim):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+def test_backward_of_pairs_keeps_nothing_of_the_size_of_the_similarities():
+    saved, anchors = [], unit(64, 4).requires_grad_()
+    own = torch.arange(64)[:, None] % 32
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (saved.append(x.numel()), x)[1],
+                                                  lambda x: x):
+        nt_xent_of_pairs(anchors, unit(64, 4), unit(32, 4), own, 0.2).sum()
+    assert saved and max(saved) <= 64 * 4
+
+
 @pytest.mark.parametrize('arguments, words', [
     ((unit(4, 3), unit(5, 3), unit(6, 3), torch.zeros(4, 2)), 'one shape'),
     ((unit(4, 3), unit(4, 3), unit(6, 2), torch.zeros(4, 2)), 'one shape'),
@@ -128,3 +137,8 @@ def test_pairs_equal_the_full_matrix_for_any_numbers(rows, images, owned, dim):
 def test_impossible_pairs(arguments, words):
     with pytest.raises(ValueError, match=words):
         nt_xent_of_pairs(*arguments[:3], arguments[3].long(), 0.2)
+
+
+def test_pairs_want_a_temperature():
+    with pytest.raises(ValueError, match='temperature'):
+        nt_xent_of_pairs(unit(4, 3), unit(4, 3), unit(6, 3), torch.zeros(4, 1).long(), 0.)

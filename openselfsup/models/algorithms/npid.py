@@ -12,14 +12,7 @@ from ..losses import sampled_info_nce
 from ..memories import SimpleMemory
 from ..memories.simple import draw_rows
 from ..method import PerTileMethod
-from ..parts import (
-    built,
-    built_on,
-    check_channels,
-    check_projection,
-    normalize,
-    projection,
-)
+from ..parts import built, built_on, check_channels, check_projection, normalize, projection
 
 
 @ALGORITHMS.register_module()

@@ -14,14 +14,7 @@ from ...registry import ALGORITHMS
 from ...values import Fraction, Positive
 from ...views import Matching, match_cells
 from ..losses import nt_xent_of_pairs
-from ..parts import (
-    cells,
-    check_maps,
-    check_matching_neck,
-    dense_projections,
-    normalize,
-    zero_loss,
-)
+from ..parts import cells, check_maps, check_matching_neck, dense_projections, normalize, zero_loss
 from .simclr import SimCLR
 
 
@@ -73,8 +66,8 @@ class PLMSimCLR(SimCLR):
             The normalised projection (B, D), that of the cells (B, D, N, N), not normalised, and
             the normalised mean of the latter (B, D).
         """
-        projected, grid, pooled = dense_projections(
-            encoder['neck'], encoder['backbone'](images))
+        projected, grid, pooled = dense_projections(encoder['neck'],
+                                                    encoder['backbone'](images))
         return normalize(projected), grid, normalize(pooled)
 
     def contrast(self, first: tuple[Tensor, ...], second: tuple[Tensor, ...],
