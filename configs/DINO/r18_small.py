@@ -1,5 +1,5 @@
 # A few thousand tiles, one GPU or a laptop: two crops of 64 px and four of 32. The teacher is sharp
-# and follows fast: at .04, centred and with momentum .99 the loss stays at ln K (docs/learning.md).
+# and follows fast: at .04, centred and with momentum .99 the loss stays at ln K (docs/tried.md).
 from openselfsup.views import tissue_views
 
 _base_ = [

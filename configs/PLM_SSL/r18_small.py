@@ -2,7 +2,7 @@
 # told from new ones by their age, and batch statistics over parts of the batch, since one process
 # would tell by them which views belong together (docs/evaluation.md, "Does it learn?"). A matching
 # neck without its linear layer, which starts from random weights and cost 3 to 9 points in 230
-# steps (docs/learning.md). PLM_SimCLR/r18_small learns more in as short a run.
+# steps (docs/tried.md). PLM_SimCLR/r18_small learns more in as short a run.
 _base_ = [
     '../_base_/models/plm_r18.py',
     '../_base_/datasets/small_tiles.py',

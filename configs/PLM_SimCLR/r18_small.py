@@ -1,5 +1,5 @@
 # A few thousand tiles, one GPU or a laptop, from random weights: PLM's matched cells without its
-# queue, which hinders so short a run (docs/learning.md).
+# queue, which hinders so short a run (docs/tried.md).
 _base_ = [
     '../_base_/models/plm_simclr_r18.py',
     '../_base_/datasets/small_tiles.py',

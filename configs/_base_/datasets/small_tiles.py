@@ -1,6 +1,6 @@
 # A few thousand tiles of any kind in a folder, seen at 96 px: what a laptop or one GPU trains on in
 # an hour. --cfg-options dataset.source.root=FOLDER names yours. Colours are hardly changed: more of
-# it costs what they say of the tissue (docs/learning.md).
+# it costs what they say of the tissue (docs/tried.md).
 dataset = dict(
     type='TileDataset',
     source=dict(type='ImageFolder', root='data/tiles', labels=False),

@@ -51,7 +51,7 @@ class CorrespondenceHook(ProbeHook):
         batch_size: views of one forward pass.
         seed: draws the views.
         best_by: which score chooses the best checkpoint: the highest RankMe, which ranked
-            checkpoints of ResNets best (docs/learning.md), or correspondence, or the α-ReQ that is
+            checkpoints of ResNets best (docs/tried.md), or correspondence, or the α-ReQ that is
             closest to 1.
 
     Raises:

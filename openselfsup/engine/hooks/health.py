@@ -156,7 +156,7 @@ def _remedies(cause: str, runner: Any) -> Iterator[str]:
         yield (f'more epochs of the heads alone (model.heads_only_epochs {2 * alone:g} instead of '
                f'{alone:g})')
         return
-    if rate and cause != 'UNIFORM':  # there a higher one left ln K sooner (docs/learning.md)
+    if rate and cause != 'UNIFORM':  # there a higher one left ln K sooner (docs/tried.md)
         yield f'a lower optimizer.lr ({rate / 3:.1g} instead of {rate:g})'
     if not warmup:
         yield 'a warm-up (schedule.warmup_epochs, now 0)'

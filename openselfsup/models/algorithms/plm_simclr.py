@@ -2,7 +2,7 @@
 
 PLM's dense loss (arXiv 2212.12105) where SimCLR's pairs (arXiv 2002.05709) are in place of MoCo's.
 This definition is **ours**, and no number of it reproduces a published one. In runs of a few
-hundred steps it learns much more than PLM with its queue does (docs/learning.md).
+hundred steps it learns much more than PLM with its queue does (docs/tried.md).
 """
 
 import torch
