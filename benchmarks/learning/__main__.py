@@ -1,18 +1,26 @@
 """Command line of the learning study: pretrain, evaluate, compare; what is finished is kept."""
 
 import argparse
+import hashlib
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from openselfsup import __version__
 from openselfsup.cli.arguments import add_overrides, checked
+from openselfsup.engine.config import load_config
+from openselfsup.engine.config_text import config_text
 from openselfsup.errors import UserError
+from openselfsup.evaluation.comparison import lone_classes
+from openselfsup.evaluation.dense.data import DenseData
+from openselfsup.evaluation.ownership import digest
 from openselfsup.files import read_json, write_json
 from openselfsup.values import Count, Whole
 
 from . import dense, glands, supervised, table
-from .classification import COLOURS
+from .classification import COLOURS, answers_file
 from .networks import Network, check_starts, find_networks
 from .pretraining import (
     CONFIGS,
@@ -20,6 +28,7 @@ from .pretraining import (
     Budget,
     Start,
     check_tiles,
+    config_path,
     find_configs,
     find_starts,
     pretrain,
@@ -46,13 +55,15 @@ def main() -> None:
     check_starts(starts, networks)
     check_tiles({name: config for name, config in configs.items() if name not in args.methods},
                 options)
-    settle(args, configs, starts)
+    known = settle(args, configs, starts)
     study = Study(out / ('final' if args.final else 'choosing'), tiles, args.size, networks,
                   image_sets(args, out), tuple(args.dense_layers), args.supervised,
                   detection(args, out, networks), args.gland_iterations, args.device,
                   args.seeds)
     baselines = [*COLOURS, *study.cells,
                  *([supervised.name_of(args.supervised)] if args.supervised else [])]
+    check_names(configs, baselines)
+    note(out, known, contents(configs, tiles, study.images))
     about = described(args, tiles)
     print(f"{about['learn']} learn, {about['test']} are tested", flush=True)
 
@@ -123,10 +134,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, Start]) -> None:
-    """Note what the study in ``--out`` is of, so that no answer of another is taken for its own.
+def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, Start]
+           ) -> dict[str, Any]:
+    """Return what the study in ``--out`` is of with this call, for :func:`note`.
 
-    More methods, more seeds and more images may join.
+    More methods, more seeds and more images may join; before anything was planned another budget
+    may replace the first.
 
     Raises:
         UserError: the folder holds a study of other tiles, another budget or another config.
@@ -141,6 +154,8 @@ def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, 
     known = read_json(path) if path.exists() else dict(settings=settings, configs={})
     known['settings'].setdefault('patient_pattern', CASE)  # the one that there was
     known.setdefault('images', {})  # there were none
+    if not any(args.out.glob('runs/*/plan.json')):
+        known['settings']['budget'] = None
     differing = [f'{key} was {value}, is now {settings[key]}'
                  for key, value in known['settings'].items()
                  if value != settings[key] and None not in (value, settings[key])]
@@ -151,12 +166,63 @@ def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, 
                   for name, folder in images.items()
                   if known['images'].get(name, folder) != folder]
     if differing:
-        raise UserError('another study is in this folder: ' + '; '.join(differing),
-                        where=str(args.out), expected='an --out of its own')
-    args.out.mkdir(parents=True, exist_ok=True)
+        raise another_study(args.out, differing)
     settings['glas'] = settings['glas'] or known['settings']['glas']
-    write_json(path, dict(settings=settings, configs=known['configs'] | configs,
-                          images=known['images'] | images), indent=1)
+    return dict(settings=settings, configs=known['configs'] | configs,
+                images=known['images'] | images, contents=known.get('contents', {}))
+
+
+def contents(configs: Mapping[str, str], tiles: tuple[Tiles, Tiles],
+             images: Mapping[str, DenseData]) -> dict[str, str]:
+    """Return a digest of what lies behind each name: configs as they are resolved, tiles, masks."""
+    found = {f'the config of {name}': hashlib.sha256(
+        config_text(load_config(config_path(config))).encode()).hexdigest()
+        for name, config in configs.items()}
+    for part in tiles:  # both are of the training tiles where cases are held out
+        found[f'the tiles of {part.source.name}'] = digest(part.source)
+    for name, data in images.items():
+        for part in (data.train, data.test):
+            where = f'the {len(part)} images of {name} in {part.name}'
+            found[where] = digest(part, part.masks)
+    return found
+
+
+def note(out: Path, known: dict[str, Any], now: dict[str, str]) -> None:
+    """Write what the study in a folder is of, so that no answer of another is taken for its own.
+
+    Args:
+        out: the folder.
+        known: of :func:`settle`.
+        now: of :func:`contents`.
+
+    Raises:
+        UserError: a config, or tiles, were changed since they were trained on or tested.
+    """
+    old = known['contents']
+    if changed := [name for name, said in now.items() if old.get(name, said) != said]:
+        raise another_study(out, [f'{name} changed since' for name in changed])
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / 'study.json', known | dict(contents=old | now), indent=1)
+
+
+def another_study(out: Path, differing: list[str]) -> UserError:
+    """Return the error of a folder whose answers are not of this study."""
+    return UserError('another study is in this folder: ' + '; '.join(differing), where=str(out),
+                     expected='an --out of its own')
+
+
+def check_names(methods: Iterable[str], baselines: Iterable[str]) -> None:
+    """Refuse methods whose answers would lie where those of a baseline, or another, do.
+
+    Raises:
+        UserError: there is such a method.
+    """
+    taken = {answers_file(Path(), name, 0): name for name in baselines}
+    for method in methods:
+        other = taken.setdefault(answers_file(Path(), method, 0), method)
+        if other != method:
+            raise UserError(f"a method called '{method}' would have the answers of '{other}'",
+                            where='--config', expected='another NAME')
 
 
 def image_sets(args: argparse.Namespace, out: Path) -> dict[str, dense.DenseData]:
@@ -199,9 +265,14 @@ def detection(args: argparse.Namespace, out: Path, networks: dict[str, Network])
 def described(args: argparse.Namespace, tiles: tuple[Tiles, Tiles]) -> dict[str, str]:
     """Return what a reader of the tables must know."""
     learn, test = (f'{len(part.indices)} tiles of {len(set(part.cases))} cases' for part in tiles)
-    return dict(learn=learn, test=test if args.final else f'{test}, held out of the training part',
-                size=f'{args.size} px', budget=f'{Budget.of(args.budget)} a run',
-                seeds=str(args.seeds), version=__version__)
+    if not args.final:
+        test += ', held out of the training part'
+    if lone := lone_classes(next(iter(tiles[1].labels.values())), tiles[1].cases):
+        test += (f', {len(lone)} classes of a single case, whose intervals say nothing of other '
+                 'cases')
+    return dict(learn=learn, test=test, size=f'{args.size} px',
+                budget=f'{Budget.of(args.budget)} a run', seeds=str(args.seeds),
+                version=__version__)
 
 
 if __name__ == '__main__':

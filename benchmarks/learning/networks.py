@@ -111,8 +111,9 @@ class Network:
     @cached_property
     def kind(self) -> Any:
         """What is equal for networks whose random weights are the same but for the input."""
-        shapes = {name: value.shape for name, value in self._built.state_dict().items()}
-        return (type(self._built), shapes, find_layers(self._built, [ALL]),
+        sums = {name: (value.shape, float(value.double().abs().sum()))
+                for name, value in self._built.state_dict().items()}
+        return (type(self._built), sums, find_layers(self._built, [ALL]),
                 getattr(self._built, 'feature', None))
 
     @cached_property

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError, nearest
@@ -166,15 +167,15 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
         return checkpoint
     print(f'{folder.name}: pretraining, {budget}', flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    if not plan.exists():
-        epochs, rate = plan_epochs(config, folder, budget, options, device, start)
-        write_json(plan, dict(epochs=epochs, tiles_per_s=rate, budget=str(budget)))
-    epochs = read_json(plan)['epochs']
+    found = read_json(plan) if plan.exists() else plan_epochs(config, folder, budget, options,
+                                                              device, start)
+    epochs = found['epochs']
     alone = load_config(config_path(config), options).model.get('heads_only_epochs', 0)
     if epochs <= alone:
         raise UserError(f'this budget, {budget}, is {epochs} epoch(s), and the heads learn alone '
                         f'for {alone:g}: the backbone would stay as it is', where=config,
                         expected='a larger --budget, or a smaller model.heads_only_epochs')
+    write_json(plan, found)
     begin = ['--pretrained', str(start)] if start else []
     command([sys.executable, '-m', 'openselfsup', 'train', config_path(config), '--work-dir',
              str(folder / 'run'), '--resume', *begin,
@@ -185,7 +186,7 @@ def pretrain(config: str, folder: Path, seed: int, budget: Budget, options: list
 
 
 def plan_epochs(config: str, folder: Path, budget: Budget, options: list[str], device: str,
-                start: Path | None) -> tuple[int, float]:
+                start: Path | None) -> dict[str, Any]:
     """Return how many epochs the budget allows, and the tiles a second that were measured."""
     out = folder / 'rate.json'
     begin = [f'pretrained={start}'] if start else []
@@ -194,7 +195,8 @@ def plan_epochs(config: str, folder: Path, budget: Budget, options: list[str], d
     found = read_json(out)
     tiles = (budget.amount if budget.unit == 'tiles'
              else budget.amount * 60 * found['tiles_per_s'])
-    return max(1, round(tiles / found['tiles_per_epoch'])), found['tiles_per_s']
+    return dict(epochs=max(1, round(tiles / found['tiles_per_epoch'])),
+                tiles_per_s=found['tiles_per_s'], budget=str(budget))
 
 
 def config_path(config: str) -> str:

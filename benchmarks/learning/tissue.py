@@ -7,6 +7,7 @@ import numpy as np
 
 from openselfsup.datasets import ImageFolder
 from openselfsup.errors import UserError
+from openselfsup.evaluation.copies import same_files
 from openselfsup.evaluation.patients import check_pattern, patients_of
 from openselfsup.evaluation.sampling import hold_out
 
@@ -40,17 +41,20 @@ class Tiles:
                      self.cases[chosen])
 
 
-def read_tiles(folder: Path, pattern: str = CASE) -> Tiles:
+def read_tiles(folder: Path, pattern: str = CASE, classes: list[str] | None = None) -> Tiles:
     """Read class folders; the labelling of merged classes is the first.
 
     Args:
         folder: of class folders.
         pattern: regular expression whose first group is the case, in the path of each tile.
+        classes: the only ones that may occur, in the order of their labels; by default those
+            that there are.
 
     Raises:
-        UserError: there is no such folder, or the pattern finds no case, or the same in all.
+        UserError: there is no such folder, or another class, or the pattern finds no case, or the
+            same in all.
     """
-    source = ImageFolder(str(folder))
+    source = ImageFolder(str(folder), classes=classes)
     paths = [source.path(index) for index in range(len(source))]
     cases = patients_of(paths, pattern)
     check_pattern(pattern, cases, paths)
@@ -76,21 +80,45 @@ def parts(data: Path, final: bool, pattern: str = CASE, seed: int = 0) -> tuple[
         seed: draws what is held out.
 
     Raises:
-        UserError: the folder has no such parts, or both have a case in common.
+        UserError: the folder has no such parts, or both have a case or a file in common, or the
+            test has a class that nothing is learnt of, or no case can be held out.
     """
     if not (data / 'train').is_dir():
         raise UserError('there are no training tiles', where=str(data / 'train'),
                         expected='--data DIR with train/CLASS/*.png, and test/CLASS/*.png')
     train = read_tiles(data / 'train', pattern)
     if not final:
-        labels = next(iter(train.labels.values()))
-        kept, held = hold_out(labels, 1 / 3, seed, train.cases)
+        kept, held = _held_out(train, seed)
         return train.part(kept), train.part(held)
-    test = read_tiles(data / 'test', pattern)
+    test = read_tiles(data / 'test', pattern, train.source.classes)
     if shared := sorted(set(train.cases) & set(test.cases)):
         raise UserError(f'{len(shared)} cases are in both parts, such as {shared[0]}',
                         where=str(data), expected='cases of their own in train and test')
+    learnt, tested = same_files(train.source, test.source)
+    if len(copies := np.flatnonzero(np.isin(tested, learnt))):
+        raise UserError(f'{len(copies)} of {len(tested)} test tiles are byte for byte training '
+                        f'tiles, such as {test.source.path(int(copies[0]))}', where=str(data),
+                        expected='tiles of their own in train and test')
     return train, test
+
+
+def _held_out(train: Tiles, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the tiles that learn and of those of a third of the cases.
+
+    A tile of another case that is a copy of one that learns is in neither.
+    """
+    finest = list(train.labels.values())[-1]
+    for labels in train.labels.values():
+        kept, held = hold_out(labels, 1 / 3, seed, train.cases)
+        if len(np.unique(finest[kept])) == len(np.unique(finest)):
+            break  # of merged classes a rare part may have been held out whole
+    copies = same_files(train.source)[0]
+    held = held[~np.isin(copies[held], copies[kept])]
+    if not len(held):
+        raise UserError('no case can be held out to choose by: each is all that there is of some '
+                        'class, or holds copies of the tiles of others', where=train.source.name,
+                        expected='two cases or more of each class')
+    return kept, held
 
 
 def few(labels: np.ndarray, share: float, seed: int, at_least: int = 5) -> np.ndarray:

@@ -21,7 +21,8 @@ class Estimate:
     Attributes:
         value: of the data as they are, averaged over the runs.
         low, high: 95 % percentile interval over resampled cases.
-        sd: deviation between the runs (seeds), NaN for a single one.
+        sd: deviation between the runs (seeds), of a difference between those of the same place;
+            NaN for a single one, and for a difference of unequally many.
     """
 
     value: float
@@ -46,7 +47,8 @@ def stratified_resamples(labels: np.ndarray, cases: np.ndarray, count: int = 200
 
     Whole cases are drawn, since tiles of one case are not independent, and as many of each
     class as there are: a rare class is in every resample. A case belongs to the class that most
-    of its tiles have, the smaller one of two that are equal.
+    of its tiles have, the smaller one of two that are equal. Of a class with a single case its
+    tiles are drawn, which says nothing of other cases.
 
     Args:
         labels: int64 array of shape (N,).
@@ -54,17 +56,36 @@ def stratified_resamples(labels: np.ndarray, cases: np.ndarray, count: int = 200
         count: number of resamples.
         seed: the same seed draws the same resamples.
     """
+    case, stratum = _strata(labels, cases)
+    weights, rng = np.ones((1 + count, len(labels))), np.random.default_rng(seed)
+    for c in np.unique(stratum):
+        tiles = np.flatnonzero(stratum[case] == c)
+        _, unit = np.unique(case[tiles], return_inverse=True)
+        if not unit.any():
+            unit = np.arange(len(tiles))
+        units = int(unit.max()) + 1
+        weights[1:, tiles] = rng.multinomial(units, np.full(units, 1 / units), count)[:, unit]
+    return weights
+
+
+def lone_classes(labels: np.ndarray, cases: np.ndarray) -> list[int]:
+    """Return the classes that a single case is of: their intervals tell nothing of other cases.
+
+    Args:
+        labels, cases: as in :func:`stratified_resamples`.
+    """
+    classes = np.unique(labels)
+    _, stratum = _strata(labels, cases)
+    return classes[np.bincount(stratum, minlength=len(classes)) == 1].tolist()
+
+
+def _strata(labels: np.ndarray, cases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each tile's case, and the class of each case among those there are."""
     _, case = np.unique(cases, return_inverse=True)
     classes, label = np.unique(labels, return_inverse=True)
     tiles = np.zeros((int(case.max()) + 1, len(classes)), int)
     np.add.at(tiles, (case, label), 1)
-    stratum, rng = tiles.argmax(1), np.random.default_rng(seed)
-    drawn = np.ones((1 + count, len(tiles)))
-    for c in range(len(classes)):
-        own = np.flatnonzero(stratum == c)
-        if len(own):
-            drawn[1:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), count)
-    return drawn[:, case]
+    return case, tiles.argmax(1)
 
 
 def scored(labels: np.ndarray, runs: Sequence[np.ndarray], weights: np.ndarray,
@@ -102,8 +123,12 @@ def estimate(values: np.ndarray, others: np.ndarray | None = None) -> Estimate:
     """
     if others is not None and values.shape[1] != others.shape[1]:
         raise ValueError(f'{values.shape[1]} and {others.shape[1]} resamples make no pairs')
-    mean = values.mean(0) if others is None else values.mean(0) - others.mean(0)
-    sd = float(values[:, 0].std(ddof=1)) if len(values) > 1 else float('nan')
+    if others is None:
+        mean, runs = values.mean(0), values[:, 0]
+    else:
+        mean = values.mean(0) - others.mean(0)
+        runs = values[:, 0] - others[:, 0] if len(values) == len(others) else np.empty(0)
+    sd = float(runs.std(ddof=1)) if len(runs) > 1 else float('nan')
     return Estimate(float(mean[0]), *interval(mean[1:]), sd)
 
 

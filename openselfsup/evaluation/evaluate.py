@@ -238,8 +238,9 @@ class Evaluation:
             self.draws[len(self.rows)] = draws
             self.probabilities[len(self.rows)] = found
         if validation_tiles is None:
-            validation_tiles = round(fitted.settings.get('validation_share', 0)
-                                     * fitted.settings.get('search_tiles', 0))
+            validation_tiles = (0 if fitted.chosen.get('validated_by') == 'nothing' else
+                                round(fitted.settings.get('validation_share', 0)
+                                      * fitted.settings.get('search_tiles', 0)))
         self.rows.append(Row(
             protocol, family(name), fraction, seed, honest, train_tiles, validation_tiles,
             len(labels), fitted.settings, fitted.chosen, scores, recall, counts.tolist(),

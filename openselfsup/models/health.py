@@ -111,12 +111,14 @@ def contrastive_accuracy(query: Tensor, positive: Tensor, negatives: Tensor,
         positive: L2-normalised tensor of shape (N, D).
         negatives: L2-normalised tensor of shape (K, D).
         weights: tensor of shape (N,); rows of weight 0 do not count.
-        at_most: look at this many evenly spaced rows only, where there are more.
+        at_most: look at this many rows only, where there are more: spread evenly, and over the
+            cells where rows are cells of tiles.
 
     Returns:
         Scalar tensor, 0 if no row counts or there is none.
     """
-    some = slice(None, None, max(1, -(-len(query) // at_most)) if at_most else 1)
+    some = (slice(None) if at_most is None or len(query) <= at_most
+            else _spread(len(query), at_most, query.device))
     with torch.autocast(query.device.type, enabled=False):
         query, positive = query[some].float(), positive[some].float()
         hardest = (query @ negatives.float().T).amax(1)
@@ -125,6 +127,14 @@ def contrastive_accuracy(query: Tensor, positive: Tensor, negatives: Tensor,
         return won.sum() / max(len(won), 1)
     counts = (weights[some] > 0).float()
     return (won * counts).sum() / counts.sum().clamp_min(1)
+
+
+def _spread(count: int, some: int, device: torch.device) -> Tensor:
+    """Return so many of the numbers below ``count``, spread evenly."""
+    # Every nth row of B x 7 x 7 cells may be the same cell of each tile: a step that has no
+    # divisor in common with their number comes to all of them.
+    step = next(s for s in range(round(0.618 * count), count + 2) if math.gcd(s, count) == 1)
+    return torch.arange(some, device=device) * step % count
 
 
 @torch.no_grad()

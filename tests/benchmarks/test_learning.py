@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,15 @@ import torch
 from PIL import Image
 
 from benchmarks.learning import classification, dense, glands, results, supervised, table
-from benchmarks.learning.__main__ import image_sets, main, parse, settle
+from benchmarks.learning.__main__ import (
+    check_names,
+    contents,
+    image_sets,
+    main,
+    note,
+    parse,
+    settle,
+)
 from benchmarks.learning.classification import answers, answers_file, questions
 from benchmarks.learning.networks import (
     RESNET18,
@@ -83,6 +93,61 @@ def test_a_case_in_both_parts_is_refused(tissue, tmp_path):
         parts(tmp_path, final=True)
     with pytest.raises(UserError, match='no training tiles.*train/CLASS'):
         parts(tmp_path / 'nowhere', final=False)
+
+
+def stripes(root, folders):
+    """Write a tile of each case, all of them different: cases by folder, such as 'train/Normal'."""
+    for folder, cases in folders.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for case in cases:
+            pixels = np.random.default_rng(case).integers(256, size=(32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / folder / f'GT{case}-1-400-001.png')
+
+
+def test_classes_of_both_parts_are_the_same_by_name(tmp_path):
+    stripes(tmp_path / 'a', {'train/Adenoma': (1, 2), 'train/Normal': (3, 4), 'train/Polyp': (5, 6),
+                             'test/Normal': (7, 8), 'test/Polyp': (9,)})
+    learn, test = parts(tmp_path / 'a', final=True)
+    assert learn.labels['3 classes'].tolist() == [0, 0, 1, 1, 2, 2]
+    assert list(test.labels) == ['3 classes'] and test.labels['3 classes'].tolist() == [1, 1, 2]
+    stripes(tmp_path / 'a', {'test/Adenome': (10,)})
+    with pytest.raises(UserError, match="'Adenome' is none of the classes.*did you mean 'Adenoma'"):
+        parts(tmp_path / 'a', final=True)
+
+
+def test_a_rare_part_of_a_merged_class_is_learnt(tmp_path):
+    stripes(tmp_path, {'train/Normal': range(6), 'train/Polyp': range(6, 12),
+                       'train/Serrated_adenoma': (12,)})
+    for seed in range(12):
+        learn, test = parts(tmp_path, final=False, seed=seed)
+        for name, labels in learn.labels.items():
+            assert len(set(labels)) == int(name.split()[0])
+        assert len(test.indices)
+
+
+def test_tiles_that_test_nothing_are_refused(tmp_path):
+    stripes(tmp_path / 'a', {'train/Normal': (1,), 'train/Polyp': (2,)})
+    with pytest.raises(UserError, match='a/train: no case can be held out.*two cases or more'):
+        parts(tmp_path / 'a', final=False)
+    stripes(tmp_path / 'b', {'train/Normal': (1, 2), 'train/Polyp': (3, 4), 'test/Polyp': (5,)})
+    (tmp_path / 'b/test/Normal').mkdir()
+    shutil.copy(tmp_path / 'b/train/Normal/GT1-1-400-001.png',
+                tmp_path / 'b/test/Normal/GT6-1-400-001.png')
+    with pytest.raises(UserError, match='1 of 2 test tiles are byte for byte training tiles, such '
+                                        'as .*test/Normal/GT6'):
+        parts(tmp_path / 'b', final=True)
+    shutil.copytree(tmp_path / 'b/train', tmp_path / 'c/train')
+    for case in range(1, 5):  # each tile again, under another case
+        folder = tmp_path / 'c/train' / ('Normal' if case < 3 else 'Polyp')
+        shutil.copy(folder / f'GT{case}-1-400-001.png', folder / f'GT{case + 10}-1-400-001.png')
+    for seed in range(12):
+        try:
+            learn, test = parts(tmp_path / 'c', final=False, seed=seed)
+        except UserError as error:
+            assert 'copies of the tiles of others' in str(error)
+            continue
+        assert not ({Path(learn.source.path(i)).read_bytes() for i in learn.indices}
+                    & {Path(test.source.path(i)).read_bytes() for i in test.indices})
 
 
 def test_cases_are_found_as_the_pattern_says(tissue, tmp_path):
@@ -357,16 +422,18 @@ def test_a_map_that_a_backbone_lacks_is_the_nearest_that_it_has():
 def test_each_kind_of_backbone_has_a_baseline(tmp_path):
     vit = f'backbone=dict(_delete_=True, **{TINY_VIT}'
     for name, model in (('vit', f'{vit})'), ('same', f'{vit}, drop_path=.1)'),
-                        ('other', f'{vit}, patch_size=8)'), ('none', 'backbone=None')):
+                        ('other', f'{vit}, patch_size=8)'), ('none', 'backbone=None'),
+                        ('zero', 'backbone=dict(zero_init_residual=True)')):
         (tmp_path / f'{name}.py').write_text(
             f"_base_ = '{REPO}/configs/MoCo/r18_small.py'\nmodel = dict({model})\n")
     configs = dict(moco='MoCo/r18_small', **{name: str(tmp_path / f'{name}.py')
-                                             for name in ('vit', 'same', 'other')})
+                                             for name in ('vit', 'same', 'other', 'zero')})
     found = find_networks(configs, dict.fromkeys(configs, []), 48)
     assert {method: network.name for method, network in found.items()} == {
         'moco': 'random init', 'vit': 'random init of vit', 'same': 'random init of vit',
-        'other': 'random init of other', 'random init': 'random init',
-        'random init of vit': 'random init of vit', 'random init of other': 'random init of other'}
+        'other': 'random init of other', 'zero': 'random init of zero',
+        **{name: name for name in ('random init', 'random init of vit', 'random init of other',
+                                   'random init of zero')}}
     assert found['vit'].untrained(0).feature == 'mean'  # as after MoCo, not the class token
     assert [glands.detector_of(found[name]) for name in ('moco', 'vit')] == list(glands.DETECTORS)
     assert glands.detector_of(Network('', dict(type='ResNet', depth=50))) is None
@@ -555,28 +622,81 @@ def test_the_study_from_tiles_to_tables_goes_on_where_it_stopped(tissue, tmp_pat
         assert [one['checkpoints'] for one in row.values()] == [3] * 4  # two probes of two layers
 
 
-def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch):
+def test_a_folder_of_another_study_is_refused(tissue, tmp_path, monkeypatch):
+    out, tiles = tmp_path / 'out', parts(tissue, final=True)
+
     def study(*words):
-        monkeypatch.setattr('sys.argv', ['study', '--data', str(tmp_path), '--out',
-                                         str(tmp_path / 'out'), *words])
+        monkeypatch.setattr('sys.argv', ['study', '--data', str(tmp_path), '--out', str(out),
+                                         *words])
         return parse()
 
-    settle(study('--budget', '1min'), {'a': 'a.py'}, {})
-    settle(study('--budget', '1min', '--seeds', '5', '--glas', 'g'), {'b': 'b.py'}, {})  # more
-    settle(study('--budget', '1min'), {'a': 'a.py'}, {})
+    def settled(configs, *words):
+        note(out, settle(study('--budget', '1min', *words), configs, {}), {})
+
+    settled({'a': 'a.py'}, '--budget', '9min')
+    settled({'a': 'a.py'})  # nothing was planned: another budget
+    (out / 'runs/a_0').mkdir(parents=True)
+    (out / 'runs/a_0/plan.json').touch()
+    settled({'b': 'b.py'}, '--seeds', '5', '--glas', 'g')  # more
+    settled({'a': 'a.py'})
     with pytest.raises(UserError, match='glas was .*g, is now .*h'):
-        settle(study('--budget', '1min', '--glas', 'h'), {}, {})
+        settled({}, '--glas', 'h')
     with pytest.raises(UserError, match='budget was 1min, is now 2min; the config of a was a.py'):
-        settle(study('--budget', '2min'), {'a': 'c.py'}, {})
+        settled({'a': 'c.py'}, '--budget', '2min')
     with pytest.raises(UserError, match='patient_pattern was .*, is now P'):
-        settle(study('--budget', '1min', '--patient_pattern', r'P(\d+)'), {}, {})
-    settle(study('--budget', '1min', '--images', 'nuclei=n'), {}, {})
-    settle(study('--budget', '1min', '--images', 'more=n'), {}, {})
+        settled({}, '--patient_pattern', r'P(\d+)')
+    settled({}, '--images', 'nuclei=n')
+    settled({}, '--images', 'more=n')
     with pytest.raises(UserError, match='nuclei was .*n, is now .*m'):
-        settle(study('--budget', '1min', '--images', 'nuclei=m'), {}, {})
+        settled({}, '--images', 'nuclei=m')
     for words in (('--seeds', '0'), ('--dense-layers', 'last3'), ('--dense-layers', '0+2')):
         with pytest.raises(SystemExit):
             study(*words)
+
+    # What lies behind the names counts, not the names alone.
+    mine = tmp_path / 'mine.py'
+    mine.write_text("_base_ = 'configs/PLM_SSL/r18_small.py'\nepochs = 5\n".replace(
+        'configs', f'{REPO}/configs'))
+    images = {'glands': dense.find_masks(tissue, final=True)}
+
+    def noted():
+        note(out, settle(study('--budget', '1min'), {'a': 'a.py'}, {}),
+             contents({'mine': str(mine)}, tiles, images))
+
+    noted()
+    noted()
+    mine.write_text(mine.read_text().replace('5', '6'))
+    with pytest.raises(UserError, match='the config of mine changed since; expected an --out'):
+        noted()
+    mine.write_text(mine.read_text().replace('6', '5'))
+    path = tissue / 'masks/test/Normal'
+    mask = sorted(path.iterdir())[0]
+    before = mask.stat()
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(UserError, match='the 48 images of glands in .*test changed since'):
+        noted()
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
+    noted()
+
+
+def test_a_mistyped_folder_locks_nothing(tissue, tmp_path, monkeypatch):
+    def study(*words):
+        monkeypatch.setattr('sys.argv', ['study', '--data', str(tissue), '--methods', '', '--size',
+                                         '32', '--seeds', '1', '--out', str(tmp_path / 'out'),
+                                         *words])
+        main()
+
+    with pytest.raises(UserError, match='typo/train: no such folder'):
+        study('--images', f'same={tmp_path / "typo"}')
+    with pytest.raises(UserError, match='there are no GlaS images'):
+        study('--glas', str(tmp_path / 'typo'))
+    assert not (tmp_path / 'out/study.json').exists()
+
+
+def test_methods_are_not_called_as_baselines_are():
+    check_names(['plm', 'random-weights'], ['random init', COLOUR_STATISTICS])
+    with pytest.raises(UserError, match="'random-init' would have the answers of 'random init'"):
+        check_names(['random-init'], ['random init'])
 
 
 def test_more_images_are_probed(tmp_path, monkeypatch):

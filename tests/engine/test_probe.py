@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from small_runs import REPO, assert_same_state
 
-from openselfsup.engine.hooks import KNNProbeHook, LinearProbeHook
+from openselfsup.engine.hooks import CorrespondenceHook, KNNProbeHook, LinearProbeHook
 from openselfsup.errors import UserError
+from openselfsup.evaluation.linear_probe import fit_linear
 
 TILES = {'type': 'ImageFolder', 'root': 'data/demo/kather2016'}
 KNN = {'type': 'KNNProbeHook', 'source': TILES, 'interval': 1, 'k': 3, 'size': 32}
@@ -84,6 +85,50 @@ def test_scores_of_known_features():
         assert hook.scores(noise)[hook.key] < 0.5
 
 
+def test_two_probes_of_a_kind_have_names(make_runner, tmp_path):
+    second = {**KNN, 'k': 1, 'name': 'one'}
+    runner = make_runner(f'hooks={[KNN, second]}')
+    hooks = [hook for hook in runner.hooks if isinstance(hook, KNNProbeHook)]
+    for hook, found in zip(hooks, ([0.5, 0.93, 0.8], [0.4, 0.55, 0.6])):
+        scores = iter(found)
+        hook.scores = lambda features, scores=scores: {'probe_knn': next(scores)}
+    runner.train()
+    for name, step in (('best_knn', 3), ('best_knn_one', 6)):
+        saved = torch.load(tmp_path / f'run/{name}.pth', weights_only=True)['meta']
+        assert saved['step'] == step
+    rows = lines_of(tmp_path / 'run')
+    assert [row['probe_knn'] for row in rows if 'probe_knn' in row] == [0.5, 0.93, 0.8]
+    assert [row['probe_knn_one'] for row in rows if 'probe_knn_one' in row] == [0.4, 0.55, 0.6]
+
+    runner = make_runner(f'hooks={[KNN, second]}')
+    runner.resume(tmp_path / 'run/latest.pth')
+    hooks = [hook for hook in runner.hooks if isinstance(hook, KNNProbeHook)]
+    for hook in hooks:
+        hook.before_train(runner)
+    assert [(hook.best, hook.start['probe_knn']) for hook in hooks] == [(0.93, 0.5), (0.6, 0.4)]
+
+
+@pytest.mark.parametrize('hooks, message', [
+    ([KNN, KNN], 'hooks.1: two probes write probe_knn and best_knn.pth; expected a name of its'),
+    ([DENSE, {**DENSE, 'best_by': 'alpha_req'}], 'hooks.1: two probes .* and best_dense.pth'),
+    ([{**KNN, 'name': '../a'}], "hooks.KNNProbeHook.name: '../a' is no name of a probe"),
+])
+def test_probes_that_would_write_over_each_other_are_refused(make_runner, hooks, message):
+    with pytest.raises(UserError, match=message):
+        make_runner(f'hooks={hooks}')
+
+
+def test_a_decay_of_eigenvalues_near_the_best_is_not_below_the_start(make_runner, tmp_path):
+    runner = make_runner(f"hooks={[{**DENSE, 'best_by': 'alpha_req'}]}", 'epochs=3')
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CorrespondenceHook))
+    scores = iter([1.003, 1.012, 1.003, 1.4])
+    hook.measure = lambda runner: {'probe_alpha_req': next(scores)}
+    runner.train()
+    log = (tmp_path / 'run/train.log').read_text()
+    assert log.count('BELOW START?') == 1
+    assert 'probe_alpha_req is 1.400 after step 9, and was 1.003 before the first' in log
+
+
 @pytest.fixture
 def cohort(tmp_path) -> dict:
     """Twelve tiles of two classes and four patients, of whom two have tiles of both."""
@@ -97,11 +142,16 @@ def cohort(tmp_path) -> dict:
 
 
 @pytest.mark.parametrize('pattern', [None, r'AA-(\d+)'])
-def test_nothing_is_judged_by_tiles_of_its_patient(cohort, pattern):
+def test_nothing_is_judged_by_tiles_of_its_patient(cohort, pattern, monkeypatch):
     hook = KNNProbeHook(cohort, k=20, patient_pattern=pattern)
     assert hook.k == 12 - 4
     two = LinearProbeHook(cohort, patient_pattern=pattern)
     assert not set(two.patients[two.kept].tolist()) & set(two.patients[two.held].tolist())
+    asked = []
+    monkeypatch.setattr('openselfsup.engine.hooks.probe.fit_linear',
+                        lambda *given: asked.append(given) or fit_linear(*given))
+    two.scores(torch.randn(12, 4))
+    assert asked[0][4].tolist() == two.patients[two.kept].tolist()  # they choose the penalty
     # Features that tell what is of one patient and class: only the patient's own tiles find it.
     features = torch.nn.functional.one_hot(2 * hook.patients + hook.tiles.labels, 8).float()
     hook.k = 1

@@ -7,6 +7,7 @@ from openselfsup.errors import UserError
 from openselfsup.evaluation.comparison import (
     compare,
     estimate,
+    lone_classes,
     scored,
     stratified_resamples,
 )
@@ -33,14 +34,29 @@ def test_resamples_draw_whole_cases_and_as_many_of_each_class(classes, cases, mo
     labels = case % classes
     weights = stratified_resamples(labels, case, 20, seed)
     assert weights.shape == (21, cases + more) and (weights[0] == 1).all()
-    for one in range(cases):  # a tile comes as often as its case
+    lone = lone_classes(labels, case)
+    assert lone == [c for c in range(classes) if len(np.unique(case[labels == c])) == 1]
+    for one in range(cases):  # a tile comes as often as its case, if there is another of its class
         own = weights[:, case == one]
-        assert (own == own[:, :1]).all()
+        assert one % classes in lone or (own == own[:, :1]).all()
     first = weights[:, :cases]  # one tile of each case
     for label in np.unique(labels):
         mine = labels[:cases] == label
-        assert (first[:, mine].sum(1) == mine.sum()).all()
+        assert label in lone or (first[:, mine].sum(1) == mine.sum()).all()
+        if label in lone:
+            assert (weights[:, labels == label].sum(1) == (labels == label).sum()).all()
     assert np.array_equal(weights, stratified_resamples(labels, case, 20, seed))
+
+
+def test_a_single_case_of_each_class_has_an_interval():
+    labels = np.repeat([0, 1, 2], 40)
+    rng = np.random.default_rng(0)
+
+    def answers():
+        return np.eye(3)[np.where(rng.random(120) < 0.75, labels, (labels + 1) % 3)]
+    scores, differences = compare(labels, labels, {'a': [answers()], 'b': [answers()]})
+    assert scores['a'].high - scores['a'].low > 0.05
+    assert differences['a', 'b'].low < 0 < differences['a', 'b'].high
 
 
 def test_the_same_answers_differ_by_nothing():
@@ -68,6 +84,9 @@ def test_runs_are_averaged_and_their_deviation_is_told():
     assert found.value == pytest.approx(values[:, 0].mean())
     assert found.sd == pytest.approx(abs(values[0, 0] - values[1, 0]) / 2 ** 0.5)
     assert np.isnan(estimate(values[:1]).sd)
+    alike = estimate(values, values - 0.05)  # seeds that are lucky for both
+    assert alike.value == pytest.approx(0.05) and alike.sd == pytest.approx(0, abs=1e-12)
+    assert np.isnan(estimate(values, values[:1]).sd)
 
 
 def test_an_interval_holds_the_truth_as_often_as_it_says():

@@ -279,6 +279,8 @@ def test_shared_images_and_patients_are_refused(folders, tmp_path):
         find_dense_data(str(train / 'images'), None)
     with pytest.raises(UserError, match='exclude each other'):
         load(train, test, share=0.3)
+    with pytest.raises(UserError, match='1.5 is no share'):
+        find_dense_data(str(train / 'images'), str(train / 'masks'), share=1.5)
 
 
 def run(folders: tuple[Path, Path], out: Path, *more: str) -> None:

@@ -281,7 +281,7 @@ def test_a_baseline_gets_the_input_it_was_trained_with(weights):
 def test_too_small_a_fraction_is_said(split, weights, tmp_path):
     results, said = run(tmp_path, split, weights, fractions=(0.01,), protocols=('linear-v1',))
     assert any('is less than one tile of ADIPOSE' in line for line in said)
-    assert results.rows[0].train_tiles == 8
+    assert (results.rows[0].train_tiles, results.rows[0].validation_tiles) == (8, 0)
 
 
 def test_numbers_out_of_range_are_said_all_at_once(tmp_path):

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from openselfsup.models import health
+from openselfsup.models.algorithms.simclr import retrieval_accuracy
 
 
 def test_std_is_one_for_even_directions_and_zero_for_collapse():
@@ -84,6 +85,13 @@ def test_accuracy_counts_positives_above_all_negatives():
     assert health.contrastive_accuracy(query, positive, negatives, weights) == pytest.approx(4 / 6)
 
 
+def test_equal_features_are_not_told_apart():
+    same = F.normalize(torch.ones(8, 4), dim=1)
+    assert retrieval_accuracy(same, same) == 0
+    assert retrieval_accuracy(torch.eye(8), torch.eye(8)) == 1
+    assert retrieval_accuracy(torch.eye(8), torch.eye(8).roll(1, 0)) == 0
+
+
 def test_no_rows_are_no_spread_no_hits_and_no_agreement():
     none, keys, label = torch.zeros(0, 8), F.normalize(torch.randn(5, 8), dim=1), torch.zeros(0)
     assert health.feature_std(none) == 0
@@ -93,12 +101,20 @@ def test_no_rows_are_no_spread_no_hits_and_no_agreement():
     assert health.label_agreement(label.long(), label.long(), 3) == 0
 
 
-def test_accuracy_of_some_rows_looks_at_evenly_spaced_ones():
+@pytest.mark.parametrize('tiles', [30, 64, 128, 256])
+@pytest.mark.parametrize('cells', [1, 4, 9, 49])
+def test_accuracy_of_some_rows_looks_at_all_cells_alike(tiles, cells):
     negatives = F.normalize(torch.randn(40, 8), dim=1)
-    query = F.normalize(torch.randn(30, 8), dim=1)
-    positive = -query
-    positive[::3] = query[::3]
-    weights = torch.ones(30)
-    for count, expected in ((10, 1), (None, 1 / 3), (30, 1 / 3), (1000, 1 / 3)):
+    query = F.normalize(torch.randn(tiles * cells, 8), dim=1)
+    positive = query.clone()
+    positive[::cells] *= -1  # the first cell of each tile is wrong
+    weights = torch.ones(len(query))
+    for count in (None, len(query), 100_000):
         accuracy = health.contrastive_accuracy(query, positive, negatives, weights, count)
-        assert accuracy == pytest.approx(expected)
+        assert accuracy == pytest.approx(1 - 1 / cells, abs=1e-5)
+    some = health.contrastive_accuracy(query, positive, negatives, weights, 256)
+    assert some == pytest.approx(1 - 1 / cells, abs=0.03)
+    positive = query.clone()
+    positive[:len(query) // 2] *= -1  # the first half of the tiles is wrong
+    some = health.contrastive_accuracy(query, positive, negatives, weights, 256)
+    assert some == pytest.approx(0.5, abs=0.05)

@@ -3,6 +3,8 @@
 The loop they hook into is drawn in :class:`.hook.Hook`.
 """
 
+from collections.abc import Sequence
+
 from mmengine.config import Config
 
 from ...errors import UserError
@@ -28,7 +30,8 @@ def build_hooks(cfg: Config) -> list[Hook]:
     """Return the hooks that every run has and those of the config, in the order of their acts.
 
     Raises:
-        UserError: a class of the config is no :class:`.hook.Hook`, or its order is none.
+        UserError: a class of the config is no :class:`.hook.Hook`, or its order is none, or two
+            probes would write under the same name.
     """
     hooks = [PicturesHook(), MetricsHook(cfg.log_interval), HealthHook(), ProgressHook(),
              CheckpointHook(cfg.checkpoint_interval, cfg.save_every, cfg.keep_checkpoints)]
@@ -42,5 +45,17 @@ def build_hooks(cfg: Config) -> list[Hook]:
         if hook.order not in ORDER:
             raise UserError(f"the order of {type(hook).__name__} is {hook.order!r}",
                             where=f'hooks.{place}', expected='one of ' + ', '.join(ORDER))
+        if isinstance(hook, ProbeHook):
+            _check_alone(hook, place, [one for one in hooks if isinstance(one, ProbeHook)])
         hooks.append(hook)
     return sorted(hooks, key=lambda hook: ORDER.index(hook.order))
+
+
+def _check_alone(probe: ProbeHook, place: int, others: Sequence[ProbeHook]) -> None:
+    """Refuse a probe whose scores or best checkpoint another one writes, too."""
+    for other in others:
+        if (probe.best_file == other.best_file != ''
+                or probe.key + probe.suffix == other.key + other.suffix):
+            raise UserError(f'two probes write {probe.key + probe.suffix} and {probe.best_file}',
+                            where=f'hooks.{place}', expected='a name of its own, such as '
+                            f"dict(type='{type(probe).__name__}', name='second', ...)")

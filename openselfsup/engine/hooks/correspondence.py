@@ -42,7 +42,7 @@ class CorrespondenceHook(ProbeHook):
 
     Args:
         source: tiles (``type`` in SOURCES), labels are not needed; None for some of the run's own.
-        interval, at_start, save_best: see :class:`ProbeHook`.
+        interval, at_start, save_best, name: see :class:`ProbeHook`.
         tiles: how many tiles, evenly spaced.
         recipe: what both views undergo (``type`` in RECIPES), with maps to the tile; None for
             crops, flips, quarter turns and colour jitter at the size of the run's views.
@@ -65,8 +65,9 @@ class CorrespondenceHook(ProbeHook):
                  recipe: dict | None = None, feature_map: Annotated[int, Range(-99, 99)] = -1,
                  batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
                  seed: Seed = 0,
-                 best_by: Literal['correspondence', 'rankme', 'alpha_req'] = 'rankme'):
-        super().__init__(interval, at_start, save_best)
+                 best_by: Literal['correspondence', 'rankme', 'alpha_req'] = 'rankme',
+                 name: str = ''):
+        super().__init__(interval, at_start, save_best, name)
         self.source = build_source(source) if source is not None else None
         self.recipe, self.count, self.seed = recipe, tiles, seed
         self.feature_map, self.batch_size = feature_map, batch_size
@@ -76,6 +77,10 @@ class CorrespondenceHook(ProbeHook):
         """Return the score that chooses; of α-ReQ, how close it is to 1."""
         value = found[self.key]
         return -abs(value - 1) if self.key == 'probe_alpha_req' else value
+
+    def scale(self, found: dict[str, float]) -> float:
+        """Return the score that chooses; of α-ReQ the 1 that is best."""
+        return 1. if self.key == 'probe_alpha_req' else super().scale(found)
 
     def before_train(self, runner) -> None:
         """Draw the views."""

@@ -7,6 +7,7 @@ as the run without.
 
 import json
 import math
+import re
 import time
 from abc import ABC, abstractmethod
 
@@ -46,24 +47,35 @@ class ProbeHook(Hook, ABC):
         interval: epochs between two probes.
         at_start: also probe the untrained backbone, as what to compare with.
         save_best: keep the best checkpoint so far under :attr:`best_file`.
+        name: of this probe where there are several of its kind, letters, digits and underscores:
+            ``probe_knn`` becomes ``probe_knn_NAME`` and ``best_knn.pth`` ``best_knn_NAME.pth``.
 
     Attributes:
-        key: the score that chooses the best checkpoint.
+        key: the score that chooses the best checkpoint, as :meth:`measure` calls it.
         best: how good that one is, see :meth:`goodness`.
-        start: how good the backbone was before the first step; None if that is not known.
+        start: the scores before the first step; None if they are not known.
         counted: how many tiles or cells the score is a share of; None for other scores.
+
+    Raises:
+        UserError: the name is none.
     """
 
     order = 'early'  # before the checkpoint of the epoch is written
     best_file = ''
     key = ''
-    start: float | None = None
+    start: dict[str, float] | None = None
     counted: int | None = None
     told = False
 
-    def __init__(self, interval: Count = 10, at_start: bool = True, save_best: bool = True):
+    def __init__(self, interval: Count = 10, at_start: bool = True, save_best: bool = True,
+                 name: str = ''):
+        if not re.fullmatch(r'\w*', name):
+            raise UserError(f"'{name}' is no name of a probe",
+                            where=f'hooks.{type(self).__name__}.name',
+                            expected='letters, digits and underscores')
         self.interval, self.at_start, self.save_best = interval, at_start, save_best
-        self.best = -math.inf
+        self.best, self.suffix = -math.inf, f'_{name}' if name else ''
+        self.best_file = self.best_file.replace('.pth', f'{self.suffix}.pth')
 
     @abstractmethod
     def measure(self, runner) -> dict[str, float]:
@@ -73,14 +85,20 @@ class ProbeHook(Hook, ABC):
         """Return what is larger for a better checkpoint, by default its score ``key``."""
         return found[self.key]
 
+    def scale(self, found: dict[str, float]) -> float:
+        """Return what a hundredth is too little to tell of, by default the score ``key``."""
+        return abs(found[self.key])
+
     def before_train(self, runner) -> None:
         """Take the best score so far from metrics.jsonl."""
         path = runner.work_dir / METRICS
         lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-        scores = [(found['step'], self.goodness(found)) for line in lines
-                  if self.key in (found := _read(line, runner.steps_done))]
-        self.best = max((score for _, score in scores), default=-math.inf)
-        self.start = next((score for step, score in scores if step == 0), None)
+        read = [_read(line, runner.steps_done) for line in lines]
+        own = [(line['step'], {name.removesuffix(self.suffix): value
+                               for name, value in line.items() if name.endswith(self.suffix)})
+               for line in read if self.key + self.suffix in line]
+        self.best = max((self.goodness(found) for _, found in own), default=-math.inf)
+        self.start = next((found for step, found in own if step == 0), None)
 
     def before_epoch(self, runner) -> None:
         """Probe the untrained backbone once."""
@@ -103,33 +121,37 @@ class ProbeHook(Hook, ABC):
         start = time.perf_counter()
         found = {name: value for name, value in self.measure(runner).items()
                  if math.isfinite(value)}  # JSON has no other numbers
-        write_line(runner, step, epoch, found)
-        said = '  '.join(f'{name} {value:.3f}' for name, value in found.items())
+        named = {name + self.suffix: value for name, value in found.items()}
+        write_line(runner, step, epoch, named)
+        said = '  '.join(f'{name} {value:.3f}' for name, value in named.items())
         runner.logger.info('probe after epoch %d: %s (%.1f s)', epoch, said,
                            time.perf_counter() - start)
         if self.key not in found:
             return False
-        self._compare_with_start(runner, step, score := self.goodness(found))
-        if score <= self.best:
+        self._compare_with_start(runner, step, found)
+        if (score := self.goodness(found)) <= self.best:
             return False
         self.best = score
         return True
 
-    def _compare_with_start(self, runner, step: int, score: float) -> None:
+    def _compare_with_start(self, runner, step: int, found: dict[str, float]) -> None:
         if step == 0:
-            self.start = score
-        elif self.start is not None and not self.told and score < self.start - self._noise():
+            self.start = found
+        if self.start is None or self.told:
+            return
+        began = self.goodness(self.start)
+        if self.goodness(found) < began - self._noise(self.start):
             self.told = True
-            kept = (runner.work_dir / self.best_file if self.best > self.start
+            kept = (runner.work_dir / self.best_file if self.best > began
                     else 'what the run started from')
-            warn(runner, 'BELOW START', f'{self.key} is {score:.3f} after step {step}, and was '
-                 f'{self.start:.3f} before the first (the best so far is {kept})')
+            warn(runner, 'BELOW START', f'{self.key}{self.suffix} is {found[self.key]:.3f} after '
+                 f'step {step}, and was {self.start[self.key]:.3f} before the first (the best so '
+                 f'far is {kept})')
 
-    def _noise(self) -> float:
-        assert self.start is not None
-        share = min(max(self.start, 0.), 1.)
+    def _noise(self, start: dict[str, float]) -> float:
+        share = min(max(start[self.key], 0.), 1.)
         error = math.sqrt(share * (1 - share) / self.counted) if self.counted else 0.
-        return max(NOISE * abs(self.start), 2 * error)
+        return max(NOISE * self.scale(start), 2 * error)
 
 
 class LabelledProbeHook(ProbeHook):
@@ -139,7 +161,7 @@ class LabelledProbeHook(ProbeHook):
 
     Args:
         source: labelled tiles (``type`` in SOURCES), e.g. class folders.
-        interval, at_start, save_best: see :class:`ProbeHook`.
+        interval, at_start, save_best, name: see :class:`ProbeHook`.
         size: side of the input in pixels, by default that of the views.
         batch_size: tiles of one forward pass.
         patient_pattern: regular expression whose first group is the patient in a tile's path;
@@ -154,8 +176,8 @@ class LabelledProbeHook(ProbeHook):
 
     def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
                  batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
-                 patient_pattern: str | None = None):
-        super().__init__(interval, at_start, save_best)
+                 patient_pattern: str | None = None, name: str = ''):
+        super().__init__(interval, at_start, save_best, name)
         self.size, self.batch_size = size, batch_size
         # Smaller tiles than views are enlarged by the dataset, so any size will do for now.
         self.tiles = LabeledTileDataset(source, size or 224)
@@ -203,7 +225,7 @@ class KNNProbeHook(LabelledProbeHook):
     The best checkpoint is ``best_knn.pth``.
 
     Args:
-        source, interval, size, batch_size, at_start, save_best, patient_pattern: see
+        source, interval, size, batch_size, at_start, save_best, patient_pattern, name: see
             :class:`LabelledProbeHook`.
         k: number of neighbours, fewer where there are fewer tiles of other patients.
         temperature: a neighbour of similarity s weighs exp(s / T); None counts votes.
@@ -214,9 +236,9 @@ class KNNProbeHook(LabelledProbeHook):
     def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
                  batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
                  k: Count = 20, temperature: Positive | None = 0.07,
-                 patient_pattern: str | None = None):
+                 patient_pattern: str | None = None, name: str = ''):
         super().__init__(source, interval, size, batch_size, at_start, save_best,
-                         patient_pattern)
+                         patient_pattern, name)
         own = 1 if self.patients is None else int(self.patients.bincount().max())
         self.k, self.temperature = min(k, len(self.tiles) - own), temperature
 
@@ -233,7 +255,7 @@ class LinearProbeHook(LabelledProbeHook):
     tiles: test it on others.
 
     Args:
-        source, interval, size, batch_size, at_start, save_best, patient_pattern: see
+        source, interval, size, batch_size, at_start, save_best, patient_pattern, name: see
             :class:`LabelledProbeHook`.
         holdout: share of each class that is held out, whole patients where they are known.
         seed: draws the held-out tiles, the same ones at every probe.
@@ -246,9 +268,10 @@ class LinearProbeHook(LabelledProbeHook):
 
     def __init__(self, source: dict, interval: Count = 10, size: Count | None = None,
                  batch_size: Count = 64, at_start: bool = True, save_best: bool = True,
-                 holdout: Share = 0.3, seed: Seed = 0, patient_pattern: str | None = None):
+                 holdout: Share = 0.3, seed: Seed = 0, patient_pattern: str | None = None,
+                 name: str = ''):
         super().__init__(source, interval, size, batch_size, at_start, save_best,
-                         patient_pattern)
+                         patient_pattern, name)
         self.seed = seed
         kept, held = hold_out(self.tiles.labels.numpy(), holdout, seed,
                               None if self.patients is None else self.patients.numpy())
@@ -264,8 +287,9 @@ class LinearProbeHook(LabelledProbeHook):
 
     def scores(self, features: Tensor) -> dict[str, float]:
         labels = self.tiles.labels
+        patients = None if self.patients is None else self.patients[self.kept].numpy()
         fitted = fit_linear(features[self.kept], labels[self.kept], int(labels.max()) + 1,
-                            self.seed)
+                            self.seed, patients)
         said = fitted.probabilities(features[self.held]).argmax(1)
         return {self.key: float((said == labels[self.held]).double().mean())}
 

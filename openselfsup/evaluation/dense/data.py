@@ -92,6 +92,8 @@ def _check_values(pairs: list[tuple[str, str]], codes: Codes) -> None:
 def _held_out(images: MaskedImages, share: float, seed: int, pattern: str | None,
               said: str) -> DenseData:
     """Hold out whole patients, or single images where paths do not tell them."""
+    if not 0 < share < 1:
+        raise UserError(f'{share} is no share', where='--holdout', expected='between 0 and 1')
     told = patients_of(images.paths, pattern)
     check_pattern(pattern, told, images.paths)
     groups = all_or_none(told)

@@ -101,11 +101,13 @@ class SimCLR(BaseMethod):
 
 
 def retrieval_accuracy(first: Tensor, second: Tensor) -> Tensor:
-    """Return the share of tiles whose first view is closest to its own second view.
+    """Return the share of tiles whose first view is closest to its own second view alone.
 
     Args:
         first: L2-normalised tensor of shape (B, D).
         second: the same for the other view; candidates are those of this rank.
     """
     similarity = first.float() @ second.float().T
-    return (similarity.diagonal() >= similarity.amax(1)).float().mean()
+    others = similarity.masked_fill(torch.eye(len(first), dtype=torch.bool,
+                                              device=first.device), -torch.inf)
+    return (similarity.diagonal() > others.amax(1)).float().mean()
