@@ -125,6 +125,11 @@ def describe_run(runner: Runner) -> list[str]:
         lines.insert(1, f"{'backbone' if runner.load_report else report.source}: {report}")
     if report and report.source and (told := wants_another(report.source, **cfg.normalize)):
         lines.insert(2, f'WARNING: {told}')
+    if getattr(runner.algorithm, 'statistics_tell_pairs', False):
+        lines.append('WARNING: statistics of batch norm tell which query and key belong together, '
+                     'which lets the loss fall for nothing; expected model.backbone.norm_cfg='
+                     "dict(type='SplitBN', num_splits=8), or several processes with norm 'BN' and "
+                     'shuffled keys')
     return lines
 
 

@@ -160,6 +160,10 @@ def test_dry_run_reports_and_leaves_nothing(tmp_path, tool):
                   'learning rate 0.00015', 'one step: ', 'dry run done'):
         assert part in done.stdout
     assert not (tmp_path / 'never').exists()
+    assert 'WARNING: statistics of batch norm' not in done.stdout
+    done = tool(*small_run(DEMO, tmp_path / 'never', '--dry-run',
+                           options=('model.backbone.norm_cfg={"type": "BN"}',)))
+    assert 'WARNING: statistics of batch norm tell which query and key' in done.stdout
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path, tool):

@@ -75,6 +75,13 @@ class MomentumContrast(BaseMethod, ABC):
         """The query backbone: what pretraining is for."""
         return self.encoder_q['backbone']
 
+    @property
+    def statistics_tell_pairs(self) -> bool:
+        """Whether batch norm tells which query and key belong together: both see one whole batch."""
+        hidden = has_partial_statistics(self.encoder_k, distributed.world_size())
+        return any(isinstance(layer, nn.modules.batchnorm._BatchNorm)
+                   for layer in self.backbone.modules()) and (not hidden or self.shuffle is False)
+
     @abstractmethod
     def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, S, S) to the tensors, all of B rows, that the method contrasts."""
