@@ -132,6 +132,10 @@ class ViewLoader:
         """Return the tiles of this rank's batch as int64 array of shape (B,)."""
         return np.take(self._order(epoch), self._positions(iteration), mode='wrap')
 
+    def rows(self, iterations: range) -> int:
+        """Return how many tiles this rank has in some batches of an epoch."""
+        return sum(len(self._positions(iteration)) for iteration in iterations)
+
     def _positions(self, iteration: int) -> np.ndarray:
         """Return the places of this rank's batch in the epoch's permutation, int64 (B,).
 

@@ -178,7 +178,12 @@ def config_files(path: str | Path) -> list[Path]:
         for node in ast.parse(current.read_text(encoding='utf-8')).body:
             if (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
                     and node.targets[0].id == '_base_'):
-                bases = ast.literal_eval(node.value)
+                try:
+                    bases = ast.literal_eval(node.value)
+                except ValueError:
+                    raise UserError('_base_ is computed here', where=f'{current}:{node.lineno}',
+                                    expected='the path of a config, or a list of paths, written '
+                                    'out') from None
                 bases = [bases] if isinstance(bases, str) else bases
                 waiting += [base_path(base, current) for base in bases]
     return files

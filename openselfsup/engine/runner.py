@@ -19,7 +19,7 @@ from ..datasets.identity import identity
 from ..models.method import Method, Progress, check_method
 from ..registry import ALGORITHMS, DATASETS, SCHEDULES
 from ..training.environment import describe_environment
-from ..training.finite import FiniteCheck
+from ..training.finite import FiniteCheck, refuse_spoilt
 from ..training.launch import Launch
 from ..training.logs import build_logger
 from ..training.optimizers import build_optimizer
@@ -206,9 +206,11 @@ class Runner:
         number = self.steps_done
         seed_step(self.cfg.seed, self.rank, number)
         left = len(self.loader) - self.position.step * self.cfg.accumulate
-        outputs = self.step(batches, min(self.cfg.accumulate, left), self.learning_rates[number],
+        count, first = min(self.cfg.accumulate, left), len(self.loader) - left
+        outputs = self.step(batches, count, self.learning_rates[number],
                             Progress(self.position.epoch, number, self.steps_per_epoch,
-                                     self.max_steps), self.decays[number])
+                                     self.max_steps), self.decays[number],
+                            self.loader.rows(range(first, first + count)))
         self.position = self.position.after_step()
         self.finite.watch({key: value for key, value in outputs.items() if key.startswith('loss')},
                           f'epoch {self.position.epoch + 1}, step {self.steps_done}',
@@ -261,8 +263,8 @@ class Runner:
     # ---- checkpoints ----
 
     def save_checkpoint(self, name: str = LATEST, must: bool = False, background: bool = False,
-                        written: Callable[[], None] = lambda: None) -> bool:
-        """Write the whole state of the run into the work directory; latest.pth is it, too.
+                        written: Callable[[], None] = lambda: None, latest: bool = True) -> bool:
+        """Write the whole state of the run into the work directory.
 
         All ranks call it; rank 0 writes, or each rank its part where they share the method out:
         then the name is a link to a folder (:mod:`openselfsup.checkpoints.parts`). Position,
@@ -276,21 +278,24 @@ class Runner:
             background: write a copy while the run goes on, see :meth:`.saving.Saver.save`; parts
                 are waited for.
             written: called on rank 0 once the file is there.
+            latest: whether latest.pth is to be it, too, from which a run goes on.
 
         Returns:
             Whether it was written or is under way; True on ranks that write nothing.
 
         Raises:
+            NotFinite: the weights hold NaN or infinity; nothing is written.
             UserError: it could not be written, and it was the last chance or the third attempt
                 of a run that has no checkpoint at all.
         """
+        refuse_spoilt(self.module, f'step {self.steps_done}', self._advice)
         if parts := is_sharded(self.module):
             on_main(self._check_claim)
         elif distributed.is_main():
             self._check_claim()
         else:
             return True
-        return self.saver.save(self._state(), name, must, background, written, parts)
+        return self.saver.save(self._state(), name, must, background, written, parts, latest)
 
     def _check_claim(self) -> None:
         if self.claim:

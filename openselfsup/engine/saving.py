@@ -43,10 +43,12 @@ class Saver:
         self.failed = 0
         self._thread: ThreadPoolExecutor | None = None
         self._writing: tuple[Future[None], Path, Callable[[], None]] | None = None
+        self._latest = False  # whether what is being written is latest.pth
 
     def save(self, state: dict[str, Any], name: str, must: bool = False, background: bool = False,
-             written: Callable[[], None] = lambda: None, parts: bool = False) -> bool:
-        """Write a checkpoint; ``latest.pth`` is it, too.
+             written: Callable[[], None] = lambda: None, parts: bool = False,
+             latest: bool = True) -> bool:
+        """Write a checkpoint.
 
         Args:
             state: tensors and plain types.
@@ -58,6 +60,7 @@ class Saver:
             written: called on rank 0, from the thread of the caller, once it is there.
             parts: whether each rank writes its part into a folder, never in the background. All
                 ranks call it then, and learn the same.
+            latest: whether ``latest.pth`` is to be it, too.
 
         Returns:
             Whether it was written or is under way.
@@ -67,18 +70,18 @@ class Saver:
                 of a run that has no checkpoint at all.
         """
         self.settle()
-        if self._writing and background and name == LATEST:
+        if self._writing and self._latest and background and name == LATEST:
             return True
         self.settle(wait=True)
         path = self._work_dir / name
         if background and not parts and self.last is not None:
             self._thread = self._thread or ThreadPoolExecutor(1, 'checkpoint')
             copied, ready = copied_state(state)
-            future = self._thread.submit(_write, copied, path, ready)
-            self._writing = future, path, written
+            future = self._thread.submit(_write, copied, path, latest, ready)
+            self._writing, self._latest = (future, path, written), latest
             return True
         try:
-            (_write_parts if parts else _write)(state, path)
+            (_write_parts if parts else _write)(state, path, latest)
         except NotWritten as error:
             return self._tell_failed(error, must)
         self._succeed(path, written)
@@ -120,16 +123,17 @@ class Saver:
         return False
 
 
-def _write(state: dict[str, Any], path: Path, ready: Callable[[], None] = lambda: None) -> None:
+def _write(state: dict[str, Any], path: Path, latest: bool,
+           ready: Callable[[], None] = lambda: None) -> None:
     ready()
     checkpoints.save(state, path)
-    if path.name != LATEST:
+    if latest and path.name != LATEST:
         link(path, path.with_name(LATEST))
 
 
-def _write_parts(state: dict[str, Any], path: Path) -> None:
+def _write_parts(state: dict[str, Any], path: Path, latest: bool) -> None:
     from ..checkpoints.parts import write_parts  # takes seconds
-    write_parts(state, list(dict.fromkeys([path, path.with_name(LATEST)])))
+    write_parts(state, list(dict.fromkeys([path, *([path.with_name(LATEST)] if latest else [])])))
 
 
 def remove_unnamed(work_dir: Path) -> None:

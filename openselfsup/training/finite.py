@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import distributed
 from ..errors import UserError
+from .sharding import local
 
 
 class NotFinite(UserError):
-    """A loss was NaN or infinite."""
+    """A loss or a weight was NaN or infinite."""
 
 
 def last_good(checkpoint: Path | None) -> str:
@@ -21,6 +22,28 @@ def last_good(checkpoint: Path | None) -> str:
     if checkpoint is None or not checkpoint.exists():
         return 'nothing was saved yet'
     return f'the last good checkpoint is {checkpoint}'
+
+
+def refuse_spoilt(module: nn.Module, where: str, advice: Callable[[], str]) -> None:
+    """Refuse weights that are not finite, on all ranks alike; a GPU is waited for.
+
+    A gradient may be NaN where the loss that it is of was finite: the next loss would tell.
+
+    Args:
+        module: whose parameters are looked at.
+        where: the step behind them, as an error names it.
+        advice: as of :class:`FiniteCheck`.
+
+    Raises:
+        NotFinite: a parameter holds NaN or infinity.
+    """
+    spoilt = torch.stack([~torch.isfinite(local(parameter.detach())).all()
+                          for parameter in module.parameters()])
+    if distributed.all_reduce_max(spoilt.any().float()).item():
+        names = [name for (name, _), bad in zip(module.named_parameters(), spoilt.tolist()) if bad]
+        raise NotFinite('a gradient was not finite: the weights hold NaN or infinity'
+                        + (f', such as {names[0]}' if names else ''), where=where,
+                        expected=advice())
 
 
 class LateFlag:

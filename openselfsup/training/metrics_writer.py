@@ -5,6 +5,7 @@ They watch the run and never end it: what a full disk does not take is written l
 
 import json
 import logging
+import math
 from pathlib import Path
 
 from ..files import write_text
@@ -33,7 +34,11 @@ class MetricsWriter:
         self._events = Events(folder / 'tensorboard', done + 1, logger)
 
     def write(self, record: dict[str, float]) -> None:
-        """Write a line, and all in it but the step as scalars of that step."""
+        """Write a line, and all in it but the step as scalars of that step.
+
+        What is not finite is left out: JSON has no such numbers.
+        """
+        record = {name: value for name, value in record.items() if math.isfinite(value)}
         line = json.dumps({name: _round(value) for name, value in record.items()})
         self._lines.add(f'{line}\n'.encode())
         self._events.add_scalars({name: value for name, value in record.items()

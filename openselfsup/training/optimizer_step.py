@@ -48,9 +48,9 @@ class OptimizerStep:
             return 1.0
         return self.scaler.scale(torch.ones((), device=self.device))
 
-    def backward(self, loss: Tensor, batches: int = 1) -> None:
-        """Add the gradients of a loss that is one of ``batches`` of this step."""
-        self.scaler.scale(loss / batches if batches > 1 else loss).backward()
+    def backward(self, loss: Tensor, parts: float = 1) -> None:
+        """Add the gradients of a loss that is of one of so many equal parts of this step."""
+        self.scaler.scale(loss / parts if parts > 1 else loss).backward()
 
     def update(self, lr: float, factors: Mapping[str, float] = {}, decay: float = 1.0) -> None:
         """Move the weights at a rate, or a group's multiple of it, and forget the gradients.

@@ -187,6 +187,7 @@ def parameter_groups(parameters: Mapping[str, nn.Parameter],
             if not re.search(pattern, name):
                 continue
             for key, value in values.items():
+                value = tuple(value) if isinstance(value, list) else value  # groups are compared
                 base = key.removesuffix('_mult')
                 if key == 'lr_mult':
                     group[key] = value

@@ -30,11 +30,15 @@ class Averages:
 
 
 class Meter:
-    """Averages what steps return; nothing is fetched from the device between two looks."""
+    """Averages what steps return; nothing is fetched from the device between two looks.
+
+    Norms of gradients are averaged over steps in which they were finite: a loss scale that was too
+    large makes them infinite, and the step is left out.
+    """
 
     def __init__(self):
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int | Tensor] = {}
         self.steps, self._since = 0, time.perf_counter()
 
     def add(self, outputs: Mapping[str, Tensor]) -> None:
@@ -42,8 +46,12 @@ class Meter:
         self.steps += 1
         for key, value in outputs.items():
             value = value.detach().float()
+            one: int | Tensor = 1
+            if key.startswith('grad_norm'):
+                one = torch.isfinite(value).float()
+                value = value.nan_to_num(0., 0., 0.)
             self._sums[key] = self._sums[key] + value if key in self._sums else value
-            self._counts[key] = self._counts.get(key, 0) + 1
+            self._counts[key] = self._counts.get(key, 0) + one
 
     def take(self, more: Mapping[str, Tensor] | None = None) -> Averages:
         """Return the averages and begin anew; all ranks call it with the same names.

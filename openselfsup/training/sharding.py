@@ -115,6 +115,11 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
     return [p for group in optimizer.param_groups for p in group['params']]
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a tensor that ranks share, another tensor as it is."""
+    return tensor.to_local() if hasattr(tensor, 'to_local') else tensor
+
+
 def norm_of(gradients: list[Tensor]) -> Tensor:
     """Return the L2 norm of gradients together, a scalar that is equal on all ranks."""
     norm: Any = nn.utils.get_total_norm(gradients)

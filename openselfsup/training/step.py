@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import UserError
 from ..models.method import Method, Progress
 from ..models.parts import total_loss
 from .clipping import Clip, ClipBy
@@ -44,9 +45,11 @@ class TrainStep:
                      else Clip(unwrapped, clip_grad, clip_grad_by))
         self.optimizer_step = OptimizerStep(optimizer, preprocessor.device, amp, self.clip)
         self.scaler = self.optimizer_step.scaler
+        self._unseen = isinstance(model, DistributedDataParallel)  # its first gradients
 
     def __call__(self, batches: Iterator[dict], count: int, lr: float,
-                 progress: Progress = Progress(), decay: float = 1.0) -> dict[str, Tensor]:
+                 progress: Progress = Progress(), decay: float = 1.0, rows: int | None = None
+                 ) -> dict[str, Tensor]:
         """Take a step.
 
         Args:
@@ -55,6 +58,8 @@ class TrainStep:
             lr: learning rate of the step.
             progress: where the run stands.
             decay: factor on the weight decay.
+            rows: tiles of all these batches together, where they may differ; a batch counts by its
+                share of them.
 
         Returns:
             The algorithm's losses and monitors, detached scalars averaged over the
@@ -74,10 +79,13 @@ class TrainStep:
                     skips.append(LateFlag())
                     skips[-1].put(out['skip_step'])
                 loss = total_loss(out)
-                self.optimizer_step.backward(loss, count)
+                parts = rows / len(views[0]) if rows else count
+                self.optimizer_step.backward(loss, parts)
+            if self._unseen and i == count - 1:
+                self._refuse_idle()
             out['loss'] = loss
             for key, value in out.items():
-                value = value.detach().float() / count
+                value = value.detach().float() / parts
                 outputs[key] = outputs[key] + value if i else value
         if any(any(skip.take() or ()) for skip in skips):  # the same on all ranks
             self.optimizer_step.leave_out()
@@ -86,6 +94,18 @@ class TrainStep:
             self.algorithm.end_step()
             outputs |= self.clip.norms if self.clip is not None else {}
         return outputs
+
+    def _refuse_idle(self) -> None:
+        """Refuse parameters without a gradient, for which ranks would wait in the next step."""
+        self._unseen = False
+        module: Any = self.algorithm
+        idle = [name for name, parameter in module.named_parameters()
+                if parameter.requires_grad and parameter.grad is None]
+        if idle:
+            raise UserError(f'{len(idle)} parameters take no part in the loss, such as {idle[0]}, '
+                            'and several ranks would wait for their gradients', where='model',
+                            expected='parts whose trainable parameters are all used, or one '
+                                     'process')
 
     def forward(self, views: list[Tensor], view_to_tile: Tensor | None, batch: dict
                 ) -> dict[str, Tensor]:

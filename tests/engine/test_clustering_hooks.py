@@ -132,7 +132,7 @@ def found_by(rank, world, folder):
     runner = make('DeepCluster', f'{folder}/run{world}', rank=rank, world=world)
     runner.call_hooks('before_train')
     hook = runner.hooks[0]
-    runner.algorithm.backbone.bn1.running_mean.add_(rank - (world - 1) / 2)  # of other tiles
+    runner.algorithm.backbone.bn1.running_mean.add_(rank)  # ranks have seen other tiles
     features = hook.features(runner, runner.algorithm.backbone)
     runner.call_hooks('before_epoch')
     torch.save(dict(features=features, labels=runner.algorithm.labels,

@@ -27,6 +27,13 @@ def test_every_config_passes_its_own_check(path):
     assert load_config(path).epochs > 0
 
 
+def test_a_base_that_is_computed_is_named(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(f"epochs = 3\n_base_ = ['{PLM.parent}/' + '{PLM.name}']\n")
+    with pytest.raises(UserError, match=r'mine.py:2: _base_ is computed here; expected the path'):
+        load_config(path)
+
+
 def test_overriding_one_field_changes_that_field_only(tmp_path):
     base = load_config(PLM)
     child = load_config(write(

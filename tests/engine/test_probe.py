@@ -8,9 +8,18 @@ import torch
 from PIL import Image
 from small_runs import REPO, assert_same_state
 
-from openselfsup.engine.hooks import CorrespondenceHook, KNNProbeHook, LinearProbeHook
+from openselfsup import checkpoints
+from openselfsup.engine.config import load_config
+from openselfsup.engine.hooks import (
+    CheckpointHook,
+    CorrespondenceHook,
+    KNNProbeHook,
+    LinearProbeHook,
+    build_hooks,
+)
 from openselfsup.errors import UserError
 from openselfsup.evaluation.linear_probe import fit_linear
+from openselfsup.files import NotWritten
 
 TILES = {'type': 'ImageFolder', 'root': 'data/demo/kather2016'}
 KNN = {'type': 'KNNProbeHook', 'source': TILES, 'interval': 1, 'k': 3, 'size': 32}
@@ -74,6 +83,54 @@ def test_the_best_so_far_survives_a_resume(make_runner, tmp_path):
     assert hook.best == 0.9
     saved = torch.load(tmp_path / 'run/best_knn.pth', weights_only=True)['meta']
     assert saved['step'] == 3
+
+
+def test_a_best_that_could_not_be_written_leaves_the_next_a_chance(make_runner, tmp_path,
+                                                                    monkeypatch):
+    runner = make_runner(f'hooks={[KNN]}', 'epochs=4', 'checkpoint_interval=1')
+    hook = next(h for h in runner.hooks if isinstance(h, KNNProbeHook))
+    scores, real = iter([0.1, 0.3, 0.9, 0.5, 0.4]), checkpoints.save
+    hook.scores = lambda features: {'probe_knn': next(scores)}
+
+    def save(state, path):
+        if path.name == 'best_knn.pth' and state['meta']['epoch'] == 2:
+            raise NotWritten('no space left on device', where=str(path))
+        real(state, path)
+
+    monkeypatch.setattr(checkpoints, 'save', save)
+    runner.train()
+    saved = torch.load(tmp_path / 'run/best_knn.pth', weights_only=True)['meta']
+    assert saved['epoch'] == 3 and hook.best == 0.5  # .9 has no file
+    (tmp_path / 'run/best_knn.pth').unlink()
+    runner = make_runner(f'hooks={[KNN]}')
+    runner.resume(tmp_path / 'run/epoch_1.pth')
+    hook = next(h for h in runner.hooks if isinstance(h, KNNProbeHook))
+    hook.before_train(runner)
+    assert hook.best == 0.1
+
+
+def test_a_run_goes_on_from_whole_epochs_alone(make_runner, tmp_path, monkeypatch):
+    runner = make_runner(f'hooks={[KNN]}', 'epochs=3', 'checkpoint_interval=1')
+    there = []
+    hook = next(h for h in runner.hooks if isinstance(h, CheckpointHook))
+    real = hook.after_epoch
+
+    def look(runner):  # between the probe's checkpoint and that of the epoch
+        runner.saver.settle(wait=True)
+        latest = tmp_path / 'run/latest.pth'
+        there.append(latest.exists() and torch.load(latest, weights_only=True)['meta']['epoch'])
+        real(runner)
+
+    hook.after_epoch = look
+    probe = next(h for h in runner.hooks if isinstance(h, KNNProbeHook))
+    scores = iter([0.1, 0.2, 0.3, 0.4])
+    probe.scores = lambda features: {'probe_knn': next(scores)}
+    runner.train()
+    assert there == [False, 1, 2]
+    clustered = load_config('configs/DeepCluster/r18_small.py',
+                            [f'hooks={[KNN, dict(type="DeepClusterHook")]}'])
+    kinds = [type(hook).__name__ for hook in build_hooks(clustered)]
+    assert kinds.index('DeepClusterHook') < kinds.index('KNNProbeHook')
 
 
 def test_scores_of_known_features():

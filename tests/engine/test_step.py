@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from openselfsup.engine.hooks.metrics import what_limits
 from openselfsup.errors import UserError
@@ -106,6 +109,49 @@ def test_accumulated_batches_make_the_step_of_their_union():
     assert two.moved == [True, False] and one.moved == [True]
     assert step_two.optimizer_step.optimizer.param_groups[0]['lr'] == 0.25
     assert out_one['loss'] == pytest.approx(float(out_one['loss_fit'] + out_one['loss_size']))
+
+
+def test_a_short_batch_counts_by_its_tiles():
+    whole = batch(6)
+    parts = [dict(whole, views=[view[rows] for view in whole['views']])
+             for rows in (slice(4), slice(4, 6))]
+    one, step_one = make()
+    two, step_two = make()
+    out_one = step_one(iter([whole]), 1, lr=0.25)
+    out_two = step_two(iter(parts), 2, lr=0.25, rows=6)
+    torch.testing.assert_close(one.conv.weight, two.conv.weight)
+    torch.testing.assert_close(out_one['loss'], out_two['loss'])
+
+
+def test_the_rows_of_an_epochs_last_step_are_counted(make_runner):
+    runner = make_runner('drop_last=False', 'accumulate=2', 'global_batch_size=32', 'epochs=1')
+    seen, moves = [], runner.step.optimizer_step
+    backward = moves.backward
+    moves.backward = lambda loss, parts: seen.append(parts) or backward(loss, parts)
+    runner.train()  # batches of 16, 16, then 16 and the last 3 of 51 tiles
+    assert seen == [2, 2, 19 / 16, 19 / 3]
+
+
+def idle(rank, folder):
+    """Take a step of a method with a layer that it does not use, as one of two processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+    model = Regression()
+    model.unused = nn.Linear(2, 2)
+    step = TrainStep(DistributedDataParallel(model), Preprocessor(MEAN, STD),
+                     torch.optim.SGD(model.parameters(), lr=0.1), 'off')
+    try:
+        step(iter([batch(2), batch(2)]), 2, lr=0.1)
+    except UserError as error:
+        (Path(folder) / f'{rank}.txt').write_text(str(error))
+    dist.destroy_process_group()
+
+
+def test_ranks_do_not_wait_for_parameters_that_nothing_uses(tmp_path):
+    mp.spawn(idle, args=(str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        said = (tmp_path / f'{rank}.txt').read_text()
+        assert said.startswith('model: 2 parameters take no part in the loss, such as unused.')
 
 
 def test_bf16_computes_in_bf16_with_float32_weights():

@@ -17,6 +17,7 @@ from openselfsup.datasets import ViewLoader
 from openselfsup.engine.config import load_config
 from openselfsup.engine.position import Position
 from openselfsup.engine.train import describe_run, train
+from openselfsup.errors import UserError
 from openselfsup.registry import DATASETS
 from openselfsup.visualization.batch import match_views
 
@@ -164,6 +165,28 @@ def test_dry_run_reports_and_leaves_nothing(tmp_path, tool):
     done = tool(*small_run(DEMO, tmp_path / 'never', '--dry-run',
                            options=('model.backbone.norm_cfg={"type": "BN"}',)))
     assert 'WARNING: statistics of batch norm tell which query and key' in done.stdout
+
+
+@pytest.mark.parametrize('bad', [3, 4, 6])
+def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(make_runner, tmp_path, bad):
+    runner = make_runner('checkpoint_interval=1', 'save_every=1')
+    moves, taken = runner.step.optimizer_step, []
+    update = moves.update
+
+    def spoil(*given):
+        taken.append(1)
+        if len(taken) == bad:  # its loss was finite
+            next(p for p in runner.module.parameters() if p.grad is not None).grad[0] = torch.nan
+        update(*given)
+
+    moves.update = spoil
+    with pytest.raises(UserError, match=f'step {bad}: a gradient was not finite: the weights hold '
+                                        'NaN .*the last good checkpoint is .*(latest|epoch_1).pth'):
+        runner.train()
+    for path in (tmp_path / 'run').glob('*.pth'):
+        saved = torch.load(path, weights_only=True)
+        assert saved['meta']['step'] < bad
+        assert all(value.isfinite().all() for value in saved['state_dict'].values())
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path, tool):

@@ -32,6 +32,18 @@ def test_temperature_and_momentum_follow_the_run():
     assert sorted(found, key=lambda pair: pair[1]) == found
 
 
+@pytest.mark.parametrize('frozen', [-1, 4])
+def test_norms_of_frozen_stages_stay_in_the_teacher_too(frozen):
+    method = build(with_options('DINO', backbone=dict(type='ResNet', depth=18,
+                                                      frozen_stages=frozen)))
+    before = {name: value.clone() for name, value in method.backbone.named_buffers()}
+    method.train()
+    train_step(method, *batch_for(method, ROWS))
+    moved = {name for name, value in method.backbone.named_buffers()
+             if not value.equal(before[name])}
+    assert bool(moved) == (frozen < 0)
+
+
 def test_heads_learn_alone_then_the_backbone_joins_in():
     method = build(with_options('DINO', heads_only_epochs=1., backbone_warmup_epochs=2.,
                                 freeze_last_layer=0.))

@@ -39,6 +39,12 @@ def test_a_run_that_goes_on_writes_each_step_once_in_both_files(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars('loss')] == [(1, 1.0), (2, 0.5), (3, 7.0)]
 
 
+def test_lines_are_json(tmp_path):
+    MetricsWriter(tmp_path, LOGGER, 0).write(dict(step=1, loss=0.5, grad_norm=float('inf'),
+                                                  other=float('nan')))
+    assert (tmp_path / METRICS).read_text() == '{"step": 1, "loss": 0.5}\n'
+
+
 def test_numbers_are_short_and_counts_stay_whole(tmp_path):
     MetricsWriter(tmp_path, LOGGER, 0).write(dict(step=50, loss=1 / 3, corrupt_tiles=0))
     assert (tmp_path / METRICS).read_text() == (

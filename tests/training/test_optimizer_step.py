@@ -18,7 +18,7 @@ def make(amp: str = 'off', clip=None) -> tuple[torch.nn.Parameter, OptimizerStep
 def test_a_step_moves_weights_by_rate_times_gradient_whatever_the_loss_scale(amp):
     weight, step = make(amp)
     for _ in range(2):
-        step.backward((weight ** 2).sum(), batches=2)
+        step.backward((weight ** 2).sum(), parts=2)
     step.update(0.25)
     assert weight.tolist() == [0.5, 1.0] and weight.grad is None
     assert step.optimizer.param_groups[0]['lr'] == 0.25

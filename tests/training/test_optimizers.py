@@ -8,7 +8,12 @@ from torch import nn
 
 from openselfsup.errors import UserError
 from openselfsup.training.optimizer_step import OptimizerStep
-from openselfsup.training.optimizers import LARS, build_optimizer
+from openselfsup.training.optimizers import (
+    LARS,
+    build_optimizer,
+    paced_groups,
+    parameter_groups,
+)
 
 GOLDEN = Path(__file__).parents[1] / 'data/golden'
 
@@ -120,6 +125,16 @@ def test_patterns_are_tried_in_order_and_the_later_one_counts(caplog):
     step = OptimizerStep(optimizer, torch.device('cpu'))
     step.update(0.05)
     assert [group['lr'] for group in optimizer.param_groups] == [0.05, 0.05, 0.05, 0.5, 0.5]
+
+
+def test_options_that_are_lists_join_groups_too():
+    module = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    groups = parameter_groups(dict(module.named_parameters()), {'bias': dict(betas=[0.9, 0.95])},
+                              dict(type='AdamW'))
+    joined = paced_groups([name for name, _ in module.named_parameters()], groups,
+                          dict.fromkeys(dict(module.named_parameters()), 1.), ())
+    assert [len(group['params']) for group in joined] == [2, 2]
+    assert joined[1]['betas'] == (0.9, 0.95)
 
 
 @pytest.mark.parametrize('options, words', [

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 
 import pytest
 import torch
@@ -20,6 +21,15 @@ def test_averages_are_over_the_steps_that_had_a_value():
     assert found.seconds > 0
     meter.add(dict(loss=torch.tensor(4.0)))
     assert meter.take().values == dict(loss=4.0)
+
+
+def test_a_step_that_a_loss_scale_leaves_out_does_not_count_for_norms():
+    meter = Meter()
+    for norm in (math.inf, 1., math.nan, 3.):
+        meter.add(dict(grad_norm=torch.tensor(norm)))
+    assert meter.take().values == dict(grad_norm=2.)
+    meter.add(dict(grad_norm=torch.tensor(math.inf)))
+    assert math.isnan(meter.take().values['grad_norm'])
 
 
 def test_numbers_are_told_in_one_form():

@@ -39,7 +39,7 @@ class ClusteringHook(Hook):
         batch_size: tiles of one forward pass.
     """
 
-    order = 'early'  # the clusters belong into the checkpoint of the epoch
+    order = 'first'  # the clusters belong into all checkpoints of the epoch
     method: ClassVar[type[DeepCluster] | type[ODC]]
 
     def __init__(self, iterations: Count = 20, size: Count | None = None,
@@ -62,8 +62,8 @@ class ClusteringHook(Hook):
     def features(self, runner, network: nn.Module) -> Tensor:
         """Return what a network makes of all tiles, (N, D) on the run's device, on every rank.
 
-        Ranks have seen other tiles: first they agree on the running statistics of batch norms,
-        or else features would tell which rank extracted them.
+        Ranks have seen other tiles: first they take rank 0's running statistics of batch norms, or
+        else features would tell which rank extracted them. Checkpoints hold the same ones.
 
         Args:
             runner: the run.
@@ -73,7 +73,9 @@ class ClusteringHook(Hook):
         share = -(-count // world)  # rounded up, so that all ranks have as many
         places = (distributed.rank() * share + np.arange(share)) % count
         normalization = runner.cfg.normalize
-        _agree_on_statistics(network)
+        for name, statistic in network.named_buffers():
+            if name.endswith(('running_mean', 'running_var')):
+                statistic.copy_(distributed.broadcast(statistic))
         found = extract_features(network, self.tiles.part(places), self.batch_size,
                                  normalization['mean'], normalization['std'], runner.amp)
         found = distributed.all_gather(found.to(runner.device))[:count]
@@ -202,14 +204,6 @@ class _Vectors(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [self.neck(self.backbone(images))[:, :, None, None]]
-
-
-@torch.no_grad()
-def _agree_on_statistics(network: nn.Module) -> None:
-    """Give every rank the mean over ranks of the running statistics of batch norms."""
-    for name, statistic in network.named_buffers():
-        if name.endswith(('running_mean', 'running_var')):
-            statistic.copy_(distributed.all_reduce_mean(statistic))
 
 
 def _seed(runner) -> int:

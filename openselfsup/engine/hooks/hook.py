@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-ORDER = ('early', 'normal', 'late')
+ORDER = ('first', 'early', 'normal', 'late')
 
 
 class Hook:
@@ -31,12 +31,13 @@ class Hook:
     goes on starts with ``before_train`` and ``before_epoch`` at the position where it stopped.
 
     Attributes:
-        order: who acts first where several hooks have the same method: 'early' ones (probes, whose
-            scores belong into the epoch's checkpoint), then 'normal' ones (those that every run
-            has before those of the config), then 'late' ones.
+        order: who acts first where several hooks have the same method: 'first' ones (which change
+            what is trained, such as clusters), then 'early' ones (probes, whose scores belong into
+            the epoch's checkpoint), then 'normal' ones (those that every run has before those of
+            the config), then 'late' ones.
     """
 
-    order: ClassVar[Literal['early', 'normal', 'late']] = 'normal'
+    order: ClassVar[Literal['first', 'early', 'normal', 'late']] = 'normal'
 
     def before_train(self, runner) -> None:
         """Act once before the first step of this process; refuse here what cannot work."""

@@ -10,6 +10,7 @@ import math
 import re
 import time
 from abc import ABC, abstractmethod
+from functools import partial
 
 import numpy as np
 import torch
@@ -97,7 +98,9 @@ class ProbeHook(Hook, ABC):
         own = [(line['step'], {name.removesuffix(self.suffix): value
                                for name, value in line.items() if name.endswith(self.suffix)})
                for line in read if self.key + self.suffix in line]
-        self.best = max((self.goodness(found) for _, found in own), default=-math.inf)
+        kept = not self.save_best or (runner.work_dir / self.best_file).exists()
+        self.best = max((self.goodness(found) for step, found in own if kept or step == 0),
+                        default=-math.inf)
         self.start = next((found for step, found in own if step == 0), None)
 
     def before_epoch(self, runner) -> None:
@@ -112,12 +115,21 @@ class ProbeHook(Hook, ABC):
 
     def _probe(self, runner, step: int, epoch: int) -> None:
         runner.gather_backbone()
-        better = distributed.is_main() and self._look(runner, step, epoch)
-        if self.save_best and step and distributed.broadcast_object(better):
-            runner.save_checkpoint(self.best_file, background=True)
+        score = self._look(runner, step, epoch) if distributed.is_main() else -math.inf
+        runner.saver.settle(wait=True)
+        better = distributed.broadcast_object(score > self.best)
+        if self.save_best and step and better:
+            # The best is what there is a file of: a full disk leaves the next one a chance.
+            runner.save_checkpoint(self.best_file, background=True, latest=False,
+                                   written=partial(self._keep, score))
+        elif better:
+            self._keep(score)
 
-    def _look(self, runner, step: int, epoch: int) -> bool:
-        """Measure and write the scores; return whether they are the best so far."""
+    def _keep(self, score: float) -> None:
+        self.best = score
+
+    def _look(self, runner, step: int, epoch: int) -> float:
+        """Measure and write the scores; return how good they are."""
         start = time.perf_counter()
         found = {name: value for name, value in self.measure(runner).items()
                  if math.isfinite(value)}  # JSON has no other numbers
@@ -127,12 +139,9 @@ class ProbeHook(Hook, ABC):
         runner.logger.info('probe after epoch %d: %s (%.1f s)', epoch, said,
                            time.perf_counter() - start)
         if self.key not in found:
-            return False
+            return -math.inf
         self._compare_with_start(runner, step, found)
-        if (score := self.goodness(found)) <= self.best:
-            return False
-        self.best = score
-        return True
+        return self.goodness(found)
 
     def _compare_with_start(self, runner, step: int, found: dict[str, float]) -> None:
         if step == 0:

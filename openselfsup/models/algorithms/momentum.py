@@ -77,7 +77,7 @@ class MomentumContrast(BaseMethod, ABC):
 
     @property
     def statistics_tell_pairs(self) -> bool:
-        """Whether batch norm tells which query and key belong together: both see one whole batch."""
+        """Whether batch norm, over one whole batch, tells which query and key belong together."""
         hidden = has_partial_statistics(self.encoder_k, distributed.world_size())
         return any(isinstance(layer, nn.modules.batchnorm._BatchNorm)
                    for layer in self.backbone.modules()) and (not hidden or self.shuffle is False)

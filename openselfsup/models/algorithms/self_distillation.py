@@ -144,8 +144,8 @@ class SelfDistillation(BaseMethod):
     def train(self, mode: bool = True) -> 'SelfDistillation':
         """Set the mode of all but the teacher, of which batch norms alone are ever trained."""
         super().train(mode)
-        for module in self.teacher.modules():
-            module.training = mode and isinstance(module, _BatchNorm)
+        for module in self.teacher.modules():  # a backbone keeps those of frozen stages as they are
+            module.training = module.training and isinstance(module, _BatchNorm)
         return self
 
     def begin_pass(self, first: bool = True, loss_scale: Tensor | float = 1.0) -> None:
