@@ -6,7 +6,8 @@ Example:
     torchrun --nproc_per_node=4 -m openselfsup test CONFIG CKPT --data FOLDER
 
 A published config names its validation tiles itself. Accuracy, F1 and others, with intervals, are
-printed and written to test.json in --work_dir. To judge a pretrained backbone, use evaluate.
+printed and written to test.json in --work_dir, which keeps those of other weights, tiles or
+settings. To judge a pretrained backbone, use evaluate.
 """
 
 import argparse
@@ -59,17 +60,20 @@ def main(args: argparse.Namespace) -> None:
 def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None:
     from ..distributed import is_main
     from ..evaluation.data import paths_of
+    from ..evaluation.ownership import digest
     from ..evaluation.patients import all_or_none, check_pattern, patients_of, redrawn
     from ..evaluation.table import heading, percent
     from ..evaluation.trained_classifier import (
         labels_as_trained,
         load_classifier,
+        refuse_other_scores,
         score_classifier,
     )
     from ..files import write_json
     from ..models.algorithms.classification import Classification
     from ..registry import ALGORITHMS
     from ..training.precision import resolve
+    from ..transfer.instance.job import digest_of
     source, size, resize = _tiles(args, cfg)
     model = ALGORITHMS.build(cfg.model)
     if not isinstance(model, Classification):
@@ -81,9 +85,16 @@ def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None
     told = patients_of(paths := paths_of(source), args.patient_pattern)
     check_pattern(args.patient_pattern, told, paths)
     patients = redrawn(all_or_none(told))
-    found = score_classifier(model.to(device), source, labels, size, resize,
-                             (cfg.normalize['mean'], cfg.normalize['std']),
-                             resolve(args.amp, device, '--amp'), folder, patients)
+    normalize = (cfg.normalize['mean'], cfg.normalize['std'])
+    amp = resolve(args.amp, device, '--amp')
+    inputs = dict(
+        weights=digest_of(args.checkpoint), model=cfg.model.to_dict(), tiles=digest(source),
+        labels=sorted(set(labels.tolist())), size=size, resize=resize, normalize=normalize,
+        amp=amp, patient_pattern=args.patient_pattern)
+    path = folder / 'test.json'
+    refuse_other_scores(path, inputs)
+    found = score_classifier(model.to(device), source, labels, size, resize, normalize, amp,
+                             folder, patients)
     if found is None or not is_main():
         return
     count = None if patients is None else len(set(patients.tolist()))
@@ -94,11 +105,10 @@ def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None
                                        for name in SHOWN))
     if not count:
         print('intervals treat tiles as independent: no patients are told (--patient_pattern)')
-    write_json(folder / 'test.json', dict(
+    write_json(path, dict(
         config=str(args.config), checkpoint=str(args.checkpoint), tiles=len(source),
-        patients=count,
-        first=source.path(0), size=size, scores=found))
-    print(f'scores: {folder / "test.json"}')
+        patients=count, first=source.path(0), size=size, inputs=inputs, scores=found))
+    print(f'scores: {path}')
 
 
 def _tiles(args: argparse.Namespace, cfg: Any) -> tuple[Any, int, int | None]:

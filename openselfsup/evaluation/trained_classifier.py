@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ..checkpoints import load, refuse_spoilt, weights_of
 from ..datasets.sources import Source
 from ..errors import UserError
+from ..files import read_json
 from ..models.algorithms.classification import Classification
 from ..models.parts import check_classes
 from .extract import extract_source
 from .metrics import bootstrap, score, with_intervals
+from .results import plain
 
 
 class Scorer(nn.Module):
@@ -85,6 +87,30 @@ def labels_as_trained(source: Source, classes: list[str] | None, count: int) -> 
         raise UserError(f"class '{unknown[0]}' was not trained", where=source.path(0),
                         expected='some of ' + ', '.join(classes))
     return np.array([classes.index(name) for name in source.classes], np.int64)[labels]
+
+
+def refuse_other_scores(path: Path, inputs: dict[str, Any]) -> None:
+    """Stop before scores of other weights, tiles or settings are overwritten.
+
+    Args:
+        path: where the scores go; the same ones may be there.
+        inputs: what they are computed from, by name.
+
+    Raises:
+        UserError: the file holds other scores, or does not tell of what.
+    """
+    if not path.exists():
+        return
+    old, expected = read_json(path), 'another --work_dir, or this file moved away'
+    before = old.get('inputs') if isinstance(old, dict) else None
+    if not isinstance(before, dict):
+        raise UserError('this file does not tell of which weights and tiles it is',
+                        where=str(path), expected=expected)
+    now = plain(inputs)
+    if other := [key for key in now if key not in before or plain(before[key]) != now[key]]:
+        raise UserError(f"this file holds scores of {old['checkpoint']} on {old['tiles']} tiles "
+                        f"such as {old['first']}: of other {', '.join(other)}", where=str(path),
+                        expected=expected)
 
 
 def score_classifier(model: Classification, source: Source, labels: np.ndarray, size: int,

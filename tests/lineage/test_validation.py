@@ -1,5 +1,6 @@
 """tools/test.py: a classifier with its head, on the tiles that a published config validates on."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from openselfsup.cli.main import execute
 from openselfsup.datasets import ImageFolder
 from openselfsup.datasets.labeled import LabeledTileDataset
 from openselfsup.errors import UserError
+from openselfsup.evaluation import trained_classifier
 from openselfsup.evaluation.trained_classifier import labels_as_trained
 from openselfsup.files import read_json
 from openselfsup.lineage.configs import load_config
@@ -94,9 +96,9 @@ def test_intervals_redraw_patients(tmp_path, monkeypatch, capsys):
     checkpoint = str(saved(OURS, tmp_path / 'c.pth'))
     words = [OURS, checkpoint, '--data', 'tiles', '--cfg-options', *OPTIONS]
     found = []
-    for pattern in ([], ['--patient_pattern', r'image_\d*(\d)\b']):
-        execute('test', [*words, *pattern])
-        found.append(read_json(tmp_path / 'test.json'))
+    for folder, pattern in (('alone', []), ('ten', ['--patient_pattern', r'image_\d*(\d)\b'])):
+        execute('test', [*words, '--work_dir', folder, *pattern])
+        found.append(read_json(tmp_path / folder / 'test.json'))
     alone, ten = found
     assert (alone['patients'], ten['patients']) == (None, 10)
     scores = [one['scores']['head']['accuracy'] for one in found]
@@ -105,6 +107,41 @@ def test_intervals_redraw_patients(tmp_path, monkeypatch, capsys):
     assert 'intervals treat tiles as independent' in said and '51 tiles of 10 patients' in said
     with pytest.raises(UserError, match='finds no patient in 51 of 51 paths'):
         execute('test', [*words, '--patient_pattern', '(P[0-9]+)_'])
+
+
+def test_other_scores_are_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder, names in (('tiles', ('LYMPHO', 'STROMA')), ('others', ('LYMPHO',))):
+        for name in names:
+            shutil.copytree(REPO / 'data/demo/kather2016' / name, tmp_path / folder / name)
+    options = ['--cfg-options', *OPTIONS, 'model.head.num_classes=2']
+    for seed, path in enumerate(('epoch_50.pth', 'epoch_100.pth')):
+        torch.manual_seed(seed)
+        model = ALGORITHMS.build(load_config(OURS, ['model.head.num_classes=2']).model)
+        torch.save(dict(meta={}, state_dict=model.state_dict()), path)
+    first = [OURS, 'epoch_50.pth', '--data', 'tiles', *options]
+    execute('test', first)
+    text = Path('test.json').read_bytes()
+    os.rename('tiles', 'moved')  # what counts is content
+    shutil.copy('epoch_50.pth', 'latest.pth')
+    execute('test', [OURS, 'latest.pth', '--data', 'moved', '--cfg-options', OPTIONS[0],
+                     "dataset.source={'type': 'ImageFolder', 'root': 'moved'}",
+                     'model.head.num_classes=2'])
+    again = read_json('test.json')
+    assert again['checkpoint'] == 'latest.pth' and again['inputs'] == json.loads(text)['inputs']
+    os.rename('moved', 'tiles')
+    text = Path('test.json').read_bytes()
+    monkeypatch.setattr(trained_classifier, 'extract_source', None)  # nothing is computed
+    for words, differs in (([OURS, 'epoch_100.pth', *first[2:]], 'weights'),
+                           ([*first[:3], 'others', *options], 'tiles, labels'),
+                           ([*first[:4], '--size', '32', *options], 'size, resize')):
+        with pytest.raises(UserError, match='test.json: this file holds scores of latest.pth on .* '
+                           f'of other {differs}; expected another --work_dir'):
+            execute('test', words)
+        assert Path('test.json').read_bytes() == text
+    Path('test.json').write_text('{"images": []}')  # annotations, say
+    with pytest.raises(UserError, match='does not tell of which weights'):
+        execute('test', first)
 
 
 def test_every_stage_has_scores(tmp_path, monkeypatch, capsys):
