@@ -160,6 +160,19 @@ def test_a_run_goes_on_with_its_model_and_says_what_else_changed(tiles, tmp_path
         other.fit(resume=True)
 
 
+def test_a_longer_run_is_not_scored_as_a_shorter_one(tiles, tmp_path):
+    SemanticTrainer(config(tiles, tmp_path, iterations=3), torch.device('cpu')).fit()
+    saved = (tmp_path / 'latest.pth').read_bytes()
+    with pytest.raises(UserError, match='latest.pth: iterations is 2, and this run was trained '
+                       'for 3 iterations; expected 3 or more to --resume, or another folder'):
+        SemanticTrainer(config(tiles, tmp_path, iterations=2), torch.device('cpu')
+                        ).fit(resume=True)
+    assert (tmp_path / 'latest.pth').read_bytes() == saved
+    whole = SemanticTrainer(config(tiles, tmp_path, iterations=3), torch.device('cpu'))
+    whole.fit(resume=True)  # the same length: it is scored again
+    assert whole.started_at == 3
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiles, tmp_path):
     trainer = SemanticTrainer(config(tiles, tmp_path, iterations=30), torch.device('cpu'))
     batch = trainer._batch

@@ -132,6 +132,9 @@ def test_a_finished_run_resumed_trains_nothing_and_keeps_its_figures(datasets, t
     again.fit()
     assert 'was finished' in caplog.text and again.trained == first.trained
     assert (tmp_path / 'model_final.pth').read_bytes() == written
+    with pytest.raises(UserError, match='model_final.pth: SOLVER.MAX_ITER is 1, and this run was '
+                       'trained for 2 iterations; expected 2 or more to --resume'):
+        backend(datasets, tmp_path, 'SOLVER.MAX_ITER', '1', resume=True).fit()
     older = load(tmp_path / 'model_final.pth')
     del older['scaler']  # as earlier versions saved
     torch.save(older, tmp_path / 'model_final.pth')

@@ -28,7 +28,7 @@ from ...errors import UserError
 from ...training.precision import DTYPES, NAMES, resolve
 from .data import ordered
 from .data_sets import DataSet, Wanted, open_data_sets
-from .job import PLACEHOLDER, Job
+from .job import PLACEHOLDER, Job, refuse_shorter
 from .weights import other_pixels, read_backbone, resnet_state_dict
 
 _STAGES = {18: (BasicBlock, 2), 34: (BasicBlock, 3), 50: (BottleneckBlock, 3),
@@ -169,11 +169,17 @@ class Detectron2Backend:
         return f'{matched}/{expected} tensors of the backbone matched ({path})'
 
     def fit(self) -> None:
-        """Train as the config says, with detectron2's own hooks."""
+        """Train as the config says, with detectron2's own hooks.
+
+        Raises:
+            UserError: the checkpoint is of a longer run.
+        """
         if self.job.resume:
             self.trainer.checkpointer.resume_or_load('', resume=True)
             if self.trainer.checkpointer.has_checkpoint():
                 self.trainer.start_iter = self.trainer.iter + 1
+                refuse_shorter(self.trainer.start_iter, self.cfg.SOLVER.MAX_ITER,
+                               'SOLVER.MAX_ITER', self.output_dir)
         began = time.perf_counter()
         self.trainer.train()
         self.trained = dict(minutes=round((time.perf_counter() - began) / 60, 2))

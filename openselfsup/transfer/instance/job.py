@@ -127,6 +127,24 @@ def refuse_other_inputs(backend: Backend, resume: bool) -> None:
         write_json(path, now)
 
 
+def refuse_shorter(done: int, wanted: int, setting: str, where: str | Path) -> None:
+    """Stop before a run that was trained for longer is scored as a shorter one.
+
+    Args:
+        done: iterations that its checkpoint was trained for.
+        wanted: iterations of the run that is to go on.
+        setting: its name in the config.
+        where: of the checkpoint.
+
+    Raises:
+        UserError: they are fewer.
+    """
+    if done > wanted:
+        raise UserError(f'{setting} is {wanted}, and this run was trained for {done} iterations',
+                        where=str(where),
+                        expected=f'{done} or more to --resume, or another folder to write to')
+
+
 def refuse_to_overwrite(folder: str | Path, *made: str) -> None:
     """Stop before a new run replaces what an earlier one computed.
 

@@ -25,7 +25,7 @@ from ...training.progress import Meter, ProgressLine
 from ...training.seeding import seed_step
 from .data import InstanceDataset, training_batches
 from .data_sets import Wanted, open_data_sets
-from .job import LAST, PLACEHOLDER, Job
+from .job import LAST, PLACEHOLDER, Job, refuse_shorter
 from .precise_bn import update_statistics
 from .solver import build_optimizer, clip_gradients, learning_rate
 from .torchvision_model import KIND, build_model, coco_results, synchronises
@@ -111,7 +111,7 @@ class TorchvisionBackend:
         A run that goes on equals one that was never interrupted.
 
         Raises:
-            UserError: the checkpoint is of another model, or a loss is not finite.
+            UserError: the checkpoint is of another model or run, or a loss is not finite.
         """
         config, stop = self.config, self.config['SOLVER.MAX_ITER']
         data = self._training_data()
@@ -256,7 +256,9 @@ class TorchvisionBackend:
             return 0
         checkpoint = load(path)
         refuse_spoilt(checkpoint, str(path))
-        for change in self.config.changes(checkpoint['recipe']):
+        changes, done = self.config.changes(checkpoint['recipe']), checkpoint['iteration']
+        refuse_shorter(done, stop, 'SOLVER.MAX_ITER', path)
+        for change in changes:
             self.log.warning('the config has changed: %s', change)
         self.model.load_state_dict(checkpoint['model'])
         if checkpoint.get('scaler'):  # empty but for fp16
@@ -267,11 +269,11 @@ class TorchvisionBackend:
         for group, settings in zip(optimizer.param_groups, own):
             group.update(settings)  # of the config as it is now
         self.initialised, self.trained = checkpoint['initialised'], checkpoint['trained']
-        self.log.info('going on from %s, iteration %d', path.name, checkpoint['iteration'])
-        if 'scaler' not in checkpoint and checkpoint['iteration'] < stop:
+        self.log.info('going on from %s, iteration %d', path.name, done)
+        if 'scaler' not in checkpoint and done < stop:
             self.log.info('this run began with an earlier version: from here on its image sizes, '
                           'anchors and regions are drawn otherwise')
-        return min(checkpoint['iteration'], stop)
+        return done
 
     # ------------------------------------------------------------------ prediction
 
@@ -294,8 +296,7 @@ class TorchvisionBackend:
     def info(self) -> dict[str, Any]:
         """Return backend, versions, initialisation and the figures of the training."""
         return dict(backend=self.name, torch=torch.__version__, torchvision=torchvision.__version__,
-                    device=str(self.device), processes=self.world,
-                    precision=NAMES[self.amp],
+                    device=str(self.device), processes=self.world, precision=NAMES[self.amp],
                     config=self.config.path, initialised=self.initialised, seed=self.seed,
                     masks=self.config['MODEL.MASK_ON'],
                     detections_per_image=self.config['TEST.DETECTIONS_PER_IMAGE'], **self.trained)

@@ -24,6 +24,7 @@ from ...training.progress import Meter, ProgressLine
 from ...training.schedules import half_cosine
 from ...training.seeding import seed_step
 from ..instance.data import batch_indices
+from ..instance.job import refuse_shorter
 from ..vit_pyramid import vit_of
 from .config import SWITCH, SemanticConfig
 from .data import crop_batch, open_data_sets
@@ -82,7 +83,8 @@ class SemanticTrainer:
         model draws are functions of the iteration.
 
         Raises:
-            UserError: the checkpoint is of another model, or a loss is not finite.
+            UserError: the checkpoint is of another model or of a longer run, or a loss is not
+                finite.
         """
         c, every = self.config, max(self.config.iterations // 10, 1)
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -171,6 +173,8 @@ class SemanticTrainer:
         refuse_spoilt(checkpoint, str(self._latest))
         before = checkpoint.get('settings', {})
         changes = self.config.changes(before)
+        self.started_at = checkpoint['iteration']
+        refuse_shorter(self.started_at, self.config.iterations, 'iterations', self._latest)
         if 'amp' in before:
             amp = SWITCH.get(before['amp'], before['amp'])
             if amp == 'auto':
@@ -185,7 +189,6 @@ class SemanticTrainer:
             step.scaler.load_state_dict(checkpoint['scaler'])
         for group in step.optimizer.param_groups:  # of the config as it is now
             group['weight_decay'] = self.config.weight_decay
-        self.started_at = min(checkpoint['iteration'], self.config.iterations)
 
     def _advice(self) -> str:
         return f'finite losses; {last_good(self._latest)}, try a smaller lr or amp off'
