@@ -71,6 +71,48 @@ def test_all_mistakes_at_once_with_file_and_nearest_key(tmp_path):
         assert words in text
 
 
+def test_every_shipped_config_has_values_that_are_taken():
+    assert len(CONFIGS) > 25
+    for path in CONFIGS:
+        assert DetectionConfig(path).path == str(path)
+
+
+def test_values_outside_their_range_are_told_at_once():
+    wrong = {
+        'SOLVER.CHECKPOINT_PERIOD': ('0', '0, expected a number of at least 1'),
+        'SOLVER.IMS_PER_BATCH': ('0', '0, expected a number of at least 1'),
+        'SOLVER.BASE_LR': ('-1.0', '-1.0, expected a number of at least 0'),
+        'SOLVER.GAMMA': ('1e999', 'inf, expected a number of at least 0'),
+        'SOLVER.MAX_ITER': ('-5', '-5, expected a number of at least 0'),
+        'SOLVER.MOMENTUM': ('True', 'True, expected a float such as 0.9'),
+        'SOLVER.STEPS': ("('a',)", "('a',), expected numbers of at least 0"),
+        'INPUT.CROP.SIZE': ('(0.5, 0.5)', '(0.5, 0.5), expected 2 whole numbers of at least 1'),
+        'INPUT.MIN_SIZE_TRAIN': ('()', '(), expected one or more whole numbers of at least 1'),
+        'MODEL.PIXEL_MEAN': ('[1, 2]', '(1, 2), expected 3 numbers'),
+        'MODEL.PIXEL_STD': ('[1, 0, 1]', '(1, 0, 1), expected 3 numbers of at least 1e-06'),
+        'MODEL.ROI_HEADS.IOU_THRESHOLDS': ('(0.5, 0.7)',
+                                           '(0.5, 0.7), expected 1 number from 0 to 1'),
+        'MODEL.RPN.IOU_THRESHOLDS': ('(0.7, 0.3)', '(0.7, 0.3), expected 2 numbers from 0 to 1, '
+                                     'the lower one first'),
+        'MODEL.RPN.NMS_THRESH': ('1.5', '1.5, expected a number from 0 to 1'),
+        'MODEL.ANCHOR_GENERATOR.SIZES': ('[[32], []]', '((32,), ()), expected one or more '
+                                         'numbers of at least 1e-06'),
+        'DATASETS.TRAIN': ('[1]', '(1,), expected text'),
+        'TEST.DETECTIONS_PER_IMAGE': ('-1', '-1, expected a number of at least 1')}
+    with pytest.raises(UserError) as error:
+        DetectionConfig(SHORT, [word for key, (value, _) in wrong.items()
+                                for word in (key, value)])
+    lines = str(error.value).splitlines()
+    assert lines[0].endswith(f'{len(wrong)} mistakes in this config:')
+    assert lines[1:] == [f'  command line: {key} is {told}' for key, (_, told) in wrong.items()]
+    with pytest.raises(UserError, match=r'SIZE is \(-1, 64\), expected 2 whole numbers'):
+        DetectionConfig(SHORT, ['INPUT.CROP.SIZE', '(-1, 64)'])
+    edges = DetectionConfig(SHORT, ['SOLVER.STEPS', '()', 'SOLVER.MAX_ITER', '0', 'SEED', '-1',
+                                    'MODEL.RPN.NMS_THRESH', '1', 'MODEL.PIXEL_MEAN', '(-1, 0, 1)',
+                                    'MODEL.ANCHOR_GENERATOR.SIZES', '(8, 16, 32, 64, 128.5)'])
+    assert edges['SOLVER.STEPS'] == () and edges['MODEL.RPN.NMS_THRESH'] == 1.0
+
+
 def test_a_missing_base_a_loop_and_a_key_without_value(tmp_path):
     (tmp_path / 'a.yaml').write_text('_BASE_: b.yaml\n')
     with pytest.raises(UserError, match='b.yaml'):

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ...errors import UserError, nearest
+from .ranges import expected_instead
 
 DEFAULTS: dict[str, Any] = {
     'VERSION': 2, 'SEED': -1, 'OUTPUT_DIR': './output',
@@ -88,8 +89,8 @@ class DetectionConfig:
         overrides: ``['KEY', 'VALUE', ...]`` as on detectron2's command line.
 
     Raises:
-        UserError: all unknown keys and values of a wrong type or choice, at once, each with
-            its file.
+        UserError: all unknown keys and values of a wrong type, choice or range, at once, each
+            with its file.
     """
 
     def __init__(self, config_file: str | Path, overrides: Sequence[str] = ()):
@@ -114,7 +115,7 @@ class DetectionConfig:
                             + (f"; did you mean '{close}'?" if close else ''))
             return
         default, value = DEFAULTS[key], literal(value)
-        if isinstance(default, float) and isinstance(value, int):
+        if isinstance(default, float) and type(value) is int:
             value = float(value)
         if isinstance(default, tuple) and isinstance(value, list):
             value = _tuples(value)
@@ -126,6 +127,8 @@ class DetectionConfig:
         elif key in _CHOICES and value not in _CHOICES[key]:
             problems.append(f'{where}: {key} is {value!r}, expected one of '
                             + ', '.join(repr(c) for c in _CHOICES[key]))
+        elif expected := expected_instead(key, value):
+            problems.append(f'{where}: {key} is {value!r}, expected {expected}')
         else:
             self.values[key] = value
 
