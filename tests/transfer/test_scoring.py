@@ -23,7 +23,28 @@ def test_mean_and_sd_of_runs():
     assert summary['scores']['all']['bbox']['AP'] == dict(
         mean=pytest.approx(0.6), sd=pytest.approx(0.1), values=[0.5, 0.6, 0.7])
     assert 'APl' not in summary['scores']['all']['bbox']
+    assert summary['left_out'] == [] and 'left out' not in spread_table(summary)
     assert '0.600 ± 0.100' in spread_table(summary) and '0.300 ± 0.050' in spread_table(summary)
+
+
+def test_what_not_all_runs_have_is_left_out_and_told_in_any_order():
+    runs = [outcome(0.5), outcome(0.7)]
+    runs[0]['scores']['testA'] = runs[0]['scores']['all']
+    runs[0]['scores']['testB'] = {'bbox': {'APm': 0.1}}
+    runs[1]['scores']['testB'] = {'bbox': {'APm': 0.3, 'APl': 0.2}}
+    runs[1]['scores']['all']['objects']['f1'] = None
+    left_out = {'testA', 'all objects f1', 'testB bbox APl'}
+    for order in (runs, runs[::-1]):
+        summary = mean_and_sd(order)
+        assert {*summary['scores']} == {'all', 'testB'} and {*summary['left_out']} == left_out
+        assert summary['scores']['testB'] == {'bbox': {'APm': dict(
+            mean=pytest.approx(0.2), sd=pytest.approx(0.02 ** 0.5),
+            values=[run['scores']['testB']['bbox']['APm'] for run in order])}}
+        lines = spread_table(summary).splitlines()
+        assert lines[1].split() == ['all', 'testB']
+        assert 'box APm                            -     0.200 ± 0.141' in lines
+        assert lines[-1] == 'left out, as not all runs have them: ' + ', '.join(
+            summary['left_out'])
 
 
 def test_one_run_has_no_spread_and_different_data_sets_no_mean():

@@ -119,7 +119,7 @@ def mean_and_sd(outcomes: Sequence[dict[str, Any]], weights: str | None = None
     Returns:
         ``dataset``, ``protocol``, ``runs`` and ``scores``: by subset, kind and key a dict of
         ``mean``, ``sd`` (of the sample, n - 1; None for one run) and ``values``. Scores that a
-        run lacks are left out.
+        run lacks are left out, and ``left_out`` names those that another one has.
 
     Raises:
         UserError: the runs are of different data sets, protocols or inputs.
@@ -137,28 +137,34 @@ def mean_and_sd(outcomes: Sequence[dict[str, Any]], weights: str | None = None
         if len(found) > 1:
             raise UserError(f'these runs differ in {key}: ' + ', '.join(found))
     scores: dict[str, Any] = {}
-    for subset, kinds in outcomes[0]['scores'].items():
-        for kind, keys in kinds.items():
-            for key in keys:
-                values = [o['scores'][subset].get(kind, {}).get(key) for o in outcomes]
-                if None in values:
-                    continue
-                scores.setdefault(subset, {}).setdefault(kind, {})[key] = dict(
-                    mean=statistics.mean(values), values=values,
-                    sd=statistics.stdev(values) if len(values) > 1 else None)
+    left_out: list[str] = []
+    places = dict.fromkeys((subset, kind, key) for o in outcomes
+                           for subset, kinds in o['scores'].items()
+                           for kind, keys in kinds.items() for key in keys)
+    for subset, kind, key in places:
+        values = [o['scores'].get(subset, {}).get(kind, {}).get(key) for o in outcomes]
+        if None not in values:
+            scores.setdefault(subset, {}).setdefault(kind, {})[key] = dict(
+                mean=statistics.mean(values), values=values,
+                sd=statistics.stdev(values) if len(values) > 1 else None)
+        elif any(value is not None for value in values):
+            whole = any(subset not in o['scores'] for o in outcomes)
+            left_out.append(subset if whole else f'{subset} {kind} {key}')
     return dict(dataset=outcomes[0]['dataset'], protocol=outcomes[0]['protocol'],
-                runs=len(outcomes), scores=scores)
+                runs=len(outcomes), scores=scores, left_out=[*dict.fromkeys(left_out)])
 
 
 def spread_table(summary: dict[str, Any]) -> str:
-    """Return a summary as lines of text: mean ± sd, a column for each subset."""
+    """Return a summary as lines of text: mean ± sd, a column for each subset; what is left out."""
     scores = summary['scores']
     lines = [f"{summary['dataset']}: mean ± sd of {summary['runs']} runs",
              f'{"":<18}' + ''.join(f'{name:>18}' for name in scores)]
     for kind, word in (('bbox', 'box'), ('segm', 'mask'), ('objects', 'object')):
-        for key in next((s[kind] for s in scores.values() if kind in s), {}):
+        for key in dict.fromkeys(key for s in scores.values() for key in s.get(kind, {})):
             cells = [s.get(kind, {}).get(key) for s in scores.values()]
             words = ['-' if c is None else f"{c['mean']:.3f}" + (
                 '' if c['sd'] is None else f" ± {c['sd']:.3f}") for c in cells]
             lines.append(f'{word + " " + key:<18}' + ''.join(f'{w:>18}' for w in words))
+    if summary['left_out']:
+        lines.append('left out, as not all runs have them: ' + ', '.join(summary['left_out']))
     return '\n'.join(lines) + '\n'
