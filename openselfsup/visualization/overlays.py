@@ -192,7 +192,7 @@ def _comparison(runs: Sequence[dict[str, Any]]) -> str:
     """A table of the main score of each run, the last one in bold."""
     kind = 'segm' if 'segm' in runs[-1]['scores']['all'] else 'bbox'
     rows = [Row(f'from {_start(o)}, {o["run"].get("iterations", "?")} iterations',
-                o['scores']['all'].get(kind, {}).get('AP') or 0.0, None, o is runs[-1])
+                o['scores']['all'].get(kind, {}).get('AP'), None, o is runs[-1])
             for o in runs]
     return page.section('Where it started from, and what came out', page.score_table(
         rows, 'Initial weights', 'mask AP, %' if kind == 'segm' else 'box AP, %'))

@@ -1,5 +1,6 @@
 """Several runs: mean and sd, and what may not be averaged."""
 
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ from short_config import DETECTION
 from openselfsup.errors import UserError
 from openselfsup.files import read_json, write_json
 from openselfsup.transfer.instance.job import digest_of
+from openselfsup.transfer.instance.metrics import PROTOCOL
 from openselfsup.transfer.instance.scoring import mean_and_sd, read_outcomes, spread_table
+from openselfsup.visualization.overlays import write_overlay_page
 
 
 def outcome(ap: float, dataset: str = 'GlaS_test', weights: str | None = None) -> dict:
@@ -73,6 +76,27 @@ def test_what_holds_no_scores_is_refused_where_it_is_read(tmp_path, text, told):
         (tmp_path / 'results.json').write_text(text)
     with pytest.raises(UserError, match=f'{tmp_path}/results.json: .*{told}'):
         read_outcomes([tmp_path])
+
+
+def test_only_runs_of_the_same_data_set_and_protocol_are_compared(tmp_path):
+    runs = dict(same=outcome(0.5), other=outcome(0.5, 'CRAG_test'), later=outcome(0.5))
+    runs['same']['protocol'] = runs['other']['protocol'] = PROTOCOL
+    for name, run in runs.items():
+        write_json(tmp_path / name / 'results.json', run)
+    assert len(read_outcomes([tmp_path / name for name in runs])) == 3
+    assert read_outcomes([tmp_path / 'same'], ['GlaS_test']) == [runs['same']]
+    for name, told in (('other', f'CRAG_test by {PROTOCOL}'), ('later', 'GlaS_test by p')):
+        with pytest.raises(UserError, match=f'{name}/results.json: these are scores of {told}, '
+                           f'which .* expected some of GlaS_test by {PROTOCOL}'):
+            read_outcomes([tmp_path / 'same', tmp_path / name], ['GlaS_test'])
+
+
+def test_an_undefined_score_is_shown_as_none(tmp_path):
+    compared, run = outcome(0.5), outcome(0.6)
+    run['scores']['all']['segm']['AP'] = None
+    text = write_overlay_page(tmp_path, run, None, [compared]).read_text()
+    rows = re.findall('<td class="number">(.*?)</td>', text[text.index('what came out'):])
+    assert rows[:2] == ['25.0', '-']
 
 
 def test_run_ft_repeats_no_finished_run_and_summarises(tmp_path):

@@ -90,8 +90,8 @@ def _work(rank: int, processes: int, port: int, backend_name: str, task: FineTun
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
     where = launch.start('pytorch' if processes > 1 else 'none')
     try:
-        compare = read_outcomes(task.compare)
         backend = backends.build_backend(backend_name, replace(task.job, device=where.device))
+        compare = read_outcomes(task.compare, backend.test_sets)
         # Held by rank 0; the others wait, and are ended with it where another process writes there.
         with (claimed(backend.output_dir, 'fine-tuning a detector') if rank == 0
               else contextlib.nullcontext()) as claim:

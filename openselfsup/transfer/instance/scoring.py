@@ -13,7 +13,7 @@ from ...files import read_json, write_json, write_text
 from ...visualization.overlays import draw_overlay, write_overlay_page
 from .data_sets import DataSet
 from .job import Backend, digest_of, inputs_of
-from .metrics import evaluate_instances, result_map, truth_map
+from .metrics import PROTOCOL, evaluate_instances, result_map, truth_map
 
 
 def evaluate(backend: Backend, compare: Sequence[dict[str, Any]] = ()) -> dict:
@@ -24,7 +24,7 @@ def evaluate(backend: Backend, compare: Sequence[dict[str, Any]] = ()) -> dict:
 
     Args:
         backend: a trained one.
-        compare: outcomes of other runs to show beside this one.
+        compare: outcomes of other runs; each is shown beside this one's of its data set.
 
     Returns:
         Outcome by test set; empty on ranks other than 0.
@@ -37,7 +37,8 @@ def evaluate(backend: Backend, compare: Sequence[dict[str, Any]] = ()) -> dict:
         several = len(backend.test_sets) > 1
         folder = backend.output_dir / name if several else backend.output_dir
         run = dict(backend.info(), inputs=inputs_of(backend))
-        outcomes[name] = write(folder, backend.data[name], results, run, compare)
+        outcomes[name] = write(folder, backend.data[name], results, run,
+                               [other for other in compare if other['dataset'] == name])
     return outcomes
 
 
@@ -51,7 +52,7 @@ def write(folder: Path, data: DataSet, results: list[dict], run: dict[str, Any],
         results: COCO results of all its images.
         run: what a reader must know of the run; ``detections_per_image`` of it counts for AP,
             ``masks`` says whether the model finds any.
-        compare: outcomes of other runs.
+        compare: outcomes of other runs on this data set.
 
     Returns:
         What ``results.json`` holds.
@@ -75,11 +76,17 @@ def write(folder: Path, data: DataSet, results: list[dict], run: dict[str, Any],
     return outcome
 
 
-def read_outcomes(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
+def read_outcomes(folders: Sequence[str | Path], test_sets: Sequence[str] | None = None
+                  ) -> list[dict[str, Any]]:
     """Read ``results.json`` of finished runs.
 
+    Args:
+        folders: of the runs.
+        test_sets: data sets of a run that they are to be compared with; None for any.
+
     Raises:
-        UserError: a folder has none, or one that is not of instance segmentation.
+        UserError: a folder has none, one that is not of instance segmentation, or one that
+            cannot be compared: of another data set or protocol.
     """
     outcomes = []
     for folder in folders:
@@ -91,6 +98,11 @@ def read_outcomes(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
                 {'dataset', 'protocol'} <= set(outcome) and 'all' in outcome['scores']):
             raise UserError('holds no scores of instance segmentation', where=str(path),
                             expected='an OUTPUT_DIR of openselfsup segment instance')
+        dataset, protocol = outcome['dataset'], outcome['protocol']
+        if test_sets is not None and (dataset not in test_sets or protocol != PROTOCOL):
+            raise UserError(f'these are scores of {dataset} by {protocol}, which cannot be '
+                            'compared with this run', where=str(path),
+                            expected=f'some of {" or ".join(test_sets)} by {PROTOCOL}')
         outcomes.append(outcome)
     return outcomes
 
