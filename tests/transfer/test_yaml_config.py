@@ -7,7 +7,7 @@ from short_config import DETECTION, SHORT
 from openselfsup.errors import UserError
 from openselfsup.transfer.instance import backends
 from openselfsup.transfer.instance.solver import build_optimizer, clip_gradients, learning_rate
-from openselfsup.transfer.instance.torchvision_model import build_model
+from openselfsup.transfer.instance.torchvision_model import build_model, coco_results
 from openselfsup.transfer.instance.yaml_config import DetectionConfig
 
 CONFIGS = sorted((DETECTION / 'configs').glob('*/*.yaml'))
@@ -46,6 +46,23 @@ def test_every_model_is_built_or_refused_by_name(path):
     model = build_model(config, torch.device('cpu'))
     assert len(model.backbone.body.layer3) == {18: 2, 50: 6}[config['MODEL.RESNETS.DEPTH']]
     assert hasattr(model, 'roi_heads') == ('RetinaNet' not in path.name)
+
+
+def test_retinanet_detects_no_background():
+    config = DetectionConfig(DETECTION / 'configs/GlaS/GlaS_R_18_RetinaNet_1x.yaml', [
+        'MODEL.RETINANET.NUM_CLASSES', '2', 'MODEL.RETINANET.SCORE_THRESH_TEST', '0.0',
+        'MODEL.RETINANET.TOPK_CANDIDATES_TEST', '30', 'MODEL.RETINANET.NMS_THRESH_TEST', '1.0',
+        'INPUT.MIN_SIZE_TEST', '64'])
+    torch.manual_seed(0)
+    model = build_model(config, torch.device('cpu')).eval()
+    channels = model.head.classification_head.cls_logits.bias.data.view(-1, 3)
+    assert len(channels) == 9  # the background stays a channel, as in older checkpoints
+    channels[:, 0] = 5.0  # as sure of it as can be
+    with torch.no_grad():
+        found, = model([torch.rand(3, 64, 64) * 255])
+    assert set(found['labels'].tolist()) == {1, 2} and len(found['labels']) == 100
+    results = coco_results(found, 1, [7, 9])
+    assert [r['category_id'] for r in results] == [[7, 9][k - 1] for k in found['labels']]
 
 
 def test_overrides_and_types():

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN, RetinaNet
+from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -25,6 +25,7 @@ from ...models.backbones.resnet import ResNet
 from ...training.normalization import Normalize
 from ..vit_pyramid import ViTPyramid, vit_of
 from .job import PLACEHOLDER
+from .retinanet import RetinaNet
 from .weights import read_backbone
 from .yaml_config import DetectionConfig
 
