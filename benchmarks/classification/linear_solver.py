@@ -88,7 +88,8 @@ def seconds_of_published_epoch(repeats: int) -> float:
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        trained = train_honestly(networks.build('resnet18'), WIDTH, part, len(source.classes),
+        backbone = networks.build(networks.named('resnet18'))
+        trained = train_honestly(backbone, WIDTH, part, len(source.classes),
                                  TrainSettings(epochs=1, batch_size=BATCH), 0, frozen=True)
         times.append((time.perf_counter() - start) / trained.train_tiles)
     return statistics.median(times)

@@ -1,15 +1,19 @@
 """Figures are compared only where they differ by more than their spread."""
 
 import dataclasses
+import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.classification.linear_solver import seconds_of_published_epoch
 from benchmarks.speed import __main__ as command
 from benchmarks.speed import timing
 from benchmarks.speed.timing import Case, Result, measure
+from openselfsup.evaluation import classifier
 
 
 def result(ratio, spread, **others) -> Result:
@@ -29,6 +33,13 @@ def test_what_adds_to_a_step_is_given_in_microseconds():
                                ).verdict == '+90 µs each'
     assert dataclasses.replace(result(0.99, (0.9, 1.1)), microseconds=(90., -80., 120.)
                                ).verdict == 'no difference beyond the spread'
+
+
+def test_a_published_epoch_is_timed(monkeypatch):
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])  # where the bundled tiles are
+    small = functools.partial(classifier.TrainSettings, image_size=32)
+    monkeypatch.setattr(classifier, 'TrainSettings', small)
+    assert 0 < seconds_of_published_epoch(repeats=1) < 60
 
 
 class Clock:
