@@ -123,7 +123,7 @@ def train_as_published(backbone: nn.Module, width: int, train: Source, test: Sou
     """paper-compat: tiles with replacement, moving BatchNorm statistics, a flattering choice.
 
     Linear evaluation (``frozen``) chooses its epoch **on the test**. Fine-tuning chooses it
-    on a fifth of *all* training tiles, whatever the labelled fraction.
+    on a fifth of *all* training tiles, at least one, whatever the labelled fraction.
 
     Args:
         backbone, width, classes, settings, seed, frozen, normalise: as in
@@ -136,7 +136,7 @@ def train_as_published(backbone: nn.Module, width: int, train: Source, test: Sou
         sample, choice = with_replacement(len(train), fraction, seed), test
     else:
         order = np.random.default_rng(seed).permutation(len(train))
-        split = int(settings.validation_split * len(train))
+        split = max(1, int(settings.validation_split * len(train)))  # or nothing could choose
         choice, rest = Part(train, order[:split]), order[split:]
         sample = rest[with_replacement(len(rest), fraction, seed + 1)]
     model = TileClassifier(backbone, width, classes, seed)

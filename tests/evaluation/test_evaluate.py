@@ -174,6 +174,18 @@ def test_paper_compat_does_look_at_the_test(split, weights):
     assert accuracies[0] != accuracies[1]
 
 
+def test_paper_compat_holds_one_tile_out_at_least(split, weights):
+    data = find_data(str(split))
+    backbone = networks.from_checkpoint('resnet18', weights).backbone
+    settings = TrainSettings(epochs=1, batch_size=8, image_size=64, workers=2,
+                             validation_split=0.01)
+    assert settings.validation_split * len(data.train) < 1
+    trained = finetune.train_as_published(backbone, 512, data.train, data.test, 0.5, 8, settings,
+                                          1, frozen=False)
+    assert trained.validation_tiles == 1
+    assert trained.train_tiles == (len(data.train) - 1) // 2
+
+
 @pytest.mark.parametrize('honest', [True, False])
 def test_frozen_means_frozen(split, weights, honest):
     data = find_data(str(split))
