@@ -8,7 +8,7 @@ main_row            index of the row that the pictures show
 test_paths          (M,), where the test tiles lay
 labels              int64 (M,), classes of the test tiles
 probabilities       (M, C), what the main row says of them
-features            float16 (M, D), of the test tiles
+features            float16 (M, D), of the test tiles, each divided by its length
 neighbours          int64 (M, k), the nearest labelled tiles of each, indices of the next two
 neighbour_paths     (U,), where those lay
 neighbour_labels    int64 (U,), their classes
@@ -19,6 +19,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..datasets.sources import Source
@@ -50,7 +51,9 @@ def write_arrays(folder: Path, created: str, main_row: int, probabilities: np.nd
         created=created, main_row=main_row,
         test_paths=np.array([test_source.path(i) for i in range(len(test_source))]),
         labels=np.asarray(test_source.labels, np.int64), probabilities=probabilities,
-        features=features.half().numpy(), neighbours=position.reshape(near.shape),
+        # Only directions are drawn, and float16 ends at 65,504.
+        features=F.normalize(features.float(), dim=1).half().numpy(),
+        neighbours=position.reshape(near.shape),
         neighbour_paths=np.array([source.path(int(i)) for i in used]),
         neighbour_labels=source.require_labels()[used])
     with atomic_file(folder / ARRAYS) as file:

@@ -9,13 +9,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
+from openselfsup.datasets import ImageFolder
 from openselfsup.errors import UserError
+from openselfsup.evaluation.arrays import read_arrays, write_arrays
 from openselfsup.evaluation.extract import refuse_other_features
 from openselfsup.evaluation.results import read_results
 from openselfsup.visualization import report_figures
 from openselfsup.visualization.comparison import write_comparison
 from openselfsup.visualization.report import write_report
+from openselfsup.visualization.report_figures import feature_maps
 
 REPO = Path(__file__).parents[2]
 SCRIPT = 'benchmarks/classification/ft_le.py'
@@ -95,6 +99,18 @@ def test_tiles_that_moved_leave_a_stand_in(evaluated, tmp_path):
     assert 'not found</span>' in write_report(copy).read_text()
     (copy / 'arrays.npz').unlink()  # the numbers alone still make a page
     assert 'Results</h2>' in write_report(copy).read_text()
+
+
+def test_features_of_any_size_are_drawn(tmp_path):
+    source = ImageFolder(str(REPO / 'data/demo/kather2016'))
+    features = 1e6 * torch.rand(len(source), 8, generator=torch.Generator().manual_seed(0))
+    write_arrays(tmp_path, 'now', 0, np.zeros((len(source), 8)),
+                 (source, np.arange(len(source)), features), (source, features))
+    arrays = read_arrays(tmp_path, 'now')
+    assert arrays is not None and arrays['features'].dtype == np.float16
+    np.testing.assert_allclose(arrays['features'] * features.norm(dim=1, keepdim=True).numpy(),
+                               features.numpy(), rtol=2e-3)
+    assert len(feature_maps(arrays['features'], arrays['labels'], source.classes)) >= 2
 
 
 def test_runs_are_compared(evaluated, tmp_path):
