@@ -57,7 +57,8 @@ class LoadReport:
 
 
 def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, Any],
-                          strict_shapes: bool = True, allow_partial: bool = False) -> LoadReport:
+                          strict_shapes: bool = True, allow_partial: bool = False,
+                          advice: str = '') -> LoadReport:
     """Fill a backbone from a checkpoint of any kind we know.
 
     Args:
@@ -68,6 +69,7 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
         weights: path of a checkpoint, or what :func:`load` returned.
         strict_shapes: refuse tensors of other shapes; else they are left as they were.
         allow_partial: accept that tensors are missing or left over.
+        advice: how a caller's user has that accepted, for the error.
 
     Returns:
         What matched. The module is changed only if nothing is refused.
@@ -102,10 +104,8 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
         remedy = None
         if matching and not report.mismatched:
             remedy = 'weights of the whole backbone and nothing else'
-            if 'layer1.0.conv1.weight' in own:  # a ResNet, which takes an init_cfg
-                remedy += ('; to take what fits in a run, --cfg-options "model.backbone.init_cfg='
-                           f"dict(type='Pretrained', checkpoint='{source or 'PATH'}', "
-                           'allow_partial=True)" in place of --pretrained')
+            if advice:
+                remedy += f'; to take what fits, {advice}'
         raise UserError(f'{what}; {report}', where=source or None, expected=remedy)
     refuse_spoilt(matching, source or None)
     module.load_state_dict(matching, strict=False)

@@ -168,7 +168,12 @@ class BaseMethod(nn.Module):
 
     def load_backbone(self: Method, path: str, allow_partial: bool = False) -> LoadReport:
         """See :meth:`Method.load_backbone`; a method with several encoders overrides it."""
-        return load_backbone_weights(self.backbone, path, allow_partial=allow_partial)
+        advice = ''
+        if 'layer1.0.conv1.weight' in self.backbone.state_dict():  # a ResNet takes an init_cfg
+            advice = ("--cfg-options \"model.backbone.init_cfg=dict(type='Pretrained', "
+                      f"checkpoint='{path}', allow_partial=True)\" in place of --pretrained")
+        return load_backbone_weights(self.backbone, path, allow_partial=allow_partial,
+                                     advice=advice)
 
 
 class PerTileMethod(BaseMethod, ABC):

@@ -1,5 +1,6 @@
 """Every kind of config takes a step; CA2CL and the combinations with pictures and monitors."""
 
+import functools
 import inspect
 import json
 import sys
@@ -11,6 +12,8 @@ from small_runs import REPO, start
 from openselfsup.engine.config import load_config
 from openselfsup.engine.runner import Runner
 from openselfsup.errors import UserError
+from openselfsup.evaluation import networks
+from openselfsup.pretrained import load_backbone
 from openselfsup.registry import ALGORITHMS
 from openselfsup.training.launch import Launch
 
@@ -186,8 +189,18 @@ def test_weights_with_something_missing_are_taken_if_asked_for(tmp_path):
     torch.save(state, tmp_path / 'weights.pth')
     asked = ['model.backbone.init_cfg={"type": "Pretrained", "checkpoint": "%s"}'
              % (tmp_path / 'weights.pth')]
-    with pytest.raises(UserError, match='119/120.*missing: bn1.weight.*allow_partial=True'):
+    with pytest.raises(UserError, match='119/120.*missing: bn1.weight.*; to take what fits, '
+                       'model.backbone.init_cfg.allow_partial=True$'):
         runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, *asked)
+    with pytest.raises(UserError, match='to take what fits, --cfg-options "model.backbone.init_cfg='
+                       '.*weights.pth.*allow_partial=True.*" in place of --pretrained$'):
+        runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS,
+                  f'pretrained={tmp_path / "weights.pth"}')
+    # An evaluation or a detector has no such option.
+    for load in (functools.partial(networks.from_checkpoint, 'resnet18'), load_backbone):
+        with pytest.raises(UserError, match='missing: bn1.weight; expected weights of the whole '
+                           'backbone and nothing else$'):
+            load(tmp_path / 'weights.pth')
     asked.append('model.backbone.init_cfg.allow_partial=True')
     taken = runner_of('CA2CL/r18_bs1792_ep100', tmp_path, *TWO_VIEWS, *asked)
     key = 'layer4.1.conv2.weight'

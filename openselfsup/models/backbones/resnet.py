@@ -139,4 +139,5 @@ def load_initial_weights(backbone: nn.Module, init_cfg: dict) -> LoadReport:
         raise UserError(f'init_cfg is {dict(init_cfg)}', where='model.backbone.init_cfg',
                         expected="dict(type='Pretrained', checkpoint=PATH)")
     return load_backbone_weights(backbone, init_cfg['checkpoint'],
-                                 allow_partial=init_cfg.get('allow_partial', False))
+                                 allow_partial=init_cfg.get('allow_partial', False),
+                                 advice='model.backbone.init_cfg.allow_partial=True')
