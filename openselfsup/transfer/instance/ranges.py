@@ -48,7 +48,7 @@ _ELEMENTS: dict[str, tuple[tuple[type, ...], float, float]] = {
     'MODEL.ROI_HEADS.IOU_THRESHOLDS': (_NUMBER, 1, 1),
     'MODEL.RETINANET.IOU_THRESHOLDS': (_NUMBER, 2, 2), 'SOLVER.STEPS': (_NUMBER, 0, math.inf),
 }
-_NAMES = {_INT: 'whole number', _NUMBER: 'number', _TEXT: 'text'}
+_NAMES: dict[tuple[type, ...], str] = {_INT: 'whole number', _NUMBER: 'number', _TEXT: 'text'}
 
 
 def expected_instead(key: str, value: Any) -> str | None:

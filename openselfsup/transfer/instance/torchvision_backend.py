@@ -79,9 +79,8 @@ class TorchvisionBackend:
         path, config = self.weights, self.config
         if path == PLACEHOLDER:
             raise UserError('this config starts from a pretrained backbone, and none is given',
-                            where=self.config.path,
-                            expected='MODEL.WEIGHTS backbone.pkl at the end of the command, or '
-                                     'the config without _moco to start from random weights')
+                            where=config.path, expected='MODEL.WEIGHTS backbone.pkl at the end '
+                            'of the command, or the config without _moco for random weights')
         if not path and not self.job.eval_only:
             return 'random initialisation: MODEL.WEIGHTS is empty'
         checkpoint = read_backbone(path) if path else {}
@@ -90,8 +89,7 @@ class TorchvisionBackend:
             if self.job.eval_only:
                 config.refuse_other_sight(checkpoint['recipe'], str(path))
             self.model.load_state_dict(checkpoint['model'])
-            self.initialised = checkpoint['initialised']
-            self.trained = checkpoint['trained']
+            self.initialised, self.trained = checkpoint['initialised'], checkpoint['trained']
             return f"{len(checkpoint['model'])} tensors of the detector {path}"
         if self.job.eval_only:
             raise UserError('this is no trained detector', where=path or 'MODEL.WEIGHTS',
