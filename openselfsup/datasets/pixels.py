@@ -72,6 +72,11 @@ def cmyk_to_rgb(light: np.ndarray) -> np.ndarray:
     return ((light[..., :3] * light[..., 3:] + 127) // 255).astype(np.uint8)
 
 
+def ycbcr_to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Turn YCbCr (of JPEG: BT.601, full range), uint8 of shape (H, W, 3), into RGB."""
+    return cv2.cvtColor(np.ascontiguousarray(pixels[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB)
+
+
 def as_rgb(pixels: np.ndarray) -> np.ndarray:
     """Return a uint8 image of shape (H, W) or (H, W, 3) as contiguous, writable RGB."""
     if pixels.ndim == 2:

@@ -10,14 +10,13 @@ import logging
 import struct
 from pathlib import Path
 
-import cv2
 import imagecodecs
 import numpy as np
 import simplejpeg
 import tifffile
 
 from . import tiff_tags as t
-from .pixels import as_rgb, cmyk_to_rgb, over_white, to_8_bits, upright
+from .pixels import as_rgb, cmyk_to_rgb, over_white, to_8_bits, upright, ycbcr_to_rgb
 from .tiff_tags import Tags, first
 from .tile_error import TileError
 
@@ -25,7 +24,6 @@ from .tile_error import TileError
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)
 
 _LZW = 5
-_SIZE_OF_JPEG2000 = b'\xff\x4f\xff\x51'
 
 
 def read_tiff(data: np.ndarray, tags: Tags, orientation: int, path: str | Path) -> np.ndarray:
@@ -66,6 +64,15 @@ def raw_rgb(data: np.ndarray) -> np.ndarray | None:
         return None
     height, width = tags[t.LENGTH][0], tags[t.WIDTH][0]
     return data[start:start + height * width * 3].reshape(height, width, 3)
+
+
+def jpeg2000_components(stream: bytes, samples: int) -> bytes:
+    """Return three bytes a component: bits less 1, horizontal and vertical spacing.
+
+    b'' where the stream has no header.
+    """
+    place = stream.find(b'\xff\x4f\xff\x51')
+    return b'' if place < 0 else stream[place + 42:place + 42 + 3 * samples]
 
 
 def _by_libtiff(data: np.ndarray, tags: Tags) -> np.ndarray | None:
@@ -123,9 +130,8 @@ def _colours(pixels: np.ndarray, tags: Tags, path: str | Path) -> np.ndarray:
         pixels = pixels if photometric == t.GREY else 255 - pixels
     else:
         pixels = pixels[..., :3]
-    if first(tags, t.COMPRESSION, 1) == 33003:  # Aperio: YCbCr, whatever the photometric tag says
-        red_first = np.ascontiguousarray(pixels[..., [0, 2, 1]])
-        pixels = cv2.cvtColor(red_first, cv2.COLOR_YCrCb2RGB)
+    if first(tags, t.COMPRESSION, 1) == t.APERIO_YCBCR:  # whatever the photometric tag says
+        pixels = ycbcr_to_rgb(pixels)
     return pixels if ground is None or alpha is None else over_white(pixels, ground, alpha[1])
 
 
@@ -146,10 +152,9 @@ def _check_jpeg2000(data: np.ndarray, tags: Tags) -> None:
     samples = 1 if first(tags, t.PLANAR, 1) == 2 else samples
     for start, count in zip(*t.segments(tags)):
         stream = data[start:start + count].tobytes()
-        place = stream.find(_SIZE_OF_JPEG2000)
-        if place < 0 or b'\xff\xd9' not in stream[-4:]:
+        components = jpeg2000_components(stream, samples)
+        if not components or b'\xff\xd9' not in stream[-4:]:
             raise TileError('cannot be decoded: a JPEG 2000 stream is damaged or cut off')
-        components = stream[place + 42:place + 42 + 3 * samples]
         if set(components[0::3]) != {bits - 1} or set(components[1::3] + components[2::3]) != {1}:
             raise TileError(
                 f'its JPEG 2000 streams have samples of {components[0] + 1} bits with a spacing '

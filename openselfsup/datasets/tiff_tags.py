@@ -37,7 +37,8 @@ COMPRESSIONS = {1: 'none', 2: 'CCITT', 3: 'CCITT fax 3', 4: 'CCITT fax 4', 5: 'L
 UNREAD = {6: 'JPEG of the obsolete kind', 9: 'JBIG', 10: 'JBIG', 34661: 'JBIG', 34887: 'LERC',
           34892: 'JPEG of DNG', 32809: 'ThunderScan', 34676: 'SGI log', 34677: 'SGI log',
           50002: 'JPEG XL', 52546: 'JPEG XL'}
-BILEVEL, JPEG2000 = (2, 3, 4), (33003, 33005, 34712)
+APERIO_YCBCR = 33003
+BILEVEL, JPEG2000 = (2, 3, 4), (APERIO_YCBCR, 33005, 34712)
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 34926, 50000)
 _IMAGES = (7, *JPEG2000, 50001)  # codecs of whole images: bits and colours are theirs to tell
 GREY_INVERTED, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6

@@ -16,6 +16,9 @@ import numpy as np
 import simplejpeg
 import tifffile
 
+from ..pixels import ycbcr_to_rgb
+from ..tiff import jpeg2000_components
+from ..tiff_tags import APERIO_YCBCR
 from .bounded import FILES, PIXELS, OpenFile
 from .slide import Level, OtherReader, Region, Slide, SlideError, exact_downsample
 
@@ -115,6 +118,10 @@ class TiffSlide(Slide):
             else:
                 assert page.page is not None
                 tile = np.asarray(page.page.decode(data, index)[0]).reshape(height, width, 3)
+                # Where Cb lies wider than brightness, the codec has made RGB of it already.
+                if page.page.compression == APERIO_YCBCR and \
+                        jpeg2000_components(data, 3)[4:5] == b'\1':
+                    tile = ycbcr_to_rgb(tile)
         except Exception as error:  # each codec has exceptions of its own
             raise SlideError(f'tile {index} of level {level.number} is damaged ({error})',
                              where=self.path) from None
@@ -142,8 +149,8 @@ def _open(path: str) -> OpenFile:
 def _describe(page: tifffile.TiffPage, number: int, path: str) -> _Page:
     if not (page.is_tiled and page.samplesperpixel == 3 and page.dtype == np.uint8
             and page.planarconfig == 1 and page.photometric in (2, 6)
-            or page.is_tiled and page.compression in (33003, 33005) and page.dtype == np.uint8
-            and page.samplesperpixel == 3):
+            or page.is_tiled and page.compression in (APERIO_YCBCR, 33005)
+            and page.dtype == np.uint8 and page.samplesperpixel == 3):
         raise OtherReader
     tables = []
     for name in ('TileOffsets', 'TileByteCounts'):

@@ -9,7 +9,7 @@ import numpy as np
 from ...values import NotNegative, Part, Range
 from .slide import Slide
 
-_VERSION = 1  # in the name of a mask: raise it where the same settings give another one
+_VERSION = 2  # in the name of a mask: raise it where the same settings give another one
 _LEAST = 13  # of 255: saturation that glass can have; Otsu on a blank slide would part its noise
 
 

@@ -2,8 +2,11 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +17,11 @@ from openselfsup.datasets.slides.slide import exact_downsample, few_natives
 from openselfsup.datasets.slides.tiff import TiffSlide
 from openselfsup.datasets.slides.vendor import OpenSlideSlide
 
+YUV16 = (  # written by opj_compress -F 64,64,3,8,u@1x1:2x1:2x1
+    'ff4fff51002f000000000040000000400000000000000000000000400000004000000000000000000003070101070201'
+    '070201ff52000c00000001000004040001ff5c00044040ff640025000143726561746564206279204f70656e4a504547'
+    '2076657273696f6e20322e352e30ff90000a0000000000400001ff93c3e71414005cafff7fe983ff7fc3e71214005caf'
+    'ff7fff607fc7d42c14005cafff7fff6076a07000000000000018484bff7fffd9')
 REAL = os.environ.get('OPENSELFSUP_TEST_SLIDE', '')  # CMU-1-Small-Region.svs of OpenSlide
 
 
@@ -70,6 +78,37 @@ def test_other_codecs(tissue_image, tmp_path, compression):
     assert isinstance(slide, TiffSlide)
     found = slide.pixels(Region(slide.levels[0], 300, 200, 400, 500))
     assert np.abs(found.astype(int) - tissue_image[200:700, 300:700]).max() <= 1
+
+
+@pytest.mark.parametrize('photometric', ['rgb', 'ycbcr'])
+def test_aperio_33003_is_ycbcr_whatever_its_tag_says(tissue_image, tmp_path, photometric):
+    path, image = tmp_path / 'a.svs', tissue_image[200:712, 300:812]
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
+    _write_33003(path, stored.shape, [
+        imagecodecs.jpeg2k_encode(np.ascontiguousarray(stored[y:y + 256, x:x + 256]),
+                                  codecformat='j2k', level=0, mct=False, reversible=True)
+        for y in (0, 256) for x in (0, 256)], 256, photometric)
+    ours, theirs = open_slide(str(path)), OpenSlideSlide(str(path))
+    assert isinstance(ours, TiffSlide)
+    found = ours.pixels(Region(ours.levels[0], 0, 0, 512, 512)).astype(int)
+    assert np.abs(found - image).max() <= 3
+    assert np.abs(found - theirs.pixels(Region(theirs.levels[0], 0, 0, 512, 512))).max() <= 1
+
+
+def test_aperio_33003_whose_colours_lie_wider(tmp_path):
+    """As Aperio writes it: one Cb and one Cr for two pixels, here of (200, 120, 180)."""
+    _write_33003(tmp_path / 'a.svs', (64, 64, 3), [bytes.fromhex(YUV16)], 64, 'rgb')
+    ours, theirs = open_slide(str(tmp_path / 'a.svs')), OpenSlideSlide(str(tmp_path / 'a.svs'))
+    found = ours.pixels(Region(ours.levels[0], 0, 0, 64, 64)).astype(int)
+    assert np.abs(found - (200, 120, 180)).max() <= 2
+    assert np.abs(found - theirs.pixels(Region(theirs.levels[0], 0, 0, 64, 64))).max() <= 2
+
+
+def _write_33003(path, shape, streams, side, photometric):
+    with tifffile.TiffWriter(path) as file:
+        file.write(iter(streams), shape=shape, dtype=np.uint8, tile=(side, side),
+                   photometric=photometric, compression=33003, metadata=None,
+                   description=f'Aperio Image Library v1\n{shape[1]}x{shape[0]}|MPP = 0.5')
 
 
 class White(Slide):
