@@ -1,11 +1,13 @@
 """Unpacking archives so that an interrupted run can go on."""
 
+import gzip
 import hashlib
 import os
 import shutil
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +28,9 @@ def unpack(archive: Path, folder: Path, known_md5: str | None = None) -> Path:
         known_md5: checksum the archive must have, None where none was published.
 
     Raises:
-        UserError: another checksum, a damaged archive, or a member that would leave the folder.
+        UserError: another checksum, a damaged archive, a zip with a password or of a compression
+            that zipfile lacks: of these nothing is written; or a member that would leave the
+            folder.
     """
     if known_md5 and (found := md5(archive)) != known_md5:
         raise UserError(f'its MD5 checksum is {found}: the download is damaged or another file',
@@ -34,17 +38,49 @@ def unpack(archive: Path, folder: Path, known_md5: str | None = None) -> Path:
     try:
         if archive.suffix == '.zip':
             with zipfile.ZipFile(archive) as file:
+                if not known_md5:
+                    _read_through(file, archive)
                 _write_members(archive, folder, [
                     (m.filename, m.file_size, time.mktime((*m.date_time, 0, 0, -1)), m)
                     for m in file.infolist() if not m.is_dir()], file.open)
         else:
             with tarfile.open(archive) as tar:
                 _write_members(archive, folder, [
-                    (m.name, m.size, m.mtime, m) for m in tar.getmembers() if m.isfile()],
+                    (m.name, m.size, m.mtime, m) for m in _members_of(tar) if m.isfile()],
                     tar.extractfile)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise UserError(f'this archive is damaged: {error}', where=str(archive)) from None
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error,
+            EOFError) as error:
+        what = str(error).partition('\n')[0].rstrip(':')
+        raise UserError(f'this archive is damaged: {what}', where=str(archive),
+                        expected='a whole copy of it') from None
+    except RuntimeError as error:  # of zipfile
+        raise UserError(f'this archive cannot be unpacked here: {error}', where=str(archive),
+                        expected='a zip without password written with deflate, or the unpacked '
+                                 'folder') from None
     return folder
+
+
+def _read_through(file: zipfile.ZipFile, archive: Path) -> None:
+    """Compare every member with its checksum, which zipfile does where one is read to its end."""
+    for member in progress(file.infolist(), f'checking {archive.name}'):
+        with file.open(member) as source:
+            while source.read(1 << 20):
+                pass
+
+
+def _members_of(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """Return the members of an archive that was read to its end.
+
+    Only there lies the checksum of gzip; and tarfile takes a damaged header for the end.
+    """
+    members = tar.getmembers()
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    while block := tar.fileobj.read(1 << 20):
+        if block.strip(b'\0'):
+            raise tarfile.ReadError(f'no member begins at its byte {tar.offset}, and it does not '
+                                    'end there')
+    return members
 
 
 def md5(path: Path) -> str:
