@@ -112,26 +112,52 @@ def prepared(args: argparse.Namespace) -> 'Report':
     if args.dst is None:
         raise UserError('where to write is missing', where='DST')
     dst = Path(args.dst)
+    made = dst / kind.folder
+    if made.resolve().is_relative_to(src.resolve()):
+        raise UserError('this is where the prepared data go, and it lies in SRC, which must not '
+                        'be touched', where=str(made), expected='another DST')
     if getattr(args, 'demo', False):
         from ..datasets.prepare import synthetic
         synthetic.write_glas_layout(src, tuple(args.demo_count), args.demo_size)
     if not src.exists():
         raise UserError('no such file or folder', where=str(src))
-    if dst.resolve() == src.resolve() or dst.resolve().is_relative_to(src.resolve()):
-        raise UserError('DST lies in SRC, and SRC must not be touched', where=str(dst))
     report = Report(kind.folder or args.kind)
     options = {flag_settings[1].get('dest', flag_settings[0].strip('-').replace('-', '_'))
                for flag_settings in kind.options}
     # Two archives that are prepared into one DST must not meet in one folder.
     scratch = dst / f'.unpacked-{args.kind}-{zlib.crc32(repr(stamp_of(src)).encode()):08x}'
     keep = args.kind in ('nct-crc', 'kather2016', 'folder')
-    with claimed(dst / kind.folder, 'preparing data'):
+    with claimed(made, 'preparing data'):
+        if keep and _is_archive(src):
+            _refuse_other_archives(src, dst, several=args.kind == 'nct-crc')
         source = unpacked(src, dst / 'images' if keep else scratch, keep)
         prepare = function(kind.prepare)
         prepare(source, dst, report, **{name: getattr(args, name) for name in options})
         for folder in (scratch, dst / '.unpacked'):
             shutil.rmtree(folder, ignore_errors=True)
     return report
+
+
+def _is_archive(src: Path) -> bool:
+    from ..archives import ARCHIVES
+    return src.is_file() and src.name.lower().endswith(ARCHIVES)
+
+
+def _refuse_other_archives(src: Path, dst: Path, several: bool) -> None:
+    """Raise UserError where ``dst/images`` holds what another archive was unpacked to.
+
+    Args:
+        src: the archive.
+        dst: where it is prepared.
+        several: whether it has a folder of its own in there, as those of NCT-CRC-HE have.
+    """
+    from ..datasets.prepare import tiles
+    from ..datasets.prepare.resuming import go_on_with
+    note = dst / 'options_images.json'
+    if not (dst / 'images').exists():  # nothing came of what was noted
+        note.unlink(missing_ok=True)
+    go_on_with(note, {} if several else dict(archive=src.name), src.parent,
+               [] if src.name in tiles.NCT_MD5 else [src])  # those are known by their MD5
 
 
 def unpacked(src: Path, folder: Path, keep: bool) -> Path:
@@ -142,9 +168,9 @@ def unpacked(src: Path, folder: Path, keep: bool) -> Path:
         folder: where to unpack.
         keep: whether it stays there: the lists refer to it.
     """
-    from ..archives import ARCHIVES, unpack
+    from ..archives import unpack
     from ..datasets.prepare import tiles
-    if src.is_file() and src.name.lower().endswith(ARCHIVES):
+    if _is_archive(src):
         return unpack(src, folder, tiles.NCT_MD5.get(src.name))
     known = [src / name for name in tiles.NCT_MD5 if keep and (src / name).is_file()]
     if any((src / name).is_dir() for name in tiles.NCT_COUNTS):

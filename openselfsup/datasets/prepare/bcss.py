@@ -90,9 +90,11 @@ def prepare_bcss(src: Path, dst: Path, report: Report, tile: int = 512, mpp: flo
                     by_stem(files_in(folders['masks'], ('.png',)), report), report)
     if not pairs:
         raise UserError('not one region has both image and mask', where=str(src))
+    cut = {path.name.rpartition('_x')[0] for path in (dst / 'BCSS').glob('*/images/*.png')}
     go_on_with(dst / 'BCSS' / 'options.json', dict(
         tile=tile, mpp=mpp, merge=merge, min_labelled=min_labelled), src,
-        [file for pair in pairs for file in (pair.image, pair.label)])
+        [file for pair in pairs for file in (pair.image, pair.label)],
+        lambda file: file.stem in cut)
     report.expect('regions', len(pairs), 151)
     table, classes = code_table(merge)
     regions: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,17 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
         raise UserError('reading slides needs OpenSlide',
                         expected='pip install openslide-python openslide-bin') from None
     slides = sorted(map(Path, find_slides(str(src))), key=natural)
+    name_of = dict(zip(slides, slide_names([str(path) for path in slides])))
     go_on_with(dst / 'options.json', dict(
         mpp=mpp, size=size, min_tissue=min_tissue, source_mpp=source_mpp),
-        src.parent if src.is_file() else src, slides)
+        src.parent if src.is_file() else src, slides,
+        lambda path: (dst / 'slides' / f'{name_of[path]}.csv').exists()
+        or (dst / 'tiles' / name_of[path]).exists())
     of_name: dict[str, list[Path]] = {}
-    for path, name in zip(slides, names := slide_names([str(path) for path in slides])):
+    for path, name in name_of.items():
         of_name.setdefault(name, []).append(path)
     shared = {name for name, paths in of_name.items() if len(paths) > 1}
-    for path, name in zip(slides, names):
+    for path, name in name_of.items():
         if others := [str(other) for other in of_name[name] if other != path]:
             report.problem(path, f"has the name of {', '.join(others)}; all are left out")
             continue
@@ -97,6 +101,7 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
                 rows = _cut(slide, path, name, dst, report, mpp, size, min_tissue, source_mpp)
         except openslide.OpenSlideError as error:
             report.problem(path, f'cannot be read as a slide ({error}); left out')
+            shutil.rmtree(dst / 'tiles' / name, ignore_errors=True)  # it may be mended
             continue
         if rows is not None:
             write_text(listed, _csv(rows))

@@ -144,7 +144,9 @@ def prepare_pcam(src: Path, dst: Path, report: Report) -> None:
              if all(f'{_PCAM}{split}_{part}.h5' in found for part in 'xy')]
     if not whole:
         raise _no_pcam(src)
-    go_on_with(dst / 'options_pcam.json', {}, src, found.values())
+    go_on_with(dst / 'options_pcam.json', {}, src, found.values(), lambda file: (
+        (dst / file.name.removeprefix(_PCAM).partition('_')[0]).exists()
+        or _unpacked_to(file, dst).exists()))
     classes, lists = ['neg', 'pos'], {}
     for split, count in PCAM_COUNTS.items():
         if split not in whole:
@@ -175,11 +177,15 @@ def _no_pcam(src: Path) -> UserError:
                      expected='camelyonpatch_level_2_split_train_x.h5, ..._y.h5, ...')
 
 
+def _unpacked_to(packed: Path, dst: Path) -> Path:
+    return dst / '.unpacked' / packed.stem
+
+
 def _unpacked(packed: Path, dst: Path) -> Path:
     """Return a file, unpacked below ``dst`` if it is compressed."""
     if packed.suffix != '.gz':
         return packed
-    unpacked = dst / '.unpacked' / packed.stem
+    unpacked = _unpacked_to(packed, dst)
     if not unpacked.exists():
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         part_file = unpacked.with_suffix('.part')
