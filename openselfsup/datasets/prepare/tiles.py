@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import UserError, located
+from ...errors import UserError, listed, located
 from ...files import NotWritten, read_json, write_json, write_text
 from ...progress import progress
 from ..headers import SUFFIXES, TileError
@@ -100,19 +100,33 @@ def prepare_kather(src: Path, dst: Path, report: Report, val: float = 0.2, seed:
 def prepare_folder(src: Path, dst: Path, report: Report, val: float = 0.2, seed: int = 0) -> None:
     """Write lists for any folder of tiles, labelled where they lie in class folders.
 
+    Class folders lie in ``src``, or in the one folder that it holds, as archives have it.
+
     Args:
         src: folder of tiles, at any depth.
         dst, report, val, seed: as in :func:`prepare_kather`.
 
     Raises:
-        UserError: there is not one tile, or ``dst`` holds other lists.
+        UserError: there is not one tile, tiles lie beside class folders, or ``dst`` holds other
+            lists.
     """
     _refuse_other_lists(src, dst, report)
-    listing, names = list_class_folders(src, SUFFIXES)
-    if names and '' not in listing.by_folder():
-        entries = _class_folders(src, src, names, report)
+    top = src
+    listing, names = list_class_folders(top, SUFFIXES)
+    while list(listing.by_folder()) == names[:1] and any(
+            path.count('/') > 1 for path in listing.paths):
+        top /= names[0]
+        listing, names = list_class_folders(top, SUFFIXES)
+    if top != src:
+        report.note(top, 'all tiles lie in this folder: its folders are the classes')
+    loose = listing.by_folder().get('', [])
+    if names and loose:
+        raise UserError(listed(f'{len(loose)} tiles lie beside the class folders (all must lie in '
+                               'one, or none)', loose), where=located(top))
+    if names:
+        entries = _class_folders(src, top, names, report)
     else:
-        names, entries = [], _usable(src, [(src / path, 0) for path in listing.paths], report)
+        entries = _usable(src, [(src / path, 0) for path in listing.paths], report)
     if there := listing.passed_over():
         report.note(src, f'passed over: {there}')
     if not entries:

@@ -141,6 +141,39 @@ def test_a_folder_without_classes_gives_lists_without_labels(tmp_path):
     assert not found.problems
 
 
+def test_class_folders_in_one_top_folder_are_the_classes(tmp_path):
+    (tmp_path / 'src/download').mkdir(parents=True)
+    (tmp_path / 'src/download/tiles').symlink_to(KATHER)
+    tiles.prepare_folder(tmp_path / 'src', tmp_path / 'dst', report := Report('f'))
+    about = read_json(tmp_path / 'dst/dataset.json')
+    assert about['classes'] == sorted(tiles.KATHER_CLASSES)
+    source = ImageList(str(tmp_path / 'dst/meta/all.txt'), about['root'], about['classes'])
+    assert len(source) == 51
+    for i in range(51):
+        assert source.path(i).split('/')[-3:-1] == ['tiles', source.classes[source.label(i)]]
+    assert report.notes[0].startswith(f"{tmp_path / 'src/download/tiles'}: all tiles lie in this")
+
+
+def test_one_class_folder_with_tiles_in_it_is_a_class(tmp_path):
+    (tmp_path / 'src').mkdir()
+    (tmp_path / 'src/TUMOR').symlink_to(KATHER / 'TUMOR')
+    tiles.prepare_folder(tmp_path / 'src', tmp_path / 'dst', Report('f'))
+    assert read_json(tmp_path / 'dst/dataset.json')['classes'] == ['TUMOR']
+
+
+@pytest.mark.parametrize('place', ['', 'top'])
+def test_a_stray_picture_beside_class_folders_is_told(tmp_path, place):
+    top = tmp_path / 'src' / place
+    top.mkdir(parents=True)
+    for name in ('TUMOR', 'STROMA'):
+        (top / name).symlink_to(KATHER / name)
+    Image.new('RGB', (64, 64)).save(top / 'preview.png')
+    with pytest.raises(UserError, match=r'1 tiles lie beside the class folders .*\n  preview.png'
+                       ) as told:
+        tiles.prepare_folder(tmp_path / 'src', tmp_path / 'dst', Report('f'))
+    assert str(told.value).startswith(str(top)) and not (tmp_path / 'dst').exists()
+
+
 def test_pcam_pixels_and_labels_arrive(tmp_path):
     h5py = pytest.importorskip('h5py')
     rng = np.random.default_rng(0)
