@@ -1,6 +1,7 @@
 """MoNuSeg: nuclei, as the challenge's polygons (XML) or as images of instance ids."""
 
 import xml.etree.ElementTree as ElementTree
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from ...progress import progress
 from ..headers import read_header
 from ..listing import files_in
 from ..png import write_png
-from .coco import write_split
+from .coco import Pair, write_split
 from .glands import IMAGES, by_stem, pair_up
 from .report import Report
 
@@ -26,10 +27,11 @@ def prepare_monuseg(src: Path, dst: Path, report: Report, masks: str = 'rle',
         dst: folder of datasets.
         report: told what was written and what is odd.
         masks: 'rle' or 'polygon'.
-        val: share of the images that becomes test: every n-th one, in natural order.
+        val: share of the images that becomes test, spread evenly over their natural order: of
+            1/n every n-th one. 0 writes no test.
 
     Raises:
-        UserError: there are no such folders.
+        UserError: there are no such folders, or train or test would be without an image.
     """
     images = [p for p in files_in(src, IMAGES, deep=True) if p.parent.name.lower() in
               ('images', 'tissue images', 'tissueimages')]
@@ -39,14 +41,24 @@ def prepare_monuseg(src: Path, dst: Path, report: Report, masks: str = 'rle',
     if not images or not (ids or polygons):
         raise UserError('this is not the layout of MoNuSeg', where=str(src),
                         expected="'Tissue Images' and 'Annotations', or 'images' and 'instances'")
+    if not val and (old := dst / 'MoNuSeg' / 'annotations' / 'test.json').exists():
+        raise UserError('this is of an earlier run that held images out, which become train now',
+                        where=str(old), expected='another DST')
     if not ids:
         ids = _draw_all(images, polygons, dst / 'MoNuSeg' / 'instances', report)
     pairs = pair_up(images, ids, report)
-    every = max(round(1 / val), 2)
-    write_split([p for i, p in enumerate(pairs) if (i + 1) % every], dst / 'MoNuSeg', 'train',
-                'nucleus', report, masks)
-    write_split([p for i, p in enumerate(pairs) if not (i + 1) % every], dst / 'MoNuSeg', 'test',
-                'nucleus', report, masks)
+    share = Fraction(val).limit_denominator(1000)  # of floats, 49 * (1 / 49) is below 1
+    split: dict[str, list[Pair]] = dict(train=[], test=[])
+    for i, pair in enumerate(pairs):
+        split['test' if (i + 1) * share // 1 > i * share // 1 else 'train'].append(pair)
+    if not val:
+        split.pop('test')
+    for name, chosen in split.items():
+        if pairs and not chosen:
+            raise UserError(f'of {len(pairs)} images none is left for {name}', where=f'--val {val}',
+                            expected='another share')
+    for name, chosen in split.items():
+        write_split(chosen, dst / 'MoNuSeg', name, 'nucleus', report, masks)
 
 
 def draw_polygons(xml: Path, height: int, width: int) -> np.ndarray:

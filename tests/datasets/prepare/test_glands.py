@@ -216,6 +216,41 @@ def test_images_of_one_name_in_two_folders_do_not_replace_each_other(official, t
     assert not list((tmp_path / 'MoNuSeg').rglob('1.png'))
 
 
+@pytest.fixture(scope='module')
+def ten_nuclei(tmp_path_factory):
+    src = tmp_path_factory.mktemp('nuclei')
+    for kind, image in (('images', Image.new('RGB', (40, 40))),
+                        ('instances', Image.fromarray(np.eye(40, dtype=np.uint8)))):
+        (src / kind).mkdir()
+        for i in range(10):
+            image.save(src / kind / f'{i}.png')
+    return src
+
+
+@pytest.mark.parametrize('val, test', [
+    (0.5, '13579'), (0.2, '49'), (1 / 3, '258'), (0.1, '9'), (0.4, '2479'), (0.8, '12346789'),
+    (0.9, '123456789')])
+def test_every_share_is_kept(ten_nuclei, tmp_path, val, test):
+    nuclei.prepare_monuseg(ten_nuclei, tmp_path, Report('MoNuSeg'), val=val)
+    found = {s: ''.join(image['file_name'][0] for image in read_json(
+        tmp_path / f'MoNuSeg/annotations/{s}.json')['images']) for s in ('train', 'test')}
+    assert found == dict(test=test, train=''.join(i for i in '0123456789' if i not in test))
+
+
+def test_no_share_and_one_that_leaves_no_image(ten_nuclei, tmp_path):
+    with pytest.raises(UserError, match='--val 0.05: of 10 images none is left for test'):
+        nuclei.prepare_monuseg(ten_nuclei, tmp_path, Report('MoNuSeg'), val=0.05)
+    with pytest.raises(UserError, match='--val 0.9999: of 10 images none is left for train'):
+        nuclei.prepare_monuseg(ten_nuclei, tmp_path, Report('MoNuSeg'), val=0.9999)
+    assert not list(tmp_path.iterdir())
+    nuclei.prepare_monuseg(ten_nuclei, tmp_path, Report('MoNuSeg'), val=0)
+    assert {path.name for path in (tmp_path / 'MoNuSeg/annotations').iterdir()} == {'train.json'}
+    assert len(read_json(tmp_path / 'MoNuSeg/annotations/train.json')['images']) == 10
+    nuclei.prepare_monuseg(ten_nuclei, tmp_path, Report('MoNuSeg'))
+    with pytest.raises(UserError, match='an earlier run that held images out'):
+        nuclei.prepare_monuseg(ten_nuclei, tmp_path, Report('MoNuSeg'), val=0)
+
+
 @pytest.mark.skipif(not MONUSEG.is_dir(), reason='MoNuSeg may not ship with the project')
 def test_real_nuclei(tmp_path):
     report = Report('MoNuSeg')
