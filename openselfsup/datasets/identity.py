@@ -25,16 +25,18 @@ def identity(source: Source) -> dict[str, str]:
 
     Returns:
         ``tile_names``: of the paths below the folder that all tiles share, which may have
-        moved, and of the labels, in order. ``tile_contents``: of the :func:`stamps`. Of an
-        endless source: of the names and stamps of its files.
+        moved or be written otherwise (``./data``, ``data/``), and of the labels, in order.
+        ``tile_contents``: of the :func:`stamps`. Of an endless source: of the names and stamps of
+        its files.
     """
     paths = source.files()
+    plain = [path if '://' in path else os.path.normpath(path) for path in paths]
     try:
-        shared = len(os.path.commonpath([os.path.dirname(path) for path in paths]))
+        shared = len(os.path.commonpath([os.path.dirname(path) for path in plain]))
     except ValueError:  # absolute and relative paths, or several drives
         shared = 0
     names = [[path[shared:].replace(os.sep, '/'), None if source.endless else source.label(i)]
-             for i, path in enumerate(paths)]
+             for i, path in enumerate(plain)]
     contents = [stamp_of(path) for path in paths] if source.endless else stamps(source)
     return dict(tile_names=_digest(names), tile_contents=_digest(contents))
 

@@ -262,6 +262,16 @@ def test_tiles_are_known_by_what_is_in_them(tmp_path, capsys):
     assert [line.split()[0] for line in said] == ['tile_names', 'tile_contents']
 
 
+def test_tiles_are_known_however_their_folder_is_written(tmp_path, monkeypatch):
+    shutil.copytree(REPO / 'data/demo/kather2016', tmp_path / 'tiles')
+    monkeypatch.chdir(tmp_path)
+    first = identity(ImageFolder('tiles'))
+    for root in ('./tiles', 'tiles/', 'tiles//', 'x/../tiles', str(tmp_path / 'tiles')):
+        (tmp_path / 'x').mkdir(exist_ok=True)
+        assert identity(ImageFolder(root)) == first, root
+    assert identity(ImageFolder('tiles/TUMOR')) != first
+
+
 def test_other_tiles_are_told(checkpoint, tmp_path, capsys):
     state = load(checkpoint)
     state['meta'].update(tiles=50, tile_contents='others', world_size=4)
