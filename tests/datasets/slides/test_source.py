@@ -10,6 +10,7 @@ from openselfsup.datasets import Mixed, Slides, TileDataset, ViewLoader, Windows
 from openselfsup.datasets.identity import identity
 from openselfsup.datasets.slides import Region, Tissue
 from openselfsup.datasets.slides.masks import mask_file
+from openselfsup.datasets.slides.table import Row, read_table
 from openselfsup.datasets.slides.tissue import TissueMap, pen_of, sharp
 from openselfsup.errors import UserError
 
@@ -114,6 +115,43 @@ def test_table_weighs_labels_and_groups(cohort, masks, tmp_path):
     table.write_text('slide\nz.svs\n')
     with pytest.raises(UserError, match="line 2: 'z.svs' is no slide"):
         build(cohort, masks, table=str(table))
+
+
+@pytest.mark.parametrize('header', ['slide, label,mpp', ' slide ,label, mpp'])
+def test_blanks_in_a_table_do_not_count(cohort, masks, tmp_path, header):
+    table = tmp_path / 'slides.csv'
+    table.write_text(f'{header}\n\na , tumour ,0.3,\nb, normal, 0.3\nc.ome.tif,normal,0.3\n')
+    source = build(cohort, masks, table=str(table))
+    assert source.classes == ['normal', 'tumour'] and {s.mpp for s in source.slides} == {0.3}
+
+
+@pytest.mark.parametrize('column, name', [
+    ('Label', 'label'), ('Weight', 'weight'), ('MPP', 'mpp'), ('labels', 'label'),
+    ('_mpp', 'mpp')])
+def test_a_column_that_is_nearly_known_is_refused(tmp_path, column, name):
+    (tmp_path / 't.csv').write_text(f'slide,{column}\na,1\n')
+    with pytest.raises(UserError, match=f"t.csv: the column '{column}' is not read; expected "
+                                        f"'{name}', or another name"):
+        read_table(str(tmp_path / 't.csv'), ['a.tif'], None)
+    (tmp_path / 't.csv').write_text('slide,site,stain,height,class\na,X,HE,1,2\n')
+    assert read_table(str(tmp_path / 't.csv'), ['a.tif'], None) == {'a.tif': Row()}
+
+
+def test_every_line_of_a_table_that_cannot_be_used_is_told(tmp_path):
+    (tmp_path / 't.csv').write_text('label,slide,patient\nTUM,a,P1\nSTR\n\nSTR,s/b.tif,\n'
+                                    'STR,c,P2,more\nSTR,a.tif,P3\nSTR,d,P4\n')
+    slides = ['s/a.tif', 's/b.tif', 's/c.tif', 's/d.tif']
+    with pytest.raises(UserError) as told:
+        read_table(str(tmp_path / 't.csv'), slides, 'patient')
+    assert str(told.value).split(': ', 1)[1].split('\n  ') == [
+        '4 of 6 lines cannot be used:',
+        'line 3: 1 values for 3 columns',
+        "line 5: 's/b.tif' has no value in the column 'patient'",
+        'line 6: 4 values for 3 columns',
+        "line 7: the slide 'a.tif' stands in line 2 already"]
+    (tmp_path / 't.csv').write_text('slide,label,label\na,x,y\n')
+    with pytest.raises(UserError, match="the table has 2 columns 'label'"):
+        read_table(str(tmp_path / 't.csv'), slides, None)
 
 
 def test_bad_slides_are_left_out_and_counted(cohort, masks, tmp_path, caplog):
