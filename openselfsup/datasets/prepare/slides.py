@@ -17,6 +17,8 @@ from ..listing import natural
 from ..png import write_png
 from ..slides.dicom import is_dicom, slide_names
 from ..slides.opening import find_slides
+from ..slides.slide import SlideError
+from ..slides.vendor import refuse_huge_tiles
 from .bcss import starts
 from .report import Report
 from .resuming import go_on_with
@@ -98,10 +100,14 @@ def prepare_slides(src: Path, dst: Path, report: Report, mpp: float = 0.5, size:
             continue
         try:
             with openslide.OpenSlide(str(path)) as slide:
+                refuse_huge_tiles(slide.level_dimensions, slide.properties, str(path))
                 rows = _cut(slide, path, name, dst, report, mpp, size, min_tissue, source_mpp)
         except openslide.OpenSlideError as error:
             report.problem(path, f'cannot be read as a slide ({error}); left out')
             shutil.rmtree(dst / 'tiles' / name, ignore_errors=True)  # it may be mended
+            continue
+        except SlideError as error:
+            report.problems.append(f'{error}; left out')
             continue
         if rows is not None:
             write_text(listed, _csv(rows))

@@ -1,5 +1,7 @@
 """Slides of all other formats, read by OpenSlide."""
 
+import math
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -7,6 +9,8 @@ import numpy as np
 from ..pixels import over_white
 from .bounded import FILES
 from .slide import Level, Region, Slide, SlideError, exact_downsample
+
+_HUGE = 2 ** 28  # pixels of a native tile: 1 GiB
 
 
 def require_openslide() -> ModuleType:
@@ -30,7 +34,7 @@ class OpenSlideSlide(Slide):
         path: the file; of MIRAX its .mrxs, of DICOM any file of the series.
 
     Raises:
-        SlideError: OpenSlide is not installed, or does not know the file.
+        SlideError: OpenSlide is not installed, does not know the file, or it is damaged.
     """
 
     def __init__(self, path: str):
@@ -43,6 +47,7 @@ class OpenSlideSlide(Slide):
                              where=path, expected='tiled TIFF, or a format of OpenSlide') from None
         except (openslide.OpenSlideError, OSError) as error:
             raise SlideError(f'this slide is damaged ({error})', where=path) from None
+        refuse_huge_tiles(sizes, properties, path)
         levels = [Level(width, height, exact_downsample(sizes[0], (width, height)), number,
                         native=_native(properties, number))
                   for number, (width, height) in enumerate(sizes)]
@@ -66,7 +71,28 @@ class OpenSlideSlide(Slide):
         return over_white(colour, alpha)
 
 
-def _native(properties: dict[str, str], level: int) -> tuple[int, int] | None:
+def refuse_huge_tiles(sizes: Sequence[tuple[int, int]], properties: Mapping[str, str],
+                      path: str) -> None:
+    """Refuse native tiles for which OpenSlide would want more memory than there is.
+
+    It ends the whole process then, and a damaged TIFF file may tell of them.
+
+    Args:
+        sizes: (width, height) of the levels.
+        properties: of OpenSlide.
+        path: of the slide, for messages.
+
+    Raises:
+        SlideError: those of a level are far larger than the level.
+    """
+    for number, size in enumerate(sizes):
+        native = _native(properties, number)
+        if native and math.prod(native) > max(_HUGE, 2 * math.prod(size)):
+            raise SlideError(f'level {number} is damaged: it has {size[0]} x {size[1]} px, its '
+                             f'native tiles {native[0]} x {native[1]} px', where=path)
+
+
+def _native(properties: Mapping[str, str], level: int) -> tuple[int, int] | None:
     width, height = (int(properties.get(f'openslide.level[{level}].tile-{side}', 0))
                      for side in ('width', 'height'))
     return (width, height) if width and height else None

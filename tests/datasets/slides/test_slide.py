@@ -1,4 +1,5 @@
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.speed.slide_files import write_slide
+from openselfsup.datasets.prepare.report import Report
+from openselfsup.datasets.prepare.slides import prepare_slides
 from openselfsup.datasets.slides import Level, Region, Slide, SlideError, open_slide, opening
 from openselfsup.datasets.slides.bounded import Bounded
 from openselfsup.datasets.slides.slide import exact_downsample, few_natives
@@ -163,6 +166,24 @@ def test_one_sentence_for_what_cannot_be_used(tissue_image, tmp_path):
             open_slide(path)
         assert path in str(caught.value) and '\n' not in str(caught.value)
     assert open_slide(no_mpp, mpp=0.3).mpp == 0.3
+
+
+def test_native_tiles_that_no_memory_holds_do_not_end_the_process(tissue_image, tmp_path):
+    path = tmp_path / 'src/wide.tif'
+    path.parent.mkdir()
+    write_slide(path, tissue_image[:1024, :1024], compression='deflate')
+    with tifffile.TiffFile(path) as file:
+        tag, order = file.pages[0].tags['TileWidth'], file.byteorder
+        assert tag.valuebytecount == 4
+    content = bytearray(path.read_bytes())
+    content[tag.valueoffset:tag.valueoffset + 4] = struct.pack(order + 'I', 167772416)
+    path.write_bytes(content)
+    with pytest.raises(SlideError, match='level 0 is damaged: it has 1024 x 1024 px, its native '
+                                         'tiles 167772416 x 256 px') as told:
+        OpenSlideSlide(str(path))
+    assert told.value.where == str(path)
+    prepare_slides(path.parent, tmp_path / 'dst', report := Report('s'))
+    assert 'level 0 is damaged' in report.problems[0] and report.facts['tiles'] == 0
 
 
 def test_a_slide_without_a_pyramid_and_a_missing_library_are_told(cohort, tmp_path, monkeypatch):
