@@ -51,7 +51,7 @@ def overhead_cases() -> Iterator[Case]:
         runner.call_hooks('before_epoch')
         outputs = step(repeat(batch), 1, 0.0)
 
-        def nothing(batches, count, lr, progress=None, decay=1.0):
+        def nothing(batches, count, lr, progress=None, decay=1.0, rows=None):
             return outputs
 
         def with_hooks(work) -> None:

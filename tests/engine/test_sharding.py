@@ -13,6 +13,7 @@ from small_runs import DEMO, REPO
 from openselfsup import load_backbone
 from openselfsup.checkpoints import load, parts
 from openselfsup.cli.main import dispatch
+from openselfsup.engine import runner as running
 from openselfsup.engine.config import load_config
 from openselfsup.engine.runner import Runner
 from openselfsup.errors import UserError
@@ -93,6 +94,10 @@ def trouble(rank, folder):
     if rank:
         largest = max(runner.module.parameters(), key=torch.Tensor.numel)
         largest.to_local().detach()[-1] = torch.nan
+    with pytest.raises(UserError, match='a gradient was not finite: the weights hold NaN'):
+        runner.save_checkpoint('epoch_2.pth')
+    assert not os.path.exists(f'{folder}/full/epoch_2.pth')
+    running.refuse_spoilt = lambda *_: None  # as earlier versions saved
     assert runner.save_checkpoint('epoch_2.pth')
     with pytest.raises(UserError, match='1 tensors hold NaN'):
         runner.resume(f'{folder}/full/epoch_2.pth')

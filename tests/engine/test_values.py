@@ -201,14 +201,13 @@ def test_a_misspelt_field_is_no_variable(tmp_path, text, words):
 
 
 def test_the_remedy_for_weights_that_fit_in_part_works_on_a_command_line(tmp_path):
-    from openselfsup.checkpoints import load_backbone_weights
-    from openselfsup.registry import BACKBONES
+    from openselfsup.registry import ALGORITHMS, BACKBONES
     backbone = BACKBONES.build(dict(type='ResNet', depth=18))
     weights = {k: v for k, v in backbone.state_dict().items() if not k.startswith('layer4.1')}
     path = tmp_path / 'part.pth'
     torch.save(weights, path)
     with pytest.raises(UserError, match='do not fit the model') as caught:
-        load_backbone_weights(backbone, path)
+        ALGORITHMS.build(load_config(PLM).model).load_backbone(str(path))
     option = str(caught.value).split('--cfg-options "')[1].split('"')[0]
     cfg = load_config(PLM, [option])
     report = BACKBONES.build(cfg.model.backbone).load_report
