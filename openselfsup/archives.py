@@ -53,17 +53,23 @@ def unpack(archive: Path, folder: Path, known_md5: str | None = None) -> Path:
         what = str(error).partition('\n')[0].rstrip(':')
         raise UserError(f'this archive is damaged: {what}', where=str(archive),
                         expected='a whole copy of it') from None
-    except RuntimeError as error:  # of zipfile
-        raise UserError(f'this archive cannot be unpacked here: {error}', where=str(archive),
-                        expected='a zip without password written with deflate, or the unpacked '
-                                 'folder') from None
     return folder
 
 
 def _read_through(file: zipfile.ZipFile, archive: Path) -> None:
-    """Compare every member with its checksum, which zipfile does where one is read to its end."""
+    """Compare every member with its checksum, which zipfile does where one is read to its end.
+
+    Raises:
+        UserError: one cannot be read: it wants a password, or another way of unpacking.
+    """
     for member in progress(file.infolist(), f'checking {archive.name}'):
-        with file.open(member) as source:
+        try:
+            source = file.open(member)
+        except RuntimeError as error:  # zipfile's for a password, and for what it does not unpack
+            raise UserError(f'this archive cannot be unpacked here: {error}', where=str(archive),
+                            expected='a zip without password written with deflate, or the '
+                                     'unpacked folder') from None
+        with source:
             while source.read(1 << 20):
                 pass
 

@@ -63,7 +63,7 @@ def main() -> None:
     baselines = [*COLOURS, *study.cells,
                  *([supervised.name_of(args.supervised)] if args.supervised else [])]
     check_names(configs, baselines)
-    note(out, known, contents(configs, tiles, study.images))
+    note(out, known, contents(configs, tiles, study.images, study.folder.name))
     about = described(args, tiles)
     print(f"{about['learn']} learn, {about['test']} are tested", flush=True)
 
@@ -173,17 +173,23 @@ def settle(args: argparse.Namespace, configs: dict[str, str], starts: dict[str, 
 
 
 def contents(configs: Mapping[str, str], tiles: tuple[Tiles, Tiles],
-             images: Mapping[str, DenseData]) -> dict[str, str]:
-    """Return a digest of what lies behind each name: configs as they are resolved, tiles, masks."""
+             images: Mapping[str, DenseData], kind: str) -> dict[str, str]:
+    """Return a digest of what lies behind each name: configs as they are resolved, tiles, masks.
+
+    Args:
+        configs: path or name of a config by method.
+        tiles: that learn and that are tested.
+        images: with masks, by name.
+        kind: 'choosing' or 'final', which hold out other images.
+    """
     found = {f'the config of {name}': hashlib.sha256(
         config_text(load_config(config_path(config))).encode()).hexdigest()
         for name, config in configs.items()}
     for part in tiles:  # both are of the training tiles where cases are held out
         found[f'the tiles of {part.source.name}'] = digest(part.source)
     for name, data in images.items():
-        for part in (data.train, data.test):
-            where = f'the {len(part)} images of {name} in {part.name}'
-            found[where] = digest(part, part.masks)
+        found[f'the images of {name} ({kind})'] = digest(data.train, data.test, data.train.masks,
+                                                         data.test.masks)
     return found
 
 

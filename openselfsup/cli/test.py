@@ -60,6 +60,7 @@ def main(args: argparse.Namespace) -> None:
 def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None:
     from ..distributed import is_main
     from ..evaluation.data import paths_of
+    from ..evaluation.networks import weights_hash
     from ..evaluation.ownership import digest
     from ..evaluation.patients import all_or_none, check_pattern, patients_of, redrawn
     from ..evaluation.table import heading, percent
@@ -73,7 +74,6 @@ def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None
     from ..models.algorithms.classification import Classification
     from ..registry import ALGORITHMS
     from ..training.precision import resolve
-    from ..transfer.instance.job import digest_of
     source, size, resize = _tiles(args, cfg)
     model = ALGORITHMS.build(cfg.model)
     if not isinstance(model, Classification):
@@ -88,7 +88,7 @@ def _test(args: argparse.Namespace, cfg: Any, folder: Path, device: Any) -> None
     normalize = (cfg.normalize['mean'], cfg.normalize['std'])
     amp = resolve(args.amp, device, '--amp')
     inputs = dict(
-        weights=digest_of(args.checkpoint), model=cfg.model.to_dict(), tiles=digest(source),
+        weights=weights_hash(model), model=cfg.model.to_dict(), tiles=digest(source),
         labels=sorted(set(labels.tolist())), size=size, resize=resize, normalize=normalize,
         amp=amp, patient_pattern=args.patient_pattern)
     path = folder / 'test.json'

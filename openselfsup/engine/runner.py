@@ -19,7 +19,7 @@ from ..datasets.identity import identity
 from ..models.method import Method, Progress, check_method
 from ..registry import ALGORITHMS, DATASETS, SCHEDULES
 from ..training.environment import describe_environment
-from ..training.finite import FiniteCheck, refuse_spoilt
+from ..training.finite import FiniteCheck, refuse_spoilt_weights
 from ..training.launch import Launch
 from ..training.logs import build_logger
 from ..training.optimizers import build_optimizer
@@ -288,7 +288,7 @@ class Runner:
             UserError: it could not be written, and it was the last chance or the third attempt
                 of a run that has no checkpoint at all.
         """
-        refuse_spoilt(self.module, f'step {self.steps_done}', self._advice)
+        refuse_spoilt_weights(self.module, f'step {self.steps_done}', self._advice)
         if parts := is_sharded(self.module):
             on_main(self._check_claim)
         elif distributed.is_main():

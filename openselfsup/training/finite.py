@@ -24,7 +24,7 @@ def last_good(checkpoint: Path | None) -> str:
     return f'the last good checkpoint is {checkpoint}'
 
 
-def refuse_spoilt(module: nn.Module, where: str, advice: Callable[[], str]) -> None:
+def refuse_spoilt_weights(module: nn.Module, where: str, advice: Callable[[], str]) -> None:
     """Refuse weights that are not finite, on all ranks alike; a GPU is waited for.
 
     A gradient may be NaN where the loss that it is of was finite: the next loss would tell.

@@ -663,7 +663,7 @@ def test_a_folder_of_another_study_is_refused(tissue, tmp_path, monkeypatch):
 
     def noted():
         note(out, settle(study('--budget', '1min'), {'a': 'a.py'}, {}),
-             contents({'mine': str(mine)}, tiles, images))
+             contents({'mine': str(mine)}, tiles, images, 'final'))
 
     noted()
     noted()
@@ -675,10 +675,13 @@ def test_a_folder_of_another_study_is_refused(tissue, tmp_path, monkeypatch):
     mask = sorted(path.iterdir())[0]
     before = mask.stat()
     os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    with pytest.raises(UserError, match='the 48 images of glands in .*test changed since'):
+    with pytest.raises(UserError, match=r'the images of glands \(final\) changed since'):
         noted()
     os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
     noted()
+    images['glands'].test = images['glands'].test.part(np.arange(47))  # one is gone
+    with pytest.raises(UserError, match='the images of glands'):
+        noted()
 
 
 def test_a_mistyped_folder_locks_nothing(tissue, tmp_path, monkeypatch):

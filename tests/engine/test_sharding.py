@@ -97,7 +97,7 @@ def trouble(rank, folder):
     with pytest.raises(UserError, match='a gradient was not finite: the weights hold NaN'):
         runner.save_checkpoint('epoch_2.pth')
     assert not os.path.exists(f'{folder}/full/epoch_2.pth')
-    running.refuse_spoilt = lambda *_: None  # as earlier versions saved
+    running.refuse_spoilt_weights = lambda *_: None  # as earlier versions saved
     assert runner.save_checkpoint('epoch_2.pth')
     with pytest.raises(UserError, match='1 tensors hold NaN'):
         runner.resume(f'{folder}/full/epoch_2.pth')
