@@ -9,19 +9,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.config import Config
-from torch import nn
 
-from ..checkpoints import check_training_state, refuse_spoilt
 from ..checkpoints.config_text import read_config_text
-from ..checkpoints.loading import differences
-from ..checkpoints.names import shorten
-from ..checkpoints.upgrading import initial_state
 from ..datasets.recipes import are_named_views
 from ..errors import UserError
-from ..training.sharding import load_state, part_of_optimizer
 
 QUIET = 'applied, and no number of the run depends on it'
 APPLIED = 'applied from here on'
@@ -75,7 +67,6 @@ FACTS = {
     'tile_contents': 'applied from here on; a tile is known by its size and time of change',
     'precision': APPLIED,
 }
-DRAWS = 2  # how views are drawn: 1 by rank and batch, 2 by the tile's position in the epoch
 _ABSENT = object()
 
 
@@ -102,35 +93,6 @@ class Change:
 
     def __str__(self) -> str:
         return f'{self.key} was {_shown(self.was)} and is now {_shown(self.now)}'
-
-
-def start_from_weights(checkpoint: Mapping[str, Any], module: nn.Module, where: str) -> str | None:
-    """Fill a whole method from a file that has its weights but no state of a run of ours.
-
-    Published training checkpoints are such files: their encoders and queues are taken, their
-    optimiser is not.
-
-    Returns:
-        What was taken, in a line; None if it is no such file.
-
-    Raises:
-        UserError: it is one of another model.
-    """
-    found = initial_state(checkpoint)
-    if found is None:
-        return None
-    (state, method), own = found, module.state_dict()
-    buffers = {name for name, _ in module.named_buffers()}  # a memory, how full a queue is
-    if said := differences(state, own, may_lack=buffers):
-        if method is None:
-            return None
-        raise UserError(f'these are the weights of a {method} of another model; {said}',
-                        where=where)
-    refuse_spoilt(state, where)
-    load_state(module, state, strict=False)
-    anew = [name for name in own if name not in state]
-    return (f'started from all weights of {where}, {len(state)} of {len(own)} tensors, at epoch 1 '
-            'with a new optimiser' + (f"; as at a start: {shorten(anew, 3)}" if anew else ''))
 
 
 def changes(was: dict, now: dict, prefix: str = '') -> list[Change]:
@@ -193,21 +155,6 @@ def changes_since(checkpoint: Mapping[str, Any], cfg: Config, facts: Mapping[str
     return changes(was | known, cfg.to_dict() | {key: facts[key] for key in known})
 
 
-def check_state(checkpoint: Mapping[str, Any], model: nn.Module, found: list[Change],
-                where: str) -> None:
-    """Make sure that a checkpoint's tensors fit the model; say what was changed if they do not.
-
-    Raises:
-        UserError: it is a checkpoint of another model.
-    """
-    try:
-        check_training_state(checkpoint, model, where)
-    except UserError as error:
-        changed = [str(change) for change in found if change.key.startswith('model.')]
-        raise UserError('; '.join([error.what, *changed]), where=where,
-                        expected=error.expected) from None
-
-
 def refuse(found: list[Change], where: str) -> None:
     """Raise UserError with all changes with which a run cannot go on, if there are any.
 
@@ -242,50 +189,6 @@ def tell(found: list[Change], logger: logging.Logger) -> None:
     for change in found:
         logger.log(logging.INFO if change.rule == QUIET else logging.WARNING,
                    '%s: %s', change, change.rule)
-
-
-def tell_draws(meta: Mapping[str, Any], logger: logging.Logger) -> None:
-    """Say once that views of a run are drawn in another way than they were."""
-    if meta.get('draws', 1) != DRAWS:
-        logger.warning('this run drew its views by rank and batch so far; from here on they are '
-                       "drawn by each tile's position in the epoch, so its further views differ "
-                       'from those that it would have had')
-
-
-def next_rate(rates: np.ndarray, step: int) -> float:
-    """Return the learning rate of the step after ``step`` steps; the last one behind the end."""
-    return float(rates[min(step, len(rates) - 1)])
-
-
-def tell_jump(was: float | None, now: float, logger: logging.Logger) -> None:
-    """Log a jump of the learning rate of the next step; ``was`` is None if it is not known."""
-    if was is not None and not np.isclose(was, now, rtol=1e-6, atol=0):
-        logger.warning('the learning rate of the next step was %.4g and is now %.4g: it jumps '
-                       'here', was, now)
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str) -> None:
-    """Load momenta and the like; settings stay those that the optimiser was built with.
-
-    Args:
-        optimizer: built from today's config.
-        state: ``state_dict()`` of the optimiser in the checkpoint.
-        where: path of the checkpoint.
-
-    Raises:
-        UserError: it is the state of other parameters.
-    """
-    settings = [{key: value for key, value in group.items() if key != 'params'}
-                for group in optimizer.param_groups]
-    try:
-        optimizer.load_state_dict(part_of_optimizer(optimizer, state))
-    except ValueError as error:
-        raise UserError(f'the optimiser of this checkpoint trains other parameters: {error}',
-                        where=where) from None
-    for group, own in zip(optimizer.param_groups, settings):
-        for key in group.keys() - own.keys() - {'params'}:
-            del group[key]  # such as an lr_mult that is no more
-        group.update(own)
 
 
 def _plain(value: Any) -> Any:

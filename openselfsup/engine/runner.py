@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from .. import __version__, checkpoints, distributed
+from .. import checkpoints, distributed
 from ..claims import Claim
 from ..datasets import ViewLoader
 from ..datasets.identity import identity
@@ -27,10 +26,9 @@ from ..training.precision import resolve
 from ..training.preprocessor import Preprocessor, can_compile, choose_render
 from ..training.presence import Presence
 from ..training.seeding import make_deterministic, seed_everything, seed_step
-from ..training.sharding import is_sharded, load_state, room_for, whole
+from ..training.sharding import is_sharded, whole
 from ..training.step import TrainStep
-from . import building, resuming
-from .config_text import config_text
+from . import building, state
 from .hooks import build_hooks
 from .position import Position
 from .saving import Saver
@@ -163,9 +161,9 @@ class Runner:
     def gather_backbone(self) -> None:
         """Bring :attr:`backbone` up to date; all ranks call it, rank 0 has it then."""
         if is_sharded(self.module):
-            state = whole(self.algorithm.backbone.state_dict(), distributed.is_main())
+            weights = whole(self.algorithm.backbone.state_dict(), distributed.is_main())
             if self._to_look_at is not None:
-                self._to_look_at.load_state_dict(state)
+                self._to_look_at.load_state_dict(weights)
 
     # ---- the loop ----
 
@@ -295,7 +293,7 @@ class Runner:
             self._check_claim()
         else:
             return True
-        return self.saver.save(self._state(), name, must, background, written, parts, latest)
+        return self.saver.save(state.collect(self), name, must, background, written, parts, latest)
 
     def _check_claim(self) -> None:
         if self.claim:
@@ -311,44 +309,10 @@ class Runner:
         """Attempts to save that have failed since the last good checkpoint."""
         return self.saver.failed
 
-    def _state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds: tensors and plain types only."""
-        meta = dict(version=__version__, epoch=self.position.epoch, iteration=self.position.step,
-                    step=self.steps_done, global_batch_size=self.cfg.global_batch_size,
-                    lr=resuming.next_rate(self.learning_rates, self.steps_done),
-                    draws=resuming.DRAWS, **self.facts, config=config_text(self.cfg),
-                    backbone=self.backbone_record,
-                    time=time.strftime('%Y-%m-%d %H:%M:%S'))
-        return dict(state_dict=self.module.state_dict(), optimizer=self.optimizer.state_dict(),
-                    scaler=self.step.scaler.state_dict(), meta=meta)
-
     def resume(self, path: str | Path) -> None:
         """Go on from a checkpoint of :meth:`save_checkpoint`, or start from a published one.
 
         Raises:
             UserError: no training checkpoint, or one of another model.
         """
-        checkpoint = checkpoints.load(path, room=room_for(self.module, self.optimizer)
-                                      if is_sharded(self.module) else None)
-        if said := resuming.start_from_weights(checkpoint, self.module, str(path)):
-            self.logger.info(said)
-            return
-        found = resuming.changes_since(checkpoint, self.cfg, self.facts, str(path))
-        resuming.refuse(found, str(path))
-        if 'index' in self.algorithm.batch_keys:
-            resuming.refuse_other_tiles(found, str(path))
-        resuming.check_state(checkpoint, self.module, found, str(path))
-        meta = checkpoint['meta']
-        load_state(self.module, checkpoint['state_dict'])
-        resuming.restore_optimizer(self.optimizer, checkpoint['optimizer'], str(path))
-        if checkpoint['scaler']:  # empty if fp16 is new
-            self.step.scaler.load_state_dict(checkpoint['scaler'])
-        # Count tiles, not steps: the global batch may have changed.
-        done = meta['iteration'] * meta['global_batch_size'] // self.cfg.global_batch_size
-        self.position = Position(meta['epoch'], min(done, self.steps_per_epoch))
-        self.saver.last = str(path)
-        self.logger.info('resumed %s at epoch %d, step %d', path, meta['epoch'] + 1, meta['step'])
-        resuming.tell(found, self.logger)
-        resuming.tell_draws(meta, self.logger)
-        rate = resuming.next_rate(self.learning_rates, self.steps_done)
-        resuming.tell_jump(meta.get('lr'), rate, self.logger)
+        state.restore(self, path)

@@ -19,15 +19,9 @@ from openselfsup.datasets.identity import identity
 from openselfsup.engine.config import PretrainConfig, load_config
 from openselfsup.engine.config_text import config_text
 from openselfsup.engine.position import Position
-from openselfsup.engine.resuming import (
-    QUIET,
-    RULES,
-    changes,
-    changes_since,
-    refuse,
-    restore_optimizer,
-)
+from openselfsup.engine.resuming import QUIET, RULES, changes, changes_since, refuse
 from openselfsup.engine.runner import Runner
+from openselfsup.engine.state import restore_optimizer
 from openselfsup.engine.train import train
 from openselfsup.engine.work_dir import find_checkpoint, set_aside, write_run_files
 from openselfsup.errors import UserError
