@@ -35,7 +35,8 @@ def load_backbone(path: str | Path, depth: int | None = None,
     Args:
         path: our checkpoints and extracted weights, those of PLM, CA2CL, OpenSelfSup, MoCo,
             torchvision, timm and detectron2; vision transformers named as by DINO, iBOT, DINOv2,
-            DINOv3, timm or Hugging Face, of which the network is told from the shapes.
+            DINOv3, timm or Hugging Face, of which the network is told from the shapes; other
+            networks of timm in a folder whose ``config.json`` names them.
         depth: refuse weights of another depth; by default the depth is told from the weights.
         out_indices: stages of a ResNet whose feature maps are returned, 0 to 4; by default the
             last one.
@@ -47,11 +48,11 @@ def load_backbone(path: str | Path, depth: int | None = None,
     """
     checkpoint = load(path)
     record = backbone_record(checkpoint, str(path))
-    if record is None and (found := published_transformer(checkpoint, path,
-                                                          arguments.get('resizing'))):
+    if record is None and (found := published_network(checkpoint, path,
+                                                      arguments.get('resizing'))):
         if found.doubt:
             logging.getLogger(__name__).warning('%s', found.doubt)
-        return _transformer(found.config | arguments, checkpoint, depth, out_indices, str(path))
+        return _network_of_timm(found.config | arguments, checkpoint, depth, out_indices, str(path))
     state, _ = backbone_state_dict(checkpoint, str(path))
     stages = {} if out_indices is None else dict(out_indices=tuple(out_indices))
     if record is None or record.config is None:
@@ -70,8 +71,8 @@ def load_backbone(path: str | Path, depth: int | None = None,
     return backbone.eval()
 
 
-class PublishedTransformer(NamedTuple):
-    """The vision transformer of a checkpoint that does not say what it is.
+class PublishedNetwork(NamedTuple):
+    """The network of timm that a checkpoint is of, which does not say so itself.
 
     Attributes:
         config: of its ``TimmBackbone``.
@@ -82,18 +83,22 @@ class PublishedTransformer(NamedTuple):
     doubt: str
 
 
-def published_transformer(checkpoint: Mapping[str, Any], path: str | Path,
-                          resizing: str | None = None) -> PublishedTransformer | None:
-    """Return the vision transformer of a checkpoint that does not say what it is; else None.
+def published_network(checkpoint: Mapping[str, Any], path: str | Path,
+                          resizing: str | None = None) -> PublishedNetwork | None:
+    """Return the network of a checkpoint that does not say what it is, None for a ResNet.
+
+    A vision transformer is told from names and shapes; another network of timm, such as a
+    ConvNeXt, from the description beside its weights.
 
     Args:
         checkpoint: what the file holds.
         path: of the file, or of its folder, where there may be a description beside it.
-        resizing: how positions are fitted to other grids; told from names, description and shapes
-            if None.
+        resizing: how a transformer's positions are fitted to other grids; told from names,
+            description and shapes if None.
 
     Raises:
-        UserError: the shapes are of no network that is known, or the description is damaged.
+        UserError: the shapes are of no network that is known, the description is damaged, or
+            ``resizing`` is given for another network.
     """
     try:
         state = weights_of(checkpoint)
@@ -101,24 +106,39 @@ def published_transformer(checkpoint: Mapping[str, Any], path: str | Path,
         return None
     found = transformer_of(state, 'teacher' in checkpoint and 'student' in checkpoint)
     if found is None:
-        return None
+        return _described(state, path, resizing)
     config = transformer_config(found, str(path), resizing)
     if resizing or 'resizing' not in config:
-        return PublishedTransformer(config, '')
+        return PublishedNetwork(config, '')
     said = description_of(path)
     rule, sure = told_resizing(found, said.architecture)
     config['resizing'] = said.resizing or rule
-    return PublishedTransformer(config, '' if sure else (
+    return PublishedNetwork(config, '' if sure else (
         f'{path} does not tell how its positions are fitted to images of other sizes than '
         f"{config['img_size']} px: '{rule}' is taken, which is right for DINO and iBOT; for others "
         "give --resizing timm to openselfsup evaluate, or resizing='timm' to load_backbone."))
 
 
-def _transformer(config: dict[str, Any], checkpoint: Mapping[str, Any], depth: int | None,
+def _described(state: Mapping[str, Tensor], path: str | Path,
+               resizing: str | None) -> PublishedNetwork | None:
+    """Return the network that the description beside weights names, None for a ResNet or none."""
+    said = description_of(path)
+    if not said.architecture or architecture_of(state):
+        return None
+    if resizing:
+        raise UserError(f'there is nothing to choose for a {said.architecture}, which has no '
+                        'positions', where='resizing', expected='a ViT')
+    config = dict(type='TimmBackbone', model=said.architecture, **said.arguments)
+    if 'in_chans' in config:
+        config['in_channels'] = config.pop('in_chans')
+    return PublishedNetwork(config, '')
+
+
+def _network_of_timm(config: dict[str, Any], checkpoint: Mapping[str, Any], depth: int | None,
                  out_indices: tuple[int, ...] | None, where: str) -> nn.Module:
-    """Return the network of a published vision transformer, filled and in evaluation mode."""
+    """Return a published network of timm, filled and in evaluation mode."""
     if depth is not None:
-        raise UserError(f'these weights are of a vision transformer, not of a ResNet of depth '
+        raise UserError(f"these weights are of a {config['model']}, not of a ResNet of depth "
                         f'{depth}', where=where)
     if out_indices is not None:
         config['out_indices'] = tuple(out_indices)

@@ -8,6 +8,9 @@ import torchvision
 from openselfsup import load_backbone
 from openselfsup.checkpoints import save
 from openselfsup.errors import UserError
+from openselfsup.evaluation.networks import from_checkpoint
+from openselfsup.models.exporting import export_to_timm
+from openselfsup.registry import BACKBONES
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +77,41 @@ def test_another_norm_has_to_be_named(tmp_path):
     backbone = load_backbone(tmp_path / 'a.pth', norm_cfg=dict(type='GN', num_groups=16))
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(model.fc(backbone(images)[0].mean((2, 3))), model(images))
+
+
+def exported(folder, model: str = 'convnext_atto'):
+    """Write a network of timm with its description and return it."""
+    torch.manual_seed(0)
+    config = dict(type='TimmBackbone', model=model, patch_size=2, in_channels=4)
+    backbone = BACKBONES.build(config).eval()
+    export_to_timm(backbone, config, folder, [0.5] * 3, [0.2] * 3, 'Of a test.')
+    return backbone
+
+
+@pytest.mark.parametrize('file', ['', 'model.safetensors'])
+def test_another_network_of_timm_is_told_from_the_config_beside_it(tmp_path, file):
+    """Its numbers of its own, too: here a patch of 2 px and four channels."""
+    ours, images = exported(tmp_path / 'net'), torch.randn(1, 4, 64, 64)
+    found = load_backbone(tmp_path / 'net' / file)
+    torch.testing.assert_close(found(images)[-1], ours(images)[-1], rtol=0, atol=0)
+    evaluated = from_checkpoint('resnet18', tmp_path / 'net' / file)
+    torch.testing.assert_close(evaluated.backbone(images)[-1], ours(images)[-1], rtol=0, atol=0)
+    assert evaluated.wanted.mean == (0.5, 0.5, 0.5)
+
+
+def test_another_network_of_timm_has_neither_depth_nor_positions(tmp_path):
+    exported(tmp_path / 'net')
+    with pytest.raises(UserError, match='convnext_atto, not of a ResNet of depth 18'):
+        load_backbone(tmp_path / 'net', depth=18)
+    with pytest.raises(UserError, match='nothing to choose for a convnext_atto'):
+        load_backbone(tmp_path / 'net', resizing='dino')
+
+
+def test_bare_weights_of_another_network_say_what_would_tell_it(tmp_path):
+    exported(tmp_path / 'net')
+    (tmp_path / 'net/model.safetensors').rename(tmp_path / 'bare.safetensors')
+    with pytest.raises(UserError, match='with the config.json that names them'):
+        load_backbone(tmp_path / 'bare.safetensors')
 
 
 def test_importing_the_package_imports_nothing_heavy():

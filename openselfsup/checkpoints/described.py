@@ -5,7 +5,7 @@ transformers.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class Description:
 
     Attributes:
         architecture: timm's name of the network.
+        arguments: what timm builds it with besides.
         resizing: how positions were fitted to other grids in training, where that is said: of
             backbones that we exported, and of DINO's weights in timm's form.
         normalize: ``mean`` and ``std`` of the images, three numbers each, for values in [0, 1].
@@ -27,6 +28,7 @@ class Description:
     """
 
     architecture: str = ''
+    arguments: dict[str, Any] = field(default_factory=dict)
     resizing: str = ''
     normalize: dict[str, tuple[float, ...]] | None = None
     source: str = ''
@@ -53,6 +55,8 @@ def description_of(path: str | Path) -> Description:
         timms = config.get('pretrained_cfg', config)
         timms = timms if isinstance(timms, dict) else {}
         found.architecture = name
+        if isinstance(given := config.get('model_args'), dict):
+            found.arguments = given
         found.resizing = config.get('resizing') or ('dino' if timms.get('tag') == 'dino' else '')
         if 'mean' in timms:
             found.source = str(folder / CONFIG)

@@ -176,7 +176,8 @@ def _locate(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple
         (f'several networks in this checkpoint, below {shorten(several)}' if several else
          'no ResNet weights in this checkpoint') + f'; found {summary(checkpoint)}',
         expected='weights named as by us, OpenSelfSup, PLM, CA2CL, VICRegL, DINO, MoCo, '
-                 'torchvision, timm or detectron2')
+                 'torchvision, timm or detectron2; other networks of timm in a checkpoint of ours '
+                 'or with the config.json that names them')
 
 
 def _of_openselfsup(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:

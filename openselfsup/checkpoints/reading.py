@@ -60,7 +60,8 @@ def load(path: str | Path, map_location: str | torch.device = 'cpu',
                         if path.is_symlink() else 'no such file', where=str(path),
                         nearest=_sibling(path))
     if path.is_dir():
-        inside = _sibling(path / 'latest.pth')
+        inside = ('latest.pth' if (path / 'latest.pth').exists()
+                  else _sibling(path / 'latest.pth'))
         raise UserError('this is a folder, not a checkpoint', where=str(path),
                         nearest=str(path / inside) if inside else None)
     try:
@@ -95,7 +96,8 @@ def _refuse_what_cannot_be_weights(path: Path, start: bytes) -> None:
     if start.lstrip().lower().startswith((b'<!doctype', b'<html', b'<?xml')):
         raise UserError('this is a web page, not a checkpoint: the download failed',
                         where=str(path), nearest=_sibling(path))
-    if start.startswith(b'\x80') and _TORCH_MAGIC not in start:
+    # The length of a safetensors header, eight bytes before its {, may begin as a pickle does.
+    if start.startswith(b'\x80') and _TORCH_MAGIC not in start and start[8:9] != b'{':
         raise UserError('this is a plain pickle, and reading it could run code from the file',
                         where=str(path), expected='a file written by torch.save, or .safetensors',
                         nearest=_sibling(path))
@@ -206,13 +208,13 @@ def _read_safetensors(path: Path, map_location: str | torch.device) -> dict[str,
 
 
 def _sibling(path: Path) -> str | None:
-    """Return the file beside ``path`` of the nearest name, else the newest checkpoint there."""
+    """Return the checkpoint beside ``path`` of the nearest name, else the newest one there."""
     try:
         files = [f for f in path.parent.iterdir() if (f.is_file() or is_parts(f))
                  and f.name != path.name and not f.name.startswith('.')]
     except OSError:
         return None
-    named_alike = nearest(path.name, (f.name for f in files))
-    checkpoints = [f for f in files if f.suffix in _SUFFIXES]
+    checkpoints = [f for f in files if f.suffix in _SUFFIXES or is_parts(f)]
+    named_alike = nearest(path.name, (f.name for f in checkpoints))
     newest = max(checkpoints, key=lambda f: f.stat().st_mtime, default=None)
     return named_alike or (newest.name if newest else None)

@@ -18,7 +18,7 @@ from ..checkpoints import (
     weights_of,
 )
 from ..errors import UserError, nearest
-from ..pretrained import known_config, published_transformer, with_sobel
+from ..pretrained import known_config, published_network, with_sobel
 from ..registry import BACKBONES
 from ..training.normalization import Wanted, normalization_of
 
@@ -88,7 +88,7 @@ def from_checkpoint(model_name: str, path: str | Path, resizing: str | None = No
     """
     checkpoint = load(path)
     record, wanted = backbone_record(checkpoint, str(path)), normalization_of(path, checkpoint)
-    found = published_transformer(checkpoint, path, resizing) if record is None else None
+    found = published_network(checkpoint, path, resizing) if record is None else None
     if found:
         config = found.config
     elif resizing:

@@ -12,7 +12,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from ..checkpoints import backbone_record
 from ..errors import UserError
-from ..pretrained import known_config, published_transformer
+from ..pretrained import known_config, published_network
 from ..registry import BACKBONES
 
 STRIDE = 16  # of the ViT's map as the pyramid has it
@@ -112,7 +112,7 @@ def vit_of(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any] | None:
     config: dict[str, Any] | None = None
     if (record := backbone_record(checkpoint, path)) is not None:
         config = known_config(record, path) if record.config is not None else None
-    elif found := published_transformer(checkpoint, path):
+    elif found := published_network(checkpoint, path):
         config = found.config
         if found.doubt:
             logging.getLogger(__name__).warning('%s', found.doubt)

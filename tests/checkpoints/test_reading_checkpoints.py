@@ -2,6 +2,7 @@ import json
 import pickle
 import re
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -54,6 +55,18 @@ def test_a_missing_file_names_the_nearest_one(folder):
 
 def test_a_folder_names_the_checkpoint_inside(folder):
     assert refusal(folder).endswith(f"did you mean '{folder / 'epoch_3.pth'}'?")
+
+
+def test_a_run_s_folder_names_its_latest_checkpoint(folder):
+    for name in ('latest.pth', 'latest-0a1b2c3d.pth'):
+        shutil.copy(folder / 'epoch_3.pth', folder / name)
+    assert refusal(folder).endswith(f"did you mean '{folder / 'latest.pth'}'?")
+
+
+def test_what_is_no_checkpoint_is_never_suggested(folder):
+    for name in ('config.py', 'config_2.py'):
+        (folder / name).write_text('epochs = 1')
+    assert refusal(folder / 'config.py').endswith("did you mean 'epoch_3.pth'?")
 
 
 @pytest.mark.parametrize('content, what', [
@@ -199,6 +212,17 @@ def test_safetensors_are_read(tmp_path):
     assert state['a'].tolist() == [[1, 2], [3, 4]] and state['b'].item() == 7
     assert state['c'].tolist() == [1, 2] and state['c'].dtype == torch.bfloat16
     assert state['d'].shape == (0,) and '__metadata__' not in state
+
+
+@pytest.mark.parametrize('length', range(120, 1160, 8))
+def test_safetensors_are_read_whatever_the_length_of_their_header(tmp_path, length):
+    """A file begins with it: with 128 or 640 as a pickle, with 32 as a text."""
+    header = {'a': dict(dtype='U8', shape=[1], data_offsets=[0, 1])}
+    missing = length - len(json.dumps(header | {'__metadata__': {'': ''}}))
+    write_safetensors(tmp_path / 'a.safetensors', header | {'__metadata__': {'': 'x' * missing}},
+                      b'\x07')
+    assert int.from_bytes((tmp_path / 'a.safetensors').read_bytes()[:8], 'little') == length
+    assert load(tmp_path / 'a.safetensors')['a'].item() == 7
 
 
 def test_spoilt_safetensors_are_refused(tmp_path):
