@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--eval_metrics', default='accuracy,f1,precision,recall',
         help='columns of the printed table: also balanced_accuracy, auroc, calibration_error')
     add('--validation_split', type=checked(BelowOne), default=0.2)
-    add('--default_device', default='cuda')
-    add('--gpu_index', type=checked(Whole), default=0)
+    add('--default_device', help='cuda or cpu; default: a GPU if there is one')
+    add('--gpu_index', type=checked(Whole))
 
     own = parser.add_argument_group('beyond the published ones')
     add = own.add_argument
@@ -95,14 +95,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate_dense.add_arguments(parser)
 
 
-def device_of(name: str, index: int) -> str:
+def device_of(name: str | None, index: int | None) -> str:
     """Return the device asked for, or the nearest there is, and say so."""
     import torch
-    if name != 'cuda':
+    if name not in (None, 'cuda'):
         return name
     if not torch.cuda.is_available():
-        print('WARNING: there is no GPU: using the CPU')
+        if name or index is not None:
+            print('WARNING: there is no GPU: using the CPU')
         return 'cpu'
+    index = index or 0
     if index >= torch.cuda.device_count():
         print(f'WARNING: there is no GPU {index}: using GPU 0')
         index = 0

@@ -65,6 +65,9 @@ def load_candidates(settings: EvaluationSettings, classes: int, notes: Notes) ->
         notes.add('WARNING: no --model_path is given: only baselines are evaluated.')
     config = checkpoint.config if checkpoint else networks.named(settings.model_name)
     own = config['type'] not in {model['type'] for model in networks.MODELS.values()}
+    if checkpoint and own and settings.model_name != EvaluationSettings.model_name:
+        notes.add(f'--model_name {settings.model_name} counts for nothing: {settings.model_path} '
+                  f"says itself that it is a {config.get('model', config['type'])}.")
     wanted = (Wanted(*settings.normalize, 'as given') if settings.normalize
               else checkpoint.wanted if checkpoint else Wanted())
     normalise = wanted.mean, wanted.std

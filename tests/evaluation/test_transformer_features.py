@@ -144,3 +144,12 @@ def test_a_guess_is_among_the_results(tmp_path, split):
                      baselines=False, resizing='timm')
     assert not any('does not tell' in note for note in results.notes)
     assert results.request['resizing'] == 'timm'
+
+
+def test_a_model_that_is_not_asked_for_is_told(tmp_path, split):
+    """The weights of a ViT say what they are, whatever --model_name says."""
+    write(tmp_path / 'vit.pth', model='vit_tiny_patch16_224')
+    results, said = run(tmp_path, split, tmp_path / 'vit.pth', protocols=(KNN,), baselines=False,
+                        model_name='resnet50')
+    sentence, = [note for note in results.notes if 'counts for nothing' in note]
+    assert sentence in said and '--model_name resnet50' in sentence

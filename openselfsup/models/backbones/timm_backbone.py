@@ -264,7 +264,7 @@ class TimmBackbone(nn.Module):
         if any(side % patch for side in sides):
             raise UserError(
                 f'images of {sides[0]} x {sides[1]} px do not divide into patches of {patch} px',
-                where='size of the views or --size', expected='sides that are multiples of it, '
+                where='size of the images', expected='sides that are multiples of it, '
                 'such as ' + ' x '.join(str(max(round(side / patch), 1) * patch)
                                         for side in sides))
         patches = net.patch_embed(x)  # B x h x w x D
