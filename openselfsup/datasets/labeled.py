@@ -43,7 +43,7 @@ class LabeledTileDataset:
                             expected="class folders, or lines of the form 'path label'")
         if self.resize < size:
             raise UserError(f'resize={resize} is less than size={size}', where='dataset.resize')
-        self.labels = torch.from_numpy(self.source.labels)
+        self.labels = torch.from_numpy(self.source.require_labels())
         self.classes = self.source.classes
         if check:
             self.source.check()

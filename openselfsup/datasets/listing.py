@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..errors import UserError, located, nearest
 
 SYSTEM_FOLDERS = ('__macosx', '__pycache__', '@eadir', '$recycle.bin', 'lost+found',
                   'system volume information')
+_PARTS = ('train', 'training', 'val', 'valid', 'validation', 'test', 'testing')  # of a data set
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ class Listing:
         if self.hidden:
             parts.append(f'{self.hidden} hidden')
         if self.empty:
-            parts.append('folders without a file of these: ' + ', '.join(self.empty[:5])
-                         + (f' and {len(self.empty) - 5} more' if len(self.empty) > 5 else ''))
+            parts.append('folders without a file of these: ' + _shortened(self.empty))
         return ', '.join(parts)
 
 
@@ -97,9 +97,47 @@ def list_class_folders(root: str | Path, suffixes: Iterable[str]) -> tuple[Listi
     Returns:
         The listing, and the sorted names of the folders in the root that hold a wanted file;
         empty where all of them lie directly in the root.
+
+    Raises:
+        UserError: as :func:`list_files`; the folders are parts of a data set.
     """
     listing = list_files(root, suffixes)
+    if fault := parts_as_classes(listing):
+        raise fault
     return listing, sorted(name for name in listing.by_folder() if name)
+
+
+def parts_as_classes(listing: Listing) -> UserError | None:
+    """Return what is wrong where the folders of a root are parts of a data set, not classes.
+
+    They are if all are called like parts (train, test, ...) and hold no file themselves, but
+    folders of the same names, two or more.
+    """
+    names = sorted({path.partition('/')[0] for path in listing.paths})
+    if len(names) < 2 or any(name.lower() not in _PARTS for name in names):
+        return None
+    below: dict[str, set[str]] = {name: set() for name in names}
+    for path in listing.paths:
+        name, *folders = path.split('/')
+        below[name].add(folders[0] if len(folders) > 1 else '')
+    classes = below[names[0]]
+    if len(classes) < 2 or '' in classes or any(held != classes for held in below.values()):
+        return None
+    return UserError(f'{_shortened(names)} are parts of a data set and no classes: each holds the '
+                     f'folders {_shortened(sorted(classes))}', where=located(listing.root),
+                     expected='one of the parts: ' + ' or '.join(
+                         os.path.join(listing.root, name) for name in names))
+
+
+def warn_of_look_alikes(names: Sequence[str], where: str) -> None:
+    """Warn of class folders whose names differ in case or blanks only."""
+    by_form: dict[str, list[str]] = {}
+    for name in names:
+        by_form.setdefault(name.strip().casefold(), []).append(name)
+    for alike in by_form.values():
+        if len(alike) > 1:
+            logger.warning('%s: the class folders %s are different classes, though their names '
+                           'differ in case or blanks only', where, ', '.join(map(repr, alike)))
 
 
 def files_in(folder: str | Path, suffixes: Iterable[str], deep: bool = False) -> list[Path]:
@@ -133,6 +171,10 @@ def require_folder(folder: str) -> None:
         siblings = []
     raise UserError('no such folder', where=located(folder),
                     nearest=nearest(Path(folder).name, siblings))
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
 
 
 def _enter(folder: str, prefix: str, above: list[str], suffixes: tuple[str, ...], deep: bool,

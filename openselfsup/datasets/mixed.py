@@ -47,11 +47,12 @@ class Mixed(Source):
         self.passed_over = '; '.join(filter(None, (s.passed_over for s in self.sources)))
         self.tile_size = self._common_size()
         classes = self.sources[0].classes
-        if classes is not None and all(source.classes == classes and source.labels is not None
-                                       for source in self.sources):
+        labels = [source.labels for source in self.sources if source.labels is not None]
+        if classes is not None and len(labels) == len(self.sources) and all(
+                source.classes == classes for source in self.sources):
             self.classes = classes
-            self.labels = np.concatenate([np.tile(source.require_labels(), times) for source, times
-                                          in zip(self.sources, self.repeat)])
+            self.labels = np.concatenate([np.tile(own, times) for own, times
+                                          in zip(labels, self.repeat)])
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -13,7 +13,7 @@ from ..errors import UserError, listed, located, nearest
 from ..registry import SOURCES
 from .decode import read_tile
 from .headers import SUFFIXES, Header, TileError
-from .listing import list_files, require_folder
+from .listing import list_files, parts_as_classes, require_folder, warn_of_look_alikes
 from .parallel import read_headers
 from .tile_lists import check_encoding, parse_list
 
@@ -211,7 +211,8 @@ class ImageFolder(FileSource):
 
     If the tiles lie in class folders (``root/{class}/.../tile.png``) they are labelled by
     class name in alphabetical order, whatever root the class was found under; tiles that lie
-    directly in the root have no label. What is passed over: :mod:`.listing`.
+    directly in the root have no label. What is passed over: :mod:`.listing`. Where the folders
+    are parts of a data set (train, test), whoever needs labels is refused.
 
     Args:
         root: the folder, or several: their tiles follow one another.
@@ -223,6 +224,8 @@ class ImageFolder(FileSource):
         UserError: no such folder, no tile in it, a folder that is none of ``classes``, or
             tiles beside class folders.
     """
+
+    _fault: UserError | None = None  # of the labels
 
     def __init__(self, root: str | Sequence[str], labels: bool = True,
                  classes: Sequence[str] | None = None):
@@ -245,6 +248,10 @@ class ImageFolder(FileSource):
             super().__init__(paths, None, None, name)
             return
         own = [folder for folder in folders if folder is not None]
+        if classes is None or not set(own) <= set(classes):
+            self._fault = next(filter(None, map(parts_as_classes, listings)), None)
+        if self._fault and classes is not None:
+            raise self._fault
         loose = [path for path, folder in zip(paths, folders) if folder is None]
         if loose:
             raise UserError(listed(f'{len(loose)} tiles lie beside the class folders (all must '
@@ -254,9 +261,19 @@ class ImageFolder(FileSource):
         for folder in sorted(set(own) - set(names)):
             raise UserError(f"the folder '{folder}' is none of the classes", where=name,
                             expected=', '.join(names), nearest=nearest(folder, names))
-        _warn_of_look_alikes(names, name)
+        warn_of_look_alikes(names, name)
         label_of = {folder: label for label, folder in enumerate(names)}
         super().__init__(paths, [label_of[folder] for folder in own], names, name)
+
+    def require_labels(self) -> np.ndarray:
+        """Return ``labels``.
+
+        Raises:
+            UserError: there are none, or the folders are parts of a data set.
+        """
+        if self._fault:
+            raise self._fault
+        return super().require_labels()
 
 
 def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:
@@ -271,17 +288,6 @@ def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 def build_source(source: dict | Source) -> Source:
     """Return the source that a config dict describes; a source is returned as it is."""
     return SOURCES.build(source) if isinstance(source, dict) else source
-
-
-def _warn_of_look_alikes(names: Sequence[str], where: str) -> None:
-    """Warn of class folders whose names differ in case or blanks only."""
-    by_form: dict[str, list[str]] = {}
-    for name in names:
-        by_form.setdefault(name.strip().casefold(), []).append(name)
-    for alike in by_form.values():
-        if len(alike) > 1:
-            logger.warning('%s: the class folders %s are different classes, though their names '
-                           'differ in case or blanks only', where, ', '.join(map(repr, alike)))
 
 
 def _folders(root: str | Sequence[str]) -> list[str]:

@@ -2,15 +2,22 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
 from test_sources import tile
 
-from openselfsup.datasets import listing
+from openselfsup.datasets import LabeledTileDataset, Mixed, TileDataset, Windows, listing
 from openselfsup.datasets.listing import files_in, list_class_folders, list_files
+from openselfsup.datasets.prepare.report import Report
+from openselfsup.datasets.prepare.tiles import prepare_folder
 from openselfsup.datasets.sources import ImageFolder, ImageList
+from openselfsup.engine.building import tell_data
+from openselfsup.engine.hooks import KNNProbeHook
 from openselfsup.errors import UserError, shown
+from openselfsup.evaluation.data import open_source
+from openselfsup.models.method import BaseMethod
 
 SUFFIXES = ('.png',)
 
@@ -106,6 +113,47 @@ def test_class_folders_that_differ_in_case_are_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert ImageFolder(str(tmp_path)).classes == ['TUM', 'tum']
     assert "'TUM', 'tum' are different classes" in caplog.text
+
+
+def test_parts_of_a_data_set_are_no_classes(tmp_path):
+    for part in ('Train', 'val', 'test'):
+        for name in ('A', 'B'):
+            tile(tmp_path / 'LAB' / part / name / '1.png')
+    root = str(tmp_path / 'LAB')
+    told = re.escape(f'{root}: Train, test, val are parts of a data set and no classes: each holds '
+                     f'the folders A, B; expected one of the parts: {root}/Train or {root}/test')
+    source = ImageFolder(root)  # trains without labels as before
+    assert len(source) == len(ImageFolder(root, labels=False)) == 6
+    assert len(Mixed([source, source])) == 12
+    dataset = TileDataset(source, dict(type='ViewRecipe', size=32, steps=[]), n_views=2)
+    tell_data(BaseMethod(), dataset)
+    labelled = BaseMethod()
+    labelled.batch_keys = ('label',)
+    for asks in (source.require_labels, lambda: LabeledTileDataset(source, 32),
+                 lambda: list_class_folders(root, SUFFIXES), lambda: open_source(root),
+                 lambda: ImageFolder(root, classes=['A', 'B']),
+                 lambda: Windows(root, size=32, labels=True),
+                 lambda: KNNProbeHook(dict(type='ImageFolder', root=root)),
+                 lambda: tell_data(labelled, dataset),
+                 lambda: prepare_folder(Path(root), tmp_path / 'out', Report(''))):
+        with pytest.raises(UserError, match=told):
+            asks()
+    assert ImageFolder(f'{root}/Train').require_labels().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize('paths', [
+    ('TUM/P1/1.png', 'TUM/P2/1.png', 'STR/P1/1.png', 'STR/P2/1.png'),  # patients
+    ('train/P1/1.png', 'train/P2/1.png', 'test/P3/1.png', 'test/P4/1.png'),
+    ('train/A/1.png', 'test/A/1.png'),
+    ('train/A/1.png', 'train/B/1.png', 'train/1.png', 'test/A/1.png', 'test/B/1.png'),
+    ('train/A/1.png', 'train/B/1.png', 'station/A/1.png', 'station/B/1.png')])
+def test_folders_that_may_be_classes_stay_classes(tmp_path, paths):
+    for path in paths:
+        tile(tmp_path / path)
+    names = sorted({path.split('/')[0] for path in paths})
+    assert list_class_folders(tmp_path, SUFFIXES)[1] == names
+    source = ImageFolder(str(tmp_path))
+    assert source.classes == names and len(source.require_labels()) == len(paths)
 
 
 # ------------------------------------------------------------------ lists
