@@ -314,6 +314,21 @@ def test_a_hook_of_mmengine_is_refused_with_the_way_out():
         build_hooks(cfg)
 
 
+@pytest.mark.parametrize('name, meant', [
+    ('after_train_iter', 'after_step'), ('before_train_epoch', 'before_epoch'),
+    ('before_run', 'before_train'), ('after_run', 'close'), ('after_setp', 'after_step'),
+    ('after_val_epoch', None), ('before_save_checkpoint', None)])
+def test_a_method_that_no_stage_calls_is_refused(name, meant):
+    base = type('Base', (Hook,), {name: lambda self, runner, *more: None})
+    hook = type('Mine', (base,), dict(after_step=lambda self, runner, outputs: None))
+    cfg = Config(dict(log_interval=1, checkpoint_interval=1, save_every=None, keep_checkpoints=None,
+                      hooks=[dict(type=hook)]))
+    with pytest.raises(UserError, match=f'hooks.0: Mine.{name} is no stage .*one of before_train, '
+                                        'before_epoch, .*close') as told:
+        build_hooks(cfg)
+    assert told.value.nearest == meant
+
+
 def test_an_order_that_is_none_is_refused():
     hook = type('Whenever', (Hook,), dict(order='whenever'))
     cfg = Config(dict(log_interval=1, checkpoint_interval=1, save_every=None, keep_checkpoints=None,
