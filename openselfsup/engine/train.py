@@ -14,6 +14,7 @@ from ..training.logs import CONSOLE
 from ..training.normalization import wants_another
 from ..training.precision import check_precision
 from ..training.presence import Presence, attending
+from ..training.schedules import endless_warm_up
 from ..training.threads import overload, share_cores
 from .config_text import config_text
 from .runner import Runner
@@ -117,7 +118,7 @@ def describe_run(runner: Runner) -> list[str]:
         f'views rendered {_rendered_by(runner.loader)}',
         f'device {runner.device}, amp {_precision(cfg.amp, runner.amp)}, '
         + runner.environment['processor'],
-        f'work directory {runner.work_dir}']
+        f'work directory {Path(cfg.work_dir or runner.work_dir).absolute()}']
     if others := dataset.source.passed_over:
         lines.insert(2, f'passed over beside the tiles: {others}')
     report = runner.load_report or getattr(runner.algorithm.backbone, 'load_report', None)
@@ -125,6 +126,9 @@ def describe_run(runner: Runner) -> list[str]:
         lines.insert(1, f"{'backbone' if runner.load_report else report.source}: {report}")
     if report and report.source and (told := wants_another(report.source, **cfg.normalize)):
         lines.insert(2, f'WARNING: {told}')
+    if told := endless_warm_up(runner.learning_rates, runner.lr, cfg.epochs,
+                               cfg.schedule.get('warmup_epochs', 0)):
+        lines.append(f'WARNING: {told}')
     if getattr(runner.algorithm, 'statistics_tell_pairs', False):
         lines.append('WARNING: statistics of batch norm tell which query and key belong together, '
                      'which lets the loss fall for nothing; expected model.backbone.norm_cfg='

@@ -50,6 +50,26 @@ def _warm_up(rates: np.ndarray, base_lr: float | np.ndarray, warmup_steps: int,
     return rates
 
 
+def endless_warm_up(rates: np.ndarray, base_lr: float, epochs: int, warmup_epochs: float
+                    ) -> str | None:
+    """Say that a warm-up is as long as the run or longer, which then never has its full rate.
+
+    Args:
+        rates: of every step of the run, shape (steps,).
+        base_lr: the full rate.
+        epochs: epochs of the run.
+        warmup_epochs: length of the warm-up.
+
+    Returns:
+        The sentence; None where the warm-up ends in time or the full rate is reached.
+    """
+    if round(warmup_epochs * len(rates) / epochs) < len(rates) or rates.max() >= base_lr:
+        return None
+    return (f'the warm-up of {warmup_epochs:g} epochs does not end in this run of {epochs}: the '
+            f'learning rate is {rates.max():.3g} at most and never {base_lr:g}; expected '
+            f'schedule.warmup_epochs below {epochs}, such as {epochs / 10:g}, or more epochs')
+
+
 def _positions(by: str, epochs: int, steps_per_epoch: int) -> np.ndarray:
     """Return the time of each step in steps, held for a whole epoch if ``by`` is 'epoch'."""
     if by not in ('iteration', 'epoch'):

@@ -158,12 +158,15 @@ def test_dry_run_reports_and_leaves_nothing(tmp_path, tool):
     done = tool(*small_run(DEMO, tmp_path / 'never', '--dry-run', options=('base_batch_size=32',)))
     assert done.returncode == 0
     for part in ("type='SplitBN'", 'M trainable', 'global batch 16', '= 0.0003 x 16 / 32',
-                  'learning rate 0.00015', 'one step: ', 'dry run done'):
+                  'learning rate 0.00015', 'one step: ', 'dry run done',
+                  f"work directory {tmp_path / 'never'}"):
         assert part in done.stdout
     assert not (tmp_path / 'never').exists()
-    assert 'WARNING: statistics of batch norm' not in done.stdout
+    assert 'WARNING: ' not in done.stdout
     done = tool(*small_run(DEMO, tmp_path / 'never', '--dry-run',
-                           options=('model.backbone.norm_cfg={"type": "BN"}',)))
+                           options=('model.backbone.norm_cfg={"type": "BN"}',
+                                    'schedule.warmup_epochs=5')))
+    assert 'WARNING: the warm-up of 5 epochs does not end in this run of 2: ' in done.stdout
     assert 'WARNING: statistics of batch norm tell which query and key' in done.stdout
 
 

@@ -7,7 +7,7 @@ import torch
 
 from openselfsup.errors import UserError
 from openselfsup.registry import SCHEDULES
-from openselfsup.training.schedules import cosine, cosine_with_restarts
+from openselfsup.training.schedules import cosine, cosine_with_restarts, endless_warm_up
 
 
 def build(**cfg):
@@ -28,6 +28,23 @@ def test_warm_up_rises_in_a_line_to_the_base_rate():
     np.testing.assert_allclose(rates[:14], 0.3 * np.arange(14) / 14)
     assert rates[14] == pytest.approx(0.3) == rates.max()
     assert len(build(type='Constant', warmup_epochs=100)) == 70
+
+
+@pytest.mark.parametrize('cfg', [
+    dict(type='Cosine'), dict(type='Cosine', warmup='within'),
+    dict(type='Cosine', warmup='inclusive'), dict(type='Constant'), dict(type='Step', gamma=1.)])
+def test_a_warm_up_that_the_run_does_not_outlast_is_told(cfg):
+    def told(warmup_epochs, epochs=10):
+        rates = build(**cfg, epochs=epochs, warmup_epochs=warmup_epochs)
+        return endless_warm_up(rates, 0.3, epochs, warmup_epochs), rates.max()
+
+    said, most = told(20)
+    assert said.startswith(f'the warm-up of 20 epochs does not end in this run of 10: the learning '
+                           f'rate is {most:.3g} at most and never 0.3; expected '
+                           'schedule.warmup_epochs below 10, such as 1,')
+    assert (told(10)[0] is None) == (cfg.get('warmup') == 'inclusive')  # whose last step has it
+    assert told(0)[0] is told(9)[0] is told(0.5, epochs=1)[0] is None
+    assert 'such as 0.1,' in told(5, epochs=1)[0]
 
 
 def test_step_drops_at_fractions_or_epochs():
