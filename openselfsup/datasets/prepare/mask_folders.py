@@ -67,7 +67,8 @@ def pair_masks(images: str | Path, masks: str | Path, report: Report) -> list[Pa
     alone = [path.name for stem, path in own.items() if stem not in theirs]
     if alone:
         stem = next(stem for stem in own if stem not in theirs)
-        close = nearest(stem, theirs) or next((t for t in theirs if t.startswith(stem)), None)
+        free = [t for t in theirs if t not in own]  # no other image's mask
+        close = nearest(stem, free) or next((t for t in free if t.startswith(stem)), None)
         report.problem(images, f'{len(alone)} of {len(own)} images have no mask of the same name '
                        f'in {masks}: {", ".join(alone[:_NAMED])}'
                        + (f"; is '{theirs[close].name}' that of {alone[0]}?" if close else ''))

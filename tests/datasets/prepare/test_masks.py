@@ -216,6 +216,16 @@ def test_pairs_that_do_not_match_are_told(tmp_path):
         pair_masks(tmp_path / 'images', tmp_path / 'mask', report)
 
 
+def test_a_mask_of_another_image_is_not_suggested(tmp_path):
+    folders(tmp_path, {'tile_1.png': BINARY, 'tile_2.png': BINARY, 'tile_3.png': BINARY})
+    (tmp_path / 'masks/tile_3.png').unlink()
+    pair_masks(tmp_path / 'images', tmp_path / 'masks', report := Report(''))
+    assert report.problems[0].endswith(f"in {tmp_path / 'masks'}: tile_3.png")
+    Image.fromarray(BINARY).save(tmp_path / 'masks/tile3.png')
+    pair_masks(tmp_path / 'images', tmp_path / 'masks', report := Report(''))
+    assert report.problems[0].endswith("tile_3.png; is 'tile3.png' that of tile_3.png?")
+
+
 def test_a_class_that_never_occurs_is_told_before_its_dice_is_0(tmp_path):
     table = CodeTable(['stroma', 'gland', 'fat', 'nerve'], 255, {0: 0, 1: 1, 3: 2, 9: 3})
     read = {name: survey(folders(tmp_path / name, {'a.png': mask}), table, name, Report(''))
