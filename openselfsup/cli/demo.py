@@ -126,13 +126,14 @@ def _logged(run: Path) -> list[dict]:
 
 def _facts(rows: list[dict]) -> dict[str, str]:
     """Return steps, speed and loss of a run in words."""
+    from ..training.progress import pace
     # A contrastive loss rises while random vectors in a queue give way to real keys.
     full = [row for row in rows if row.get('queue_filled', 1) == 1] or rows
     few = max(len(full) // 10, 1)
     first, last = (statistics.fmean(row['loss'] for row in part)
                    for part in (full[:few], full[-few:]))
     speed = statistics.fmean(row['tiles_per_s'] for row in rows)
-    return {'Steps': f"{rows[-1]['step']:,}, {speed:.0f} tiles/s",
+    return {'Steps': f"{rows[-1]['step']:,}, {pace(speed)}",
             'Loss': f'{first:.2f} → {last:.2f}'}
 
 

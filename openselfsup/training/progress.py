@@ -143,7 +143,12 @@ class ProgressLine:
 
 def describe(values: Mapping[str, float]) -> str:
     """Return numbers as text: losses, learning rate, pace, share of time waited for data."""
-    forms = dict(lr='lr {:.3g}', tiles_per_s='{:.0f} tiles/s', images_per_s='{:.1f} images/s',
-                 data_wait='wait {:.0%}')
-    return '  '.join(forms[key].format(value) if key in forms else f'{key} {value:.4f}'
+    forms = dict(lr='lr {:.3g}'.format, tiles_per_s=pace, images_per_s='{:.1f} images/s'.format,
+                 data_wait='wait {:.0%}'.format)
+    return '  '.join(forms[key](value) if key in forms else f'{key} {value:.4f}'
                      for key, value in values.items()).replace('%', ' %')
+
+
+def pace(tiles_per_s: float) -> str:
+    """Return tiles per second as text, with a decimal where they are few."""
+    return f'{tiles_per_s:.{0 if tiles_per_s >= 9.95 else 1}f} tiles/s'

@@ -48,6 +48,9 @@ def overload() -> str | None:
     cores = os.cpu_count() or 1
     if load < cores:
         return None
-    return (f'this machine is busy: over the last minute {load:.1f} processes wanted its {cores} '
-            'core(s), so the run gets a share of its usual speed; fewer threads disturb others '
-            f'less, for instance OMP_NUM_THREADS={max(usable_cores() // 2, 1)}')
+    told = (f'this machine is busy: over the last minute {load:.1f} processes wanted its {cores} '
+            'core(s), so the run gets a share of its usual speed')
+    if torch.get_num_threads() == 1:
+        return told
+    return (f'{told}; fewer threads disturb others less, for instance '
+            f'OMP_NUM_THREADS={max(usable_cores() // 2, 1)}')

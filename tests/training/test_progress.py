@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from openselfsup.training import logs, progress
-from openselfsup.training.progress import Meter, ProgressLine, describe
+from openselfsup.training.progress import Meter, ProgressLine, describe, pace
 
 
 def test_averages_are_over_the_steps_that_had_a_value():
@@ -36,6 +36,8 @@ def test_numbers_are_told_in_one_form():
     assert describe(dict(loss=1.23456, loss_dice=0.5, lr=0.00123456, images_per_s=12.34,
                          tiles_per_s=1234.5, data_wait=0.257)) == (
         'loss 1.2346  loss_dice 0.5000  lr 0.00123  12.3 images/s  1234 tiles/s  wait 26 %')
+    assert [pace(n) for n in (0.04, 0.61, 9.94, 9.96, 10.4)] == [
+        '0.0 tiles/s', '0.6 tiles/s', '9.9 tiles/s', '10 tiles/s', '10 tiles/s']
 
 
 @pytest.fixture

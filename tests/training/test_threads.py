@@ -58,6 +58,14 @@ def test_a_busy_machine_is_told(monkeypatch, load, said):
     assert (told is None) if said is None else said in told
 
 
+@pytest.mark.parametrize('own, advised', [(1, False), (2, True)])
+def test_fewer_threads_are_advised_where_there_are_several(alone, own, advised):
+    alone.setattr(threads.os, 'getloadavg', lambda: (1000., 0, 0))
+    torch.set_num_threads(own)
+    told = threads.overload()
+    assert ('OMP_NUM_THREADS' in told) == advised and not told.endswith(';')
+
+
 @pytest.mark.parametrize('given, expected', [
     ({}, '1000 0'), ({'OMP_WAIT_POLICY': 'active'}, 'None None'),
     ({'GOMP_SPINCOUNT': '5'}, '5 0')])

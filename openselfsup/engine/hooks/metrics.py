@@ -9,7 +9,7 @@ from ...models import health
 from ...models.memories import Queue
 from ...models.method import Method
 from ...training.metrics_writer import MetricsWriter
-from ...training.progress import Meter
+from ...training.progress import Meter, pace
 from .hook import Hook
 
 
@@ -52,8 +52,8 @@ class MetricsHook(Hook):
             rate = steps * runner.cfg.global_batch_size / seconds
             share = self.waited / seconds
             runner.logger.info(
-                '%d steps in %.1f min, %.0f tiles/s; %.0f %% of the time waiting for data: %s',
-                steps, seconds / 60, rate, 100 * share,
+                '%d steps in %.1f min, %s; %.0f %% of the time waiting for data: %s',
+                steps, seconds / 60, pace(rate), 100 * share,
                 what_limits(share, runner.finite.flag.waited / seconds, runner.device.type))
         if corrupt := runner.loader.corrupt_count:
             runner.logger.warning('%d tiles could not be read and were replaced; '
