@@ -2,14 +2,17 @@
 
 import csv
 import dataclasses
+import io
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from ...errors import UserError, listed, nearest
+from ...errors import UserError, listed, located, nearest
 from .dicom import is_dicom
 
 _COLUMNS = ('weight', 'label', 'mpp')
+_MOST = dict(weight=1e9, mpp=1e3)  # that these numbers may be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Row:
 def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str, Row]:
     """Read a CSV file with a column ``slide`` and any of ``weight``, ``label`` and ``mpp``.
 
-    Blanks around names and values do not count.
+    Blanks around names and values do not count. Values are parted by commas; by semicolons, where
+    numbers may have a decimal comma, or tabs if the header holds no comma.
 
     Args:
         file: the table. A slide stands in it by its path or the end of its path, or by its name
@@ -44,16 +48,22 @@ def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str
         The rows of the slides that it names, by their paths.
 
     Raises:
-        UserError: no such file or column, one whose name is nearly one of the above, rows that
-            name no slide, several or one that another row names, rows with too few or too many
-            values or without a group, wrong numbers.
+        UserError: no such file or column, no UTF-8, no rows, a column whose name is nearly one of
+            the above, rows that name no slide, several or one that another row names, rows with
+            too few or too many values or without a group, wrong numbers.
     """
-    rows, columns = _lines(file)
-    for column in ('slide', *([groups] if groups else [])):
-        if column not in columns:
-            raise UserError(f"the table has no column '{column}'", where=file,
-                            expected='one of ' + ', '.join(columns),
-                            nearest=nearest(column, columns))
+    rows, columns, separator = _lines(file)
+    if 'slide' not in columns:
+        close = nearest('slide', columns)
+        raise UserError(f"no column of this table is called 'slide', it has "
+                        f"{', '.join(columns)}", where=file, expected="'slide' in its first line, "
+                        + (f"in place of '{close}'" if close else 'above what names the slides'))
+    if groups and groups not in columns:
+        raise UserError(f"the table has no column '{groups}' for groups", where=file,
+                        expected='one of ' + ', '.join(columns), nearest=nearest(groups, columns))
+    if not rows:
+        raise UserError('this table names no slide', where=file,
+                        expected='a line for each slide below the header')
     for column in columns:
         for name in _COLUMNS:
             if column != groups and name not in columns and _plain(column) == name:
@@ -87,15 +97,13 @@ def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str
         if groups and not row[groups]:
             wrong.append(f"line {number}: '{name}' has no value in the column '{groups}'")
             continue
-        try:
-            weight, mpp = float(row.get('weight') or 1), float(row.get('mpp') or 0)
-            if not (0 <= weight < 1e9 and 0 <= mpp < 1e3):
-                raise ValueError
-        except ValueError:
-            wrong.append(f"line {number}: weight '{row.get('weight')}' and mpp '{row.get('mpp')}' "
-                         'must be numbers, at least 0')
+        numbers = {name: _number(row.get(name), separator, most) for name, most in _MOST.items()}
+        if bad := [f"{name} '{row[name]}' must be a number from 0 to {_MOST[name]:,.0f}"
+                   for name, value in numbers.items() if value is None]:
+            wrong.append(f"line {number}: {' and '.join(bad)}")
             continue
-        found[paths[0]] = Row(weight, row.get('label') or None, mpp or None,
+        weight = (numbers['weight'] or 0.) if row.get('weight') else 1.
+        found[paths[0]] = Row(weight, row.get('label') or None, numbers['mpp'] or None,
                               row[groups] if groups else None)
     if wrong:
         raise UserError(listed(f'{len(wrong)} of {len(rows)} lines cannot be used', wrong),
@@ -106,21 +114,49 @@ def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str
     return found
 
 
-def _lines(file: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    """Return the lines that are not empty with their numbers, and the header, without blanks."""
+def _number(value: str | None, separator: str, most: float) -> float | None:
+    """Return a number from 0 to ``most``, 0 for no value, None for anything else."""
     try:
-        with open(file, newline='', encoding='utf-8-sig') as text:
-            reader = csv.reader(text)
-            lines = [(reader.line_num, [value.strip() for value in values]) for values in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        number = float((value or '0').replace(',', '.' if separator == ';' else ','))
+    except ValueError:
+        return None
+    return number if 0 <= number <= most else None
+
+
+def _lines(file: str) -> tuple[list[tuple[int, list[str]]], list[str], str]:
+    """Return the lines that are not empty with their numbers, the header, and the separator.
+
+    Values and names are without blanks.
+    """
+    try:
+        text = Path(file).read_bytes().decode('utf-8-sig')
+    except FileNotFoundError:
+        folder = Path(file).parent
+        there = os.listdir(folder) if folder.is_dir() else []
+        raise UserError('no such table', where=located(file),
+                        nearest=nearest(os.path.basename(file), there)) from None
+    except UnicodeDecodeError:
+        raise UserError('this table is not in UTF-8', where=file, expected='a text file, in Excel '
+                        "saved as 'CSV UTF-8'") from None
+    except OSError as error:
+        raise UserError(f'this table cannot be read ({error.strerror})', where=file) from None
+    head = re.split('[\r\n]', text.lstrip(), maxsplit=1)[0]
+    separator = next((mark for mark in (',', ';', '\t') if mark in head), ',')
+    try:
+        reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator)
+        read = [(reader.line_num, [value.strip() for value in values]) for values in reader]
+    except csv.Error as error:
         raise UserError(f'this table cannot be read ({error})', where=file) from None
-    lines = [(number, values) for number, values in lines if any(values)]
-    columns = lines.pop(0)[1] if lines else []
+    lines = [(number, values) for number, values in read if any(values)]
+    if not lines:
+        raise UserError('this table is empty', where=file,
+                        expected="a line of names, 'slide' among them, and a line for each slide")
+    columns = lines.pop(0)[1]
     for column in columns:
         if column and columns.count(column) > 1:
             raise UserError(f"the table has {columns.count(column)} columns '{column}'",
                             where=file, expected='a name of its own for each')
-    return lines, columns
+    return lines, columns, separator
 
 
 def _plain(column: str) -> str:
