@@ -45,6 +45,7 @@ class TrainStep:
                      else Clip(unwrapped, clip_grad, clip_grad_by))
         self.optimizer_step = OptimizerStep(optimizer, preprocessor.device, amp, self.clip)
         self.scaler = self.optimizer_step.scaler
+        self._unchecked = True  # its outputs
         self._unseen = isinstance(model, DistributedDataParallel)  # its first gradients
 
     def __call__(self, batches: Iterator[dict], count: int, lr: float,
@@ -64,6 +65,9 @@ class TrainStep:
         Returns:
             The algorithm's losses and monitors, detached scalars averaged over the
             batches, ``loss``, their sum, and norms of gradients where they are bounded.
+
+        Raises:
+            UserError: the algorithm returns no dict of scalar tensors, or none of them is a loss.
         """
         outputs: dict[str, Tensor] = {}
         skips: list[LateFlag] = []
@@ -75,6 +79,9 @@ class TrainStep:
             self.algorithm.begin_pass(first=i == 0, loss_scale=scale)
             with self._no_sync(last=i == count - 1):
                 out = self.forward(views, view_to_tile, batch)
+                if self._unchecked:
+                    self._unchecked = False
+                    _check_outputs(out, type(self.algorithm).__name__)
                 if 'skip_step' in out:  # read while a GPU is at the backward pass
                     skips.append(LateFlag())
                     skips[-1].put(out['skip_step'])
@@ -124,3 +131,21 @@ class TrainStep:
         if last or not isinstance(self.model, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
+
+
+def _check_outputs(outputs: Any, name: str) -> None:
+    """Refuse what a method returns if it is no dict of scalar tensors."""
+    if not isinstance(outputs, dict):
+        raise UserError(f'what {name} returns is {_described(outputs)}', where='model.type',
+                        expected='a dict of scalar tensors, such as dict(loss=...)')
+    for key, value in outputs.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            raise UserError(f"the output '{key}' of {name} is {_described(value)}",
+                            where='model.type', expected='a scalar tensor'
+                            + (', such as its mean()' if isinstance(value, Tensor) else ''))
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f'a tensor of shape {tuple(value.shape)}'
+    return f'of the type {type(value).__name__}'

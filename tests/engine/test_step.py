@@ -180,6 +180,29 @@ def test_total_loss_sums_terms_only():
     assert total_loss(out) == 3
 
 
+@pytest.mark.parametrize('returned, told', [
+    (lambda x: dict(loss=x), r"output 'loss' of Returning is a tensor of shape \(4,\); expected "
+                             r'a scalar tensor, such as its mean\(\)'),
+    (lambda x: dict(loss=x.mean(), acc=x[None]), r"'acc' of Returning .* tensor of shape \(1, 4\)"),
+    (lambda x: dict(loss=x.mean(), acc=0.5), "'acc' of Returning is of the type float; expected a "
+                                             'scalar tensor$'),
+    (lambda x: x.mean(), r'what Returning returns is a tensor of shape \(\); expected a dict of '
+                         'scalar tensors, such as'),
+    (lambda x: (x.mean(), {}), 'what Returning returns is of the type tuple'),
+    (lambda x: None, 'what Returning returns is of the type NoneType'),
+    (lambda x: dict(acc=x.mean()), 'the method returns no loss but acc')])
+def test_what_is_no_dict_of_scalars_is_told_of_the_method(returned, told):
+    class Returning(Regression):
+        def forward(self, views, view_to_tile=None):
+            return returned(self.conv(views[0]).mean((1, 2, 3)))
+
+    model = Returning()
+    step = TrainStep(model, Preprocessor(MEAN, STD), torch.optim.SGD(model.parameters(), lr=0.1),
+                     'off')
+    with pytest.raises(UserError, match='model.type: .*' + told):
+        step(iter([batch(4)]), 1, 0.1)
+
+
 # --- views on the device ---
 
 CROP = dict(type='RandomResizedCrop', scale=(0.2, 1.0))
