@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..registry import DATASETS
 from ..values import Count
 from .sources import Source, build_source
+from .tile_error import read_checked
 
 if TYPE_CHECKING:
     from .tiles import TileDataset
@@ -53,7 +54,7 @@ class LabeledTileDataset:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return tile ``index`` as uint8 tensor of shape (3, size, size), and its label."""
-        tile = resize_and_crop(self.source.read(index), self.resize, self.size)
+        tile = resize_and_crop(read_checked(self.source, index), self.resize, self.size)
         return torch.from_numpy(tile).permute(2, 0, 1), int(self.labels[index])
 
 

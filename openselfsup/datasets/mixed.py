@@ -10,6 +10,7 @@ from ..registry import SOURCES
 from ..values import Count
 from .headers import Header
 from .sources import Source, build_source
+from .tile_error import read_checked
 
 
 @SOURCES.register_module()
@@ -59,7 +60,7 @@ class Mixed(Source):
 
     def read(self, index: int) -> np.ndarray:
         source, place = self._place(index)
-        return source.read(place)
+        return read_checked(source, place)
 
     def path(self, index: int) -> str:
         source, place = self._place(index)

@@ -26,6 +26,7 @@ from .identity import identity
 from .labeled import resize_and_crop
 from .parallel import default_workers, parallel_map
 from .sources import Source
+from .tile_error import read_checked
 
 INDEX, TILES, PART, JOURNAL = 'index.json', 'tiles.u8', 'tiles.u8.part', 'journal.jsonl'
 FORMAT = dict(format='packed tiles', version=1)
@@ -214,7 +215,7 @@ def check_same(written: dict, head: dict, out: Path, what: str) -> None:
 def _first_tile(source: Source) -> np.ndarray:
     for index in range(len(source)):
         try:
-            return source.read(index)
+            return read_checked(source, index)
         except TileError as error:
             last = error
     raise last
@@ -224,7 +225,7 @@ def _made(source: Source, index: int, head: dict, size: int | None,
           skip_corrupt: bool) -> np.ndarray | None:
     """Return the tile as it is stored, None for an unreadable one that is left out."""
     try:
-        tile = source.read(index)
+        tile = read_checked(source, index)
     except TileError as error:
         if skip_corrupt:
             return None

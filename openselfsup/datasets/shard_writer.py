@@ -28,6 +28,7 @@ from .prefetch import prefetch
 from .shard_index import FORMAT, INDEX, parse_index
 from .shards import Shards
 from .sources import FileSource, Source
+from .tile_error import read_checked
 
 Encoding = Literal['keep', 'jpeg', 'png', 'raw']
 AHEAD = 64  # tiles that are encoded while others are written
@@ -185,7 +186,7 @@ def _encoded(source: Source, index: int, encoding: Encoding, size: int | None) -
         data = read_bytes(path)
         height, width, _ = decode_tile(data, path).shape
         return _Made(data.tobytes(), Path(path).suffix.lower(), (height, width))
-    tile = source.read(index)
+    tile = read_checked(source, index)
     if size:
         tile = resize_and_crop(tile, size, size)
     tile = np.ascontiguousarray(tile)

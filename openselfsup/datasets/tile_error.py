@@ -1,8 +1,14 @@
 """What is said of a tile that cannot be used, and the sizes that can."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from .sources import Source
 
 MIN_SIZE = 32
 MAX_PIXELS = 2 ** 28  # 800 MB as RGB: a damaged header asks for more than that
@@ -25,3 +31,19 @@ def check_size(height: int, width: int, path: str | Path | None = None) -> None:
     if height * width > MAX_PIXELS:
         raise TileError(f'the tile is {width} x {height} px', where=where,
                         expected=f'at most {MAX_PIXELS:,} px in all; cut it into tiles')
+
+
+def read_checked(source: 'Source', index: int) -> np.ndarray:
+    """Read a tile of a source, which may be a user's own.
+
+    Raises:
+        TileError: the tile cannot be read.
+        UserError: what was read is no uint8 array of shape (H, W, 3).
+    """
+    tile = source.read(index)
+    if isinstance(tile, np.ndarray) and tile.dtype == np.uint8 and tile.shape[2:] == (3,):
+        return tile
+    what = (f'{tile.dtype} of shape {tile.shape}' if isinstance(tile, np.ndarray)
+            else f'a {type(tile).__name__}')
+    raise UserError(f'{type(source).__name__}.read gives {what}', where=source.path(index),
+                    expected='a uint8 array of shape (H, W, 3), RGB')

@@ -18,6 +18,7 @@ from .memory import Allocate, recycled
 from .packed import PackedTiles
 from .recipes import Recipe, build_recipes, view_recipes
 from .sources import Source, build_source
+from .tile_error import read_checked
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class TileDataset:
             epoch, number = divmod(index, len(self))  # epoch 0, unless the source is endless
             place = epoch * len(self) + (number + step) % len(self)
             try:
-                return self.source.read(place), place
+                return read_checked(self.source, place), place
             except TileError as error:
                 if self.on_corrupt == 'raise':
                     raise

@@ -6,6 +6,7 @@ from collections import Counter
 from .headers import Header, TileError
 from .parallel import default_workers, parallel_map, read_headers
 from .sources import FileSource, Source
+from .tile_error import read_checked
 
 
 @dataclasses.dataclass
@@ -69,7 +70,7 @@ def _decoded(source: Source, index: int, headers: list) -> Header:
     header = headers[index] if headers else None
     if isinstance(header, TileError):
         raise header
-    tile = source.read(index)
+    tile = read_checked(source, index)
     return header or Header('', *tile.shape[:2])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..datasets.parallel import DISK_THREADS, parallel_map
 from ..datasets.sources import Source
+from ..datasets.tile_error import read_checked
 from ..errors import UserError
 
 _PROBE = 4096  # bytes from the middle of a file, which tell nearly all files of one size apart
@@ -51,7 +52,7 @@ def same_files(*parts: Source) -> list[np.ndarray]:
 
 def same_pixels(source: Source) -> np.ndarray:
     """Number the tiles of a source so that those of equal pixels are the same, reading all."""
-    numbers = parallel_map(lambda i: pixel_number(source.read(i)), range(len(source)),
+    numbers = parallel_map(lambda i: pixel_number(read_checked(source, i)), range(len(source)),
                            DISK_THREADS)
     if failed := next((n for n in numbers if not isinstance(n, int)), None):
         raise UserError(str(failed))

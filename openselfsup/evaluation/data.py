@@ -13,6 +13,7 @@ from ..datasets.headers import SUFFIXES
 from ..datasets.listing import list_files, require_folder
 from ..datasets.pcam import PCam
 from ..datasets.sources import ImageFolder, Source
+from ..datasets.tile_error import read_checked
 from ..errors import UserError, nearest
 from .copies import same_files, same_pixels
 from .patients import (
@@ -46,7 +47,7 @@ class Part(Source):
         return len(self.indices)
 
     def read(self, index: int) -> np.ndarray:
-        return self.source.read(int(self.indices[index]))
+        return read_checked(self.source, int(self.indices[index]))
 
     def path(self, index: int) -> str:
         return self.source.path(int(self.indices[index]))

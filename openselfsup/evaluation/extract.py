@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import distributed
 from ..datasets.labeled import LabeledTileDataset
 from ..datasets.sources import Source
+from ..datasets.tile_error import read_checked
 from ..errors import UserError
 from ..files import atomic_file
 from ..training.features import extract_features, feature_maps, refuse_not_finite
@@ -39,7 +40,7 @@ class _Unlabelled(Source):
         return len(self.tiles)
 
     def read(self, index: int) -> np.ndarray:
-        return self.source.read(int(self.tiles[index]))
+        return read_checked(self.source, int(self.tiles[index]))
 
     def path(self, index: int) -> str:
         return self.source.path(int(self.tiles[index]))

@@ -8,7 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from openselfsup.datasets import TileDataset, TileError, build_recipe
+from openselfsup.datasets import (
+    LabeledTileDataset,
+    Mixed,
+    Source,
+    TileDataset,
+    TileError,
+    build_recipe,
+    pack,
+    write_shards,
+)
 from openselfsup.errors import UserError
 from openselfsup.registry import DATASETS, STEPS
 from openselfsup.views import Cutout, Draws, ViewRecipe, render_opencv
@@ -266,6 +275,43 @@ def test_unreadable_tiles_may_be_fatal(damaged):
         dataset.batch([0, 3], generator())
     with pytest.raises(UserError, match="dataset.on_corrupt: 'stop' is unknown"):
         TileDataset(damaged, RECIPE, on_corrupt='stop')
+
+
+class Own(Source):
+    """Two tiles of a user's own, of any kind."""
+
+    labels, classes = np.array([0, 1]), ['A', 'B']
+
+    def __init__(self, tile):
+        self.tile = tile
+
+    def __len__(self):
+        return 2
+
+    def read(self, index):
+        return self.tile
+
+    def path(self, index):
+        return f'own/{index}'
+
+
+@pytest.mark.parametrize('tile, told', [
+    (np.zeros((40, 48, 3)), r'float64 of shape \(40, 48, 3\)'),
+    (np.zeros((40, 48), np.uint8), r'uint8 of shape \(40, 48\)'),
+    (np.zeros((3, 40, 48), np.uint8), r'uint8 of shape \(3, 40, 48\)'),
+    (np.zeros((40, 48, 4), np.uint8), r'uint8 of shape \(40, 48, 4\)'),
+    (torch.zeros(40, 48, 3, dtype=torch.uint8), 'a Tensor')])
+def test_what_is_no_tile_is_told_of_the_source_that_gave_it(tile, told, tmp_path):
+    own = Own(tile)
+    for read in (lambda: TileDataset(own, RECIPE).batch([1], generator()),
+                 lambda: TileDataset(Mixed([own]), RECIPE).batch([1], generator()),
+                 lambda: LabeledTileDataset(own, 32)[1], lambda: pack(own, tmp_path / 'packed'),
+                 lambda: write_shards(own, tmp_path / 'shards')):
+        with pytest.raises(UserError, match=rf'own/[01]: Own.read gives {told}; expected a uint8 '
+                                            r'array of shape \(H, W, 3\), RGB') as error:
+            read()
+        assert not isinstance(error.value, TileError)  # no other tile takes its place
+    assert TileDataset(Own(np.zeros((40, 48, 3), np.uint8)), RECIPE).read(1)[1] == 1
 
 
 def test_when_nothing_can_be_read(damaged, tmp_path):
