@@ -126,9 +126,9 @@ def describe_run(runner: Runner) -> list[str]:
         lines.insert(1, f"{'backbone' if runner.load_report else report.source}: {report}")
     if report and report.source and (told := wants_another(report.source, **cfg.normalize)):
         lines.insert(2, f'WARNING: {told}')
-    if told := endless_warm_up(runner.learning_rates, runner.lr, cfg.epochs,
-                               cfg.schedule.get('warmup_epochs', 0)):
-        lines.append(f'WARNING: {told}')
+    if endless := endless_warm_up(runner.learning_rates, runner.lr, cfg.epochs,
+                                  cfg.schedule.get('warmup_epochs', 0)):
+        lines.append(f'WARNING: {endless}')
     if getattr(runner.algorithm, 'statistics_tell_pairs', False):
         lines.append('WARNING: statistics of batch norm tell which query and key belong together, '
                      'which lets the loss fall for nothing; expected model.backbone.norm_cfg='
