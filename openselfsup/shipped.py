@@ -31,11 +31,17 @@ def find_config(name: str | Path, folder: str = PRETRAINING, suffix: str = '.py'
             return path
     if found := shipped_config(name, folder, suffix):
         return found
-    path, ours = Path(name), config_names(folder, suffix)
+    path = Path(name)
     siblings = path.parent.glob(f'*{suffix}') if path.parent.is_dir() else ()
-    close = nearest(path.name, (sibling.name for sibling in siblings)) or "' or '".join(
-        difflib.get_close_matches(_bare(name, folder, suffix), ours, cutoff=0.55))
-    raise UserError('no such config file', where=located(path), nearest=close or None)
+    close = nearest(path.name, (sibling.name for sibling in siblings))
+    raise UserError('no such config file', where=located(path),
+                    nearest=close or near_configs(name, folder, suffix))
+
+
+def near_configs(name: str | Path, folder: str = PRETRAINING, suffix: str = '.py') -> str | None:
+    """Return our configs that a name looks most like, joined by 'or', None if none comes close."""
+    return "' or '".join(difflib.get_close_matches(
+        _bare(name, folder, suffix), config_names(folder, suffix), cutoff=0.55)) or None
 
 
 def shipped_config(name: str | Path, folder: str = PRETRAINING, suffix: str = '.py') -> Path | None:

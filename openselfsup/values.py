@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 #: Precisions of a forward pass: bf16 where the device computes in it, bf16, fp16, or float32.
 Amp = Literal['auto', 'bf16', 'fp16', 'off']
 AMP = get_args(Amp)
+#: What gradients are clipped by: all together, each part of a method, or each tensor.
+ClipBy = Literal['all', 'part', 'tensor']
 #: How the processes of a run are started; see :func:`openselfsup.training.launch.start`.
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 #: What trains a detector; see :func:`openselfsup.transfer.instance.backends.choose_backend`.

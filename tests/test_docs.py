@@ -60,7 +60,7 @@ def test_the_data_page_names_every_step_and_its_file():
 def test_every_field_of_a_config_is_documented():
     import dataclasses
 
-    from openselfsup.engine.config import PretrainConfig
+    from openselfsup.engine.fields import PretrainConfig
     text = (REPO / 'docs/configuration.md').read_text()
     for field in dataclasses.fields(PretrainConfig):
         assert f'| `{field.name}` |' in text

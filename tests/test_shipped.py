@@ -62,5 +62,5 @@ def test_a_mistake_in_a_child_of_a_shipped_config_is_located(tmp_path, monkeypat
     with pytest.raises(UserError, match=r"^mine.py:2: epoch: .*did you mean 'epochs'"):
         load_config('mine')
     Path('mine.py').write_text("_base_ = 'PLM_SSL/none'\n")
-    with pytest.raises(UserError, match='mine.py: a _base_ of this config is missing'):
+    with pytest.raises(UserError, match=r"mine.py:1: _base_ 'PLM_SSL/none' lies neither beside"):
         load_config('mine')

@@ -125,7 +125,7 @@ def main(args: argparse.Namespace) -> None:
     """Evaluate, print the table and write the report."""
     import torch
 
-    from ..engine.config import import_modules
+    from ..engine.own_modules import import_modules
     from ..evaluation import settings as evaluation
     from ..evaluation.classifier import TrainSettings
     from ..evaluation.data import find_data

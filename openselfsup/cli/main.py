@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -96,26 +97,45 @@ def execute(name: str, words: Sequence[str], prog: str | None = None) -> int | N
 def parse(name: str, words: Sequence[str], prog: str | None = None) -> argparse.Namespace:
     """Read the arguments of a command from its words."""
     parser = parser_of(name, prog)
+    parser.words = words
     if getattr(module_of(name), 'INTERMIXED', False):  # options may stand between the words
         return parser.parse_intermixed_args(words)
     return parser.parse_args(words)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says which option is near to one that there is not."""
+    """Says which option is near to one that there is not, or which field of a config it is."""
+
+    words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         """Leave with the message, status 2."""
         if message.startswith('unrecognized arguments: '):
-            unknown = (word.partition('=')[0] for word in message.split() if word[:2] == '--')
-            close = {found for word in unknown
-                     if (found := nearest(word, self._option_string_actions, 0.7))}
+            unknown = [word.partition('=')[0] for word in message.split() if word[:2] == '--']
+            fields = {option: set_by for option in unknown if (set_by := self._field(option))}
+            close = {found for option in unknown if option not in fields
+                     and (found := nearest(option, self._option_string_actions, 0.7))}
             if close:
                 message += '; did you mean ' + ', '.join(sorted(close)) + '?'
+            if fields:
+                message += ('; a field of the config is set by --cfg-options '
+                            + ' '.join(fields.values()))
         super().error(message)
 
+    def _field(self, option: str) -> str | None:
+        """Return KEY=VALUE for an unknown option that is a field of the config, else None."""
+        from ..engine.fields import PretrainConfig
+        name = option[2:].replace('-', '_')
+        if ('--cfg-options' not in self._option_string_actions
+                or name.split('.')[0] not in PretrainConfig.__annotations__):
+            return None
+        words = iter(self.words)
+        value = next((word.partition('=')[2] or next(words, '--') for word in words
+                      if word.partition('=')[0] == option), '--')
+        return shlex.quote(f"{name}={'...' if value.startswith('--') else value}")
 
-def parser_of(name: str, prog: str | None = None) -> argparse.ArgumentParser:
+
+def parser_of(name: str, prog: str | None = None) -> _Parser:
     """Return what reads the arguments of a command, and knows its help."""
     module = module_of(name)
     parser = _Parser(prog=prog, description=module.__doc__,

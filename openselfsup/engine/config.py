@@ -1,139 +1,29 @@
 """Reading configs: mmengine's Config (``_base_`` inheritance) with strict overrides.
 
 A config is a Python file of plain dicts. Its top-level fields are those of
-:class:`PretrainConfig`; each dict with a ``type`` describes one registered class and its
+:class:`.fields.PretrainConfig`; each dict with a ``type`` describes one registered class and its
 arguments. There are no second copies of anything, so overriding a field in a child config
 or with ``--cfg-options`` changes what runs.
 """
 
 import contextlib
 import dataclasses
-import importlib
+import operator
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from mmengine.config import Config
 
 from ..errors import UserError
 from ..shipped import find_config
-from ..training.clipping import ClipBy
-from ..training.normalization import IMAGENET_MEAN, IMAGENET_STD
-from ..values import Amp, Count, Positive, Range, Seed, Whole, accepts
-from .config_check import Problem, base_path, config_files, find_problems, locate, own_names
+from ..values import accepts
+from .config_check import Problem, find_problems
+from .config_files import base_path, config_files, locate, other_type, own_names, short
+from .fields import PretrainConfig
 from .overrides import by_view_name, override
-
-_Mean = Annotated[float, Range(0, 1)]
-_Std = Annotated[float, Range(0, 1, above=True)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Channels:
-    """Rule for ``normalize``: mean and std of three channels, for values in [0, 1]."""
-
-    text = ('with mean and std, three numbers each, for values in [0, 1]: mean from 0 to 1, '
-            'std above 0')
-
-    def holds(self, value: dict) -> bool:
-        """Return whether mean and std are there and lie in their ranges."""
-        return (set(value) == {'mean', 'std'}
-                and accepts(value['mean'], tuple[_Mean, _Mean, _Mean])
-                and accepts(value['std'], tuple[_Std, _Std, _Std]))
-
-    def hint(self, value: Any) -> str | None:
-        """Say how values for 0..255, OpenMMLab's habit, are written here."""
-        numbers = tuple[Positive, Positive, Positive]
-        if not (isinstance(value, dict) and {'mean', 'std'} <= set(value)
-                and accepts(value['mean'], numbers) and accepts(value['std'], numbers)
-                and max(*value['mean'], *value['std']) > 1):
-            return None
-        scaled = {key: [round(number / 255, 4) for number in value[key]]
-                  if max(value[key]) > 1 else list(value[key]) for key in ('mean', 'std')}
-        return (f"is for values in 0..255, OpenMMLab's habit; divide by 255: "
-                f"dict(mean={scaled['mean']}, std={scaled['std']})")
-
-
-@dataclasses.dataclass(frozen=True)
-class Imports:
-    """Rule for ``custom_imports``: names of modules under ``imports``."""
-
-    text = "of the form dict(imports=['my_methods'])"
-
-    def holds(self, value: dict) -> bool:
-        """Return whether there is a list of names and nothing else that we do not know."""
-        return (set(value) <= {'imports', 'allow_failed_imports'}
-                and accepts(value.get('imports', []), list[str]))
-
-
-@dataclasses.dataclass
-class PretrainConfig:
-    """The top-level fields of a training config, with their defaults.
-
-    Attributes:
-        model: the algorithm with its backbone, neck and so on (``type`` in ALGORITHMS).
-        dataset: what delivers views (``type`` in DATASETS).
-        optimizer: ``type`` SGD, AdamW or LARS; ``lr`` is for ``base_batch_size`` if given.
-        schedule: learning rate over the run (``type`` in SCHEDULES).
-        epochs: passes over the tiles.
-        global_batch_size: tiles of one optimiser step, over all ranks and accumulation.
-        accumulate: forward / backward passes of one optimiser step.
-        base_batch_size: if given, lr is multiplied by global_batch_size / base_batch_size.
-        amp: 'auto' (bf16 where the device computes in it, else float32), 'bf16', 'fp16' (GPU only)
-            or 'off'.
-        channels_last: memory format of images and convolutions.
-        compile: compile the forward pass with torch.compile.
-        parallel: what several ranks share: 'ddp' the work, 'fsdp' also parameters, gradients and
-            momenta, for networks too large for one GPU; each rank writes its part of a checkpoint.
-        clip_grad: largest L2 norm of the gradient, None for no clipping.
-        clip_grad_by: what that is the norm of: 'all' gradients, those of each 'part' of the
-            method (backbone, heads), or of each 'tensor'.
-        normalize: ``mean`` and ``std`` of the input channels, for values in [0, 1].
-        render: where views are rendered: 'worker' (loader's workers, on the CPU), 'device' (where
-            the model is) or 'auto', the device if it is a GPU and recipe and tiles allow it.
-        workers: the loader's processes or threads in one rank, None to fit the machine.
-        drop_last: drop the last tiles of an epoch that do not fill a global batch.
-        seed: seed of everything random.
-        deterministic: use deterministic kernels only (slower on a GPU).
-        pretrained: weights the backbone starts from (any checkpoint that we can read).
-        log_interval: optimiser steps between two lines of metrics.jsonl.
-        checkpoint_interval: epochs between two kept ``epoch_N.pth``.
-        save_every: also refresh ``latest.pth`` after this many optimiser steps, None for
-            the end of each epoch only.
-        keep_checkpoints: how many ``epoch_N.pth`` to keep, None for all.
-        custom_imports: your own modules to import first, ``dict(imports=['my_methods'])``.
-        hooks: further hooks (``type`` in HOOKS).
-        work_dir: where everything is written; default ``work_dirs/<config name>``.
-    """
-
-    model: dict
-    dataset: dict
-    optimizer: dict
-    schedule: dict
-    epochs: Count
-    global_batch_size: Count
-    accumulate: Count = 1
-    base_batch_size: Count | None = None
-    amp: Amp = 'auto'
-    channels_last: bool = True
-    compile: bool = False
-    parallel: Literal['ddp', 'fsdp'] = 'ddp'
-    clip_grad: Positive | None = None
-    clip_grad_by: ClipBy = 'all'
-    normalize: Annotated[dict, Channels()] = dataclasses.field(
-        default_factory=lambda: dict(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)))
-    render: Literal['auto', 'worker', 'device'] = 'auto'
-    workers: Whole | None = None
-    drop_last: bool = True
-    seed: Seed = 0
-    deterministic: bool = False
-    pretrained: str | None = None
-    log_interval: Count = 50
-    checkpoint_interval: Count = 10
-    save_every: Count | None = None
-    keep_checkpoints: Count | None = None
-    custom_imports: Annotated[dict, Imports()] | None = None
-    hooks: list = dataclasses.field(default_factory=list)
-    work_dir: str | None = None
+from .own_modules import import_modules
 
 
 def load_config(path: str | Path, options: list[str] | None = None) -> Config:
@@ -146,14 +36,15 @@ def load_config(path: str | Path, options: list[str] | None = None) -> Config:
             strings. A dict replaces the one that stands there, as if it had ``_delete_=True``.
 
     Returns:
-        The config with the defaults of :class:`PretrainConfig` filled in.
+        The config with the defaults of :class:`.fields.PretrainConfig` filled in.
 
     Raises:
         UserError: no such file, not Python, or any number of mistakes in the fields: all
             of them are listed with file, line, key path and the nearest valid name.
     """
     path = find_config(path)
-    cfg, files = _read(path), config_files(path)
+    files = config_files(path)
+    cfg = _read(path, files)
     for name in own_names(cfg, files) - set(PretrainConfig.__annotations__):
         cfg._cfg_dict.pop(name)
     return _checked(cfg, path, files, options)
@@ -186,24 +77,21 @@ def _checked(cfg: Config, path: Path, files: list[Path], options: list[str] | No
     problems: list[Problem] = []
     for option in options or []:  # each on what the ones before it left
         translated.append(by_view_name(cfg, option))
-        if problem := override(cfg, translated[-1]):
+        if problem := override(cfg, translated[-1], PretrainConfig.__annotations__):
             problems.append(problem)
-    _import_modules(cfg)
-    problems += find_problems(cfg, PretrainConfig)
+    if accepts(cfg.custom_imports, PretrainConfig.__annotations__['custom_imports']):
+        import_modules((cfg.custom_imports or {}).get('imports', []), 'custom_imports')
+        problems += find_problems(cfg, PretrainConfig)
+    else:  # without them names that are right are unknown: no word of those
+        problems += [problem for problem in find_problems(cfg, PretrainConfig)
+                     if problem.path[0] == 'custom_imports']
     if problems:
         raise report(problems, path, files, translated)
     return cfg
 
 
 def _get_base(base: str, file: str) -> tuple[str, str | None]:
-    """Find a base as mmengine does, and one of ours by its name.
-
-    Raises:
-        UserError: it lies in another package (``package::config.py``), which is not read.
-    """
-    if '::' in base:
-        raise UserError(f"_base_ '{base}' names a config of another package", where=file,
-                        expected='the path of a file, or the name of one of ours')
+    """Find a base as mmengine does, and one of ours by its name."""
     return str(base_path(base, file)), None
 
 
@@ -218,43 +106,22 @@ def _bases_by_name() -> Iterator[None]:
         Config._get_cfg_path = staticmethod(found)
 
 
-def _read(path: Path) -> Config:
+def _read(path: Path, files: list[Path]) -> Config:
     try:
         # Not lazily: what a config imports it may call, and its bases are named by _base_.
         with _bases_by_name():
             return Config.fromfile(str(path), import_custom_modules=False,
                                    format_python_code=False, lazy_import=False)
-    except UserError:
-        raise
-    except SyntaxError as error:
-        raise UserError(f'not valid Python: {error.msg}', where=f'{path}:{error.lineno}') from None
-    except FileNotFoundError as error:
-        raise UserError(f'a _base_ of this config is missing: {error}', where=str(path)) from None
+    except SyntaxError as error:  # that ast does not see, such as a return at the top
+        raise UserError(f'not valid Python: {error.msg}',
+                        where=f'{error.filename or path}:{error.lineno}') from None
     except Exception as error:  # a config is code: whatever it raises is the user's to see
-        raise UserError(f'{type(error).__name__}: {error}', where=str(path)) from error
-
-
-def _import_modules(cfg: Config) -> None:
-    """Import the user's own modules, which register what the config names."""
-    asked = cfg.custom_imports
-    if not accepts(asked, PretrainConfig.__annotations__['custom_imports']):
-        return  # the check of the fields says so
-    import_modules((asked or {}).get('imports', []), 'custom_imports')
-
-
-def import_modules(names: Iterable[str], where: str) -> None:
-    """Import the user's own modules.
-
-    Raises:
-        UserError: Python does not find one.
-    """
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise UserError(f'{error}', where=where,
-                            expected='a module that Python finds, for instance with '
-                                     'PYTHONPATH=.') from None
+        ours = {file.resolve() for file in files}
+        lines = [f'{short(Path(frame.filename))}:{frame.lineno}'
+                 for frame in traceback.extract_tb(error.__traceback__)
+                 if Path(frame.filename).resolve() in ours]
+        raise UserError(f'{type(error).__name__}: {error}',
+                        where=lines[-1] if lines else str(path)) from error
 
 
 def report(problems: list[Problem], path: Path, files: list[Path], options: Iterable[str] = ()
@@ -269,13 +136,30 @@ def report(problems: list[Problem], path: Path, files: list[Path], options: Iter
     """
     lines = []
     for problem in problems:
-        key = '.'.join(problem.path)
-        overridden = [o for o in options if (o.split('=')[0] + '.').startswith(key + '.')]
-        place = (f"--cfg-options {overridden[-1]}" if overridden
-                 else locate(problem.path, files) or str(path))
+        key, place = '.'.join(problem.path), _option_at(problem.path, options)
         hint = f"; did you mean '{problem.nearest}'?" if problem.nearest else ''
+        if problem.untaken and not place:
+            hint += _other_type(problem.path, files, options)
+        place = place or locate(problem.path, files) or str(path)
         lines.append(f'{place}: {key}: {problem.what}{hint}')
     if len(lines) == 1:
         return UserError(lines[0])
     return UserError(f'{len(lines)} mistakes in this config:\n  ' + '\n  '.join(lines),
                      where=str(path))
+
+
+def _option_at(path: tuple[str, ...], options: Iterable[str]) -> str | None:
+    """Return the last override that sets a field, what it holds or what holds it."""
+    found = [option for option in options
+             if all(map(operator.eq, path, option.split('=')[0].split('.')))]
+    return f'--cfg-options {found[-1]}' if found else None
+
+
+def _other_type(path: tuple[str, ...], files: list[Path], options: Iterable[str]) -> str:
+    """Say where a dict got another type than the one that its field, from a base, belongs to."""
+    if place := _option_at((*path[:-1], 'type'), options):
+        return f"; `type` was changed in {place}; {'.'.join(path[:-1])}._delete_=True before it " \
+               'begins anew'
+    if place := other_type(path, files):
+        return f'; `type` was changed in {place}; `_delete_=True` there begins anew'
+    return ''

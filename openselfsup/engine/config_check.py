@@ -6,11 +6,9 @@ with file, line, key path and the nearest valid name. Which registry a dict belo
 by its ``type``.
 """
 
-import ast
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
 from mmengine.config import Config
@@ -26,7 +24,6 @@ from ..registry import (
     registry_named,
     registry_of,
 )
-from ..shipped import shipped_config
 from ..training.optimizers import paramwise_faults
 from ..values import NotNegative, Part, accepts, annotations, choices, fault
 
@@ -44,11 +41,15 @@ FOREIGN = '_cfg'
 
 @dataclasses.dataclass
 class Problem:
-    """One mistake: where it stands (key path), what it is, and the nearest valid choice."""
+    """One mistake: where it stands (key path), what it is, and the nearest valid choice.
+
+    ``untaken``: it is an argument that the class of its dict does not take.
+    """
 
     path: tuple[str, ...]
     what: str
     nearest: str | None = None
+    untaken: bool = False
 
 
 def find_problems(cfg: Config, settings: type) -> list[Problem]:
@@ -61,7 +62,8 @@ def find_problems(cfg: Config, settings: type) -> list[Problem]:
     hints = get_type_hints(settings, include_extras=True)
     known = {field.name for field in dataclasses.fields(settings)}
     problems = [Problem((key,), f"unknown field '{key}'; a variable of your own is written in "
-                                f"capitals, {key.upper()}" if nearest(key, known) is None
+                                f"capitals, {key.upper()}"
+                        if nearest(key, known) is None and not key.isupper()
                         else f"unknown field '{key}'", nearest(key, known))
                 for key in cfg if key not in known]
     for field in dataclasses.fields(settings):
@@ -76,7 +78,9 @@ def _check_argument(path: tuple[str, ...], hint: Any, value: Any) -> Iterator[Pr
     """Check one argument: what it describes, where it does, else its type and its range."""
     name = path[-1]
     problems = []
-    if _may_describe(hint) and not name.endswith(FOREIGN):
+    # A text or a number in place of a list is told by the annotation.
+    scalar = isinstance(value, (str, int, float, bool)) and not accepts({'type': ''}, hint)
+    if _may_describe(hint) and not name.endswith(FOREIGN) and not scalar:
         # What is called after a registry, and annotated, holds nothing but descriptions.
         strict = registry_named(name) is not None and hint is not Any
         problems = list(_check_value(path, name, value, strict))
@@ -149,7 +153,8 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
             view = name == 'recipe' and isinstance(value[key], dict) and 'type' in value[key]
             yield Problem((*path, key), f"{kind} takes no argument '{key}'"
                           + ('; to name views where there was one recipe, or the other way round, '
-                             "begin with _delete_=True" if view else ''), nearest(key, valid))
+                             "begin with _delete_=True" if view else ''),
+                          nearest(key, valid), untaken=not view)
     for key, parameter in parameters.items():
         if (parameter.default is parameter.empty and key in valid and key not in value
                 and key not in INFERRED.get(table.name, ())):
@@ -167,85 +172,3 @@ def _check_object(path: tuple[str, ...], name: str, value: dict) -> Iterator[Pro
 def filled_in(table: Registry, cls: Any) -> set[str]:
     """Return the arguments of a class that stand in no config: what builds it adds them."""
     return FILLED_IN.get(table.name, set()) | set(getattr(cls, 'filled_in', ()))
-
-
-def config_files(path: str | Path) -> list[Path]:
-    """Return a config file and all its bases, the nearest first."""
-    files, waiting = [], [Path(path)]
-    while waiting:
-        current = waiting.pop(0)
-        files.append(current)
-        for node in ast.parse(current.read_text(encoding='utf-8')).body:
-            if (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-                    and node.targets[0].id == '_base_'):
-                try:
-                    bases = ast.literal_eval(node.value)
-                except ValueError:
-                    raise UserError('_base_ is computed here', where=f'{current}:{node.lineno}',
-                                    expected='the path of a config, or a list of paths, written '
-                                    'out') from None
-                bases = [bases] if isinstance(bases, str) else bases
-                waiting += [base_path(base, current) for base in bases]
-    return files
-
-
-def base_path(base: str, file: str | Path) -> Path:
-    """Return where a ``_base_`` of a config lies: beside the config, else among our own."""
-    beside = (Path(file).parent / base).resolve()
-    return beside if beside.is_file() else shipped_config(base) or beside
-
-
-def own_names(names: Iterable[str], files: Iterable[Path]) -> set[str]:
-    """Return which top-level names of configs are not fields but the configs' own.
-
-    They are variables in capitals or with a leading underscore, what is imported or defined,
-    and what a loop counts with. All others are fields, so that a misspelt one is found.
-    """
-    bound = {name for name in names if name.isupper() or name.startswith('_')}
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                bound |= {(alias.asname or alias.name).split('.')[0] for alias in node.names}
-            elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                bound.add(node.name)
-            elif isinstance(node, ast.For):
-                bound |= {name.id for name in ast.walk(node.target) if isinstance(name, ast.Name)}
-    return bound & set(names)
-
-
-def locate(path: tuple[str, ...], files: Iterable[Path]) -> str | None:
-    """Return 'file:line' of the deepest part of a key path that a config file spells out."""
-    best: tuple[int, str] | None = None
-    for file in files:
-        for node in ast.parse(file.read_text(encoding='utf-8')).body:
-            if (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-                    and node.targets[0].id == path[0]):
-                depth, line = descend(node.value, path[1:], node.lineno)
-                if best is None or depth > best[0]:
-                    best = (depth, f'{_short(file)}:{line}')
-    return best[1] if best else None
-
-
-def _short(file: Path) -> str:
-    """Show a path relative to the working directory where it lies below it."""
-    file = file.resolve()
-    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
-
-
-def descend(node: ast.expr, keys: tuple[str, ...], line: int) -> tuple[int, int]:
-    """Follow keys through dict(...) calls, dict literals and lists; return depth and line."""
-    if not keys:
-        return 0, line
-    children: list[tuple[str, ast.expr, int]] = []
-    if isinstance(node, ast.Call):
-        children = [(k.arg, k.value, k.lineno) for k in node.keywords if k.arg]
-    elif isinstance(node, ast.Dict):
-        children = [(k.value, v, k.lineno) for k, v in zip(node.keys, node.values)
-                    if isinstance(k, ast.Constant) and isinstance(k.value, str)]
-    elif isinstance(node, (ast.List, ast.Tuple)):
-        children = [(str(i), item, item.lineno) for i, item in enumerate(node.elts)]
-    for key, child, child_line in children:
-        if key == keys[0]:
-            depth, found = descend(child, keys[1:], child_line)
-            return depth + 1, found
-    return 0, line

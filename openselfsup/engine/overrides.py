@@ -2,14 +2,18 @@
 
 import ast
 import re
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from ..datasets.recipes import are_named_views
-from ..errors import UserError
+from ..errors import UserError, nearest
 from .config_check import Problem
 
+# How a value begins that is no plain text, and how such a value is written.
+_FORMS = {'[': '[dict(type="...")]', '(': '("...", "...")', '{': '{"type": "..."}',
+          'dict(': 'dict(type="...")'}
 _WORDS = {'true': True, 'false': False, 'none': None, 'null': None}
 
 
@@ -23,6 +27,10 @@ def split_option(option: str) -> tuple[list[str], Any]:
     try:
         return key.split('.'), ast.literal_eval(_Literals().visit(ast.parse(text, mode='eval')))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        if opening := next((start for start in _FORMS if text.startswith(start)), None):
+            raise UserError(f'{text} is no Python value; the shell may have taken its quotes',
+                            where=f'--cfg-options {key}', expected='quotes around the option and '
+                            f"others within, such as '{key}={_FORMS[opening]}'") from None
         return key.split('.'), text
 
 
@@ -60,9 +68,33 @@ def by_view_name(cfg: Config, option: str) -> str:
     return f'dataset.recipe.{list(views)[int(found[1])]}{option[found.end():]}'
 
 
-def override(cfg: Config, option: str) -> Problem | None:
-    """Set one field; a path that the config lacks is left to the check of its class."""
+def _near(keys: list[str], cfg: Config, fields: Collection[str]) -> str | None:
+    """Return the few fields anywhere that are called as the last key is, else one at the top."""
+    same = [path for path in _key_paths(cfg._cfg_dict) if path[-1].lower() == keys[-1].lower()]
+    if 0 < len(same) <= 3:
+        return "' or '".join('.'.join(path) for path in same)
+    return nearest(keys[0], fields)
+
+
+def _key_paths(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the key path of everything that stands in dicts and lists."""
+    if isinstance(value, (dict, list, tuple)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (*above, str(key))
+            yield from _key_paths(item, (*above, str(key)))
+
+
+def override(cfg: Config, option: str, fields: Collection[str]) -> Problem | None:
+    """Set one field; a path that the config lacks is left to the check of its class.
+
+    Args:
+        cfg: the config.
+        option: ``KEY=VALUE``.
+        fields: what may stand at the top of a config.
+    """
     keys, value = split_option(option)
+    if keys[0] not in fields:
+        return Problem(tuple(keys), f"unknown field '{keys[0]}'", _near(keys, cfg, fields))
     if keys[-1] == '_delete_' and (len(keys) == 1 or value is not True):
         return Problem(tuple(keys), 'empties a dict, as in dataset.source._delete_=True')
     place: Any = cfg._cfg_dict

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..engine.config import PretrainConfig
+from ..engine.fields import PretrainConfig
 from ..errors import UserError
 from ..shipped import shipped_config
 

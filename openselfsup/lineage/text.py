@@ -6,7 +6,7 @@ import textwrap
 from collections import defaultdict
 from pathlib import Path
 
-from ..engine.config_check import descend
+from ..engine.config_files import descend
 from ..engine.config_text import WIDTH, fields_text
 from .configs import Translation
 from .fields import Note

@@ -1,13 +1,10 @@
 """Bounds of gradients: of all together, of each part of a method, or of each tensor."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from ..values import ClipBy
 from .sharding import norm_of
-
-ClipBy = Literal['all', 'part', 'tensor']
 
 
 class Clip:

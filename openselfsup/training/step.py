@@ -11,7 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import UserError
 from ..models.method import Method, Progress
 from ..models.parts import total_loss
-from .clipping import Clip, ClipBy
+from ..values import ClipBy
+from .clipping import Clip
 from .finite import LateFlag
 from .optimizer_step import OptimizerStep, enough_for_batch_norm
 from .preprocessor import Preprocessor

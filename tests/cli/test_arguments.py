@@ -20,6 +20,18 @@ def test_a_number_out_of_its_range_is_refused(name, words, told, capsys):
     assert left.value.code == 2 and told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('words, told', [
+    (['NAME', '--epochs', '3'], 'a field of the config is set by --cfg-options epochs=3\n'),
+    (['--epochs', '3', 'NAME'], 'a field of the config is set by --cfg-options epochs=3\n'),
+    (['NAME', '--optimizer.lr=0.1', '--clip-grad', '--sed', '3'], 'did you mean --seed?; a field '
+     'of the config is set by --cfg-options optimizer.lr=0.1 clip_grad=...\n'),
+    (['NAME', '--lr', '3'], 'unrecognized arguments: --lr 3\n')])
+def test_a_field_given_as_a_flag_is_answered_with_how_it_is_set(words, told, capsys):
+    with pytest.raises(SystemExit):
+        parse('train', words)
+    assert capsys.readouterr().err.endswith(told)
+
+
 def test_a_folder_of_tiles_or_a_config_is_found_or_answered_with_the_nearest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert folder_or_config('demo/plm_r18', labels=True)['model']['type'] == 'PLM'

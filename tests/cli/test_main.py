@@ -38,7 +38,8 @@ def test_help_and_a_typo_wait_for_no_library():
     code = """
 import sys
 from openselfsup.cli.main import COMMANDS, dispatch
-for words in [['--help'], ['trian'], *([*name.split(), '--help'] for name in COMMANDS)]:
+for words in [['--help'], ['trian'], ['train', 'x', '--epochs', '3'],
+              *([*name.split(), '--help'] for name in COMMANDS)]:
     try:
         dispatch(words)
     except (SystemExit, Exception):

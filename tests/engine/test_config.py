@@ -128,12 +128,26 @@ def test_an_option_may_name_what_only_the_class_knows():
     ('nonsense', ['not of the form KEY=VALUE']),
     ('amp=bf61', ["did you mean 'bf16'"]),
     ('global_batch_size=0', ['at least 1']),
+    ('lr=0.1', ["unknown field 'lr'; did you mean 'optimizer.lr'?"]),
+    ('LR=0.1', ["unknown field 'LR'; did you mean 'optimizer.lr'?"]),
+    ('optimiser.lr=0.1', ["unknown field 'optimiser'; did you mean 'optimizer.lr'?"]),
+    ('epoch=3', ["unknown field 'epoch'; did you mean 'epochs'?"]),
+    ('hooks=Probe', ["hooks must be a list of dicts with 'type', not 'Probe'"]),
+    ('hooks=[dict(type=Probe)]', ["hooks: [dict(type=Probe)] is no Python value",
+                                  """such as 'hooks=[dict(type="...")]'"""]),
+    ('dataset.source=dict(type=X)', ["""such as 'dataset.source=dict(type="...")'"""]),
 ])
 def test_options_that_lead_nowhere(option, words):
     with pytest.raises(UserError) as caught:
         load_config(PLM, [option])
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize('option', ['type=x', 'NOBODY=3'])
+def test_no_option_is_a_variable(option):
+    with pytest.raises(UserError, match=r"unknown field '\w+'$"):
+        load_config(PLM, [option])
 
 
 def test_option_values_are_python_literals_or_strings():
@@ -148,7 +162,7 @@ def test_option_values_are_python_literals_or_strings():
 def test_wrong_paths_name_the_nearest(tmp_path):
     with pytest.raises(UserError, match="did you mean 'r18_bs256_ep200.py'"):
         load_config(PLM.with_name('r18_bs256_ep20.py'))
-    with pytest.raises(UserError, match='_base_ of this config is missing'):
+    with pytest.raises(UserError, match=r"bad.py:1: _base_ './nowhere.py' lies neither beside"):
         bad = tmp_path / 'bad.py'
         bad.write_text("_base_ = './nowhere.py'\n")
         load_config(bad)

@@ -16,8 +16,9 @@ from openselfsup.checkpoints import load, save
 from openselfsup.claims import claimed
 from openselfsup.datasets import ImageFolder, PackedTiles, pack
 from openselfsup.datasets.identity import identity
-from openselfsup.engine.config import PretrainConfig, load_config
+from openselfsup.engine.config import load_config
 from openselfsup.engine.config_text import config_text
+from openselfsup.engine.fields import PretrainConfig
 from openselfsup.engine.position import Position
 from openselfsup.engine.resuming import QUIET, RULES, changes, changes_since, refuse
 from openselfsup.engine.runner import Runner

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from openselfsup import registry
-from openselfsup.engine.config import PretrainConfig, load_config
+from openselfsup.engine.config import load_config
 from openselfsup.engine.config_check import filled_in, find_problems
+from openselfsup.engine.fields import PretrainConfig
 from openselfsup.errors import UserError
 from openselfsup.training.preprocessor import Preprocessor
 from openselfsup.training.step import TrainStep
