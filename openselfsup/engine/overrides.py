@@ -12,8 +12,8 @@ from ..errors import UserError, nearest
 from .config_check import Problem
 
 # How a value begins that is no plain text, and how such a value is written.
-_FORMS = {'[': '[dict(type="...")]', '(': '("...", "...")', '{': '{"type": "..."}',
-          'dict(': 'dict(type="...")'}
+_FORMS = {'[': '[dict(type="...")]', '(': '("text", "text")', '{': '{"key": "text"}',
+          'dict(': 'dict(key="text")'}
 _WORDS = {'true': True, 'false': False, 'none': None, 'null': None}
 
 
@@ -28,7 +28,7 @@ def split_option(option: str) -> tuple[list[str], Any]:
         return key.split('.'), ast.literal_eval(_Literals().visit(ast.parse(text, mode='eval')))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if opening := next((start for start in _FORMS if text.startswith(start)), None):
-            raise UserError(f'{text} is no Python value; the shell may have taken its quotes',
+            raise UserError(f'{text} is no Python literal; the shell may have taken its quotes',
                             where=f'--cfg-options {key}', expected='quotes around the option and '
                             f"others within, such as '{key}={_FORMS[opening]}'") from None
         return key.split('.'), text
@@ -93,10 +93,10 @@ def override(cfg: Config, option: str, fields: Collection[str]) -> Problem | Non
         fields: what may stand at the top of a config.
     """
     keys, value = split_option(option)
-    if keys[0] not in fields:
-        return Problem(tuple(keys), f"unknown field '{keys[0]}'", _near(keys, cfg, fields))
     if keys[-1] == '_delete_' and (len(keys) == 1 or value is not True):
         return Problem(tuple(keys), 'empties a dict, as in dataset.source._delete_=True')
+    if keys[0] not in fields:
+        return Problem(tuple(keys), f"unknown field '{keys[0]}'", _near(keys, cfg, fields))
     place: Any = cfg._cfg_dict
     for depth, name in enumerate(keys):
         last = depth == len(keys) - 1

@@ -133,9 +133,9 @@ def test_an_option_may_name_what_only_the_class_knows():
     ('optimiser.lr=0.1', ["unknown field 'optimiser'; did you mean 'optimizer.lr'?"]),
     ('epoch=3', ["unknown field 'epoch'; did you mean 'epochs'?"]),
     ('hooks=Probe', ["hooks must be a list of dicts with 'type', not 'Probe'"]),
-    ('hooks=[dict(type=Probe)]', ["hooks: [dict(type=Probe)] is no Python value",
+    ('hooks=[dict(type=Probe)]', ["hooks: [dict(type=Probe)] is no Python literal",
                                   """such as 'hooks=[dict(type="...")]'"""]),
-    ('dataset.source=dict(type=X)', ["""such as 'dataset.source=dict(type="...")'"""]),
+    ('dataset.source=dict(type=X)', ["""such as 'dataset.source=dict(key="text")'"""]),
 ])
 def test_options_that_lead_nowhere(option, words):
     with pytest.raises(UserError) as caught:
