@@ -18,7 +18,12 @@ class UserError(Exception):
         where: file, config key path or command-line flag that caused it.
         expected: what would have been accepted.
         nearest: the closest valid choice, if one comes close.
+
+    Attributes:
+        part: the dict with a ``type`` that was being built, set by the registry.
     """
+
+    part: dict | None = None
 
     def __init__(self, what: str, *, where: str | None = None, expected: str | None = None,
                  nearest: str | None = None):

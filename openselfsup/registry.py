@@ -34,7 +34,11 @@ def _build(cfg: dict, registry: 'Registry', **defaults: Any) -> Any:
     for name, hint in annotations(cls).items():
         if name in arguments and (said := fault(arguments[name], hint)):
             raise UserError(f'{registry.name} {cls.__name__}: {name} {said}')
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except UserError as error:
+        error.part = error.part or cfg  # the innermost
+        raise
 
 
 class Registry(_Registry):

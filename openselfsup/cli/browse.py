@@ -32,12 +32,14 @@ def main(args: argparse.Namespace) -> None:
     """Draw the sheets and print their paths."""
     from ..claims import claimed
     from ..datasets.loader import ViewLoader
+    from ..engine.placing import placed
     from ..files import check_folder
     from ..lineage.configs import load_config
     from ..registry import DATASETS
     check_folder(args.out)
     cfg = load_config(args.config, args.cfg_options)
-    dataset = DATASETS.build(cfg.dataset)
+    with placed(cfg):
+        dataset = DATASETS.build(cfg.dataset)
     loader = ViewLoader(dataset, min(args.n, len(dataset)), cfg.seed, workers=0,
                         pin_memory=False)
     batch = next(iter(loader))

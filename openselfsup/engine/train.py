@@ -17,6 +17,7 @@ from ..training.presence import Presence, attending
 from ..training.schedules import endless_warm_up
 from ..training.threads import overload, share_cores
 from .config_text import config_text
+from .placing import placed
 from .runner import Runner
 from .work_dir import find_checkpoint, held, on_main, set_aside
 
@@ -49,7 +50,8 @@ def _train(cfg: Config, launch: Launch, work_dir: Path, resume: str | None,
     busy = overload()  # asked before we are busy ourselves
     checkpoint = on_main(lambda: find_checkpoint(work_dir, resume))
     earlier = on_main(lambda: None if checkpoint else set_aside(work_dir))
-    runner = Runner(cfg, launch, work_dir, pretrained=checkpoint is None)
+    with placed(cfg):
+        runner = Runner(cfg, launch, work_dir, pretrained=checkpoint is None)
     runner.claim, runner.presence = claim, presence
     for line in remarks:
         runner.logger.info(line)
@@ -83,7 +85,8 @@ def dry_run(cfg: Config, launch: Launch, scratch: str, remarks: Sequence[str] = 
     """
     check_precision(cfg.amp, launch.device)  # refused before the tiles are looked at
     checkpoint = on_main(lambda: find_checkpoint(Path(cfg.work_dir), resume)) if resume else None
-    runner = Runner(cfg, launch, scratch, pretrained=checkpoint is None)
+    with placed(cfg):
+        runner = Runner(cfg, launch, scratch, pretrained=checkpoint is None)
     if distributed.is_main():
         CONSOLE.print(config_text(cfg), markup=False, highlight=False, soft_wrap=True)
     for line in [*remarks, *describe_run(runner)]:
