@@ -13,7 +13,7 @@ from . import health
 from .losses import info_nce
 from .memories import Queue, cell_kmeans
 from .method import Geometry
-from .parts import at_least_float32, cells, normalize, weighted_mean
+from .parts import at_least_float32, cells, grid_of, normalize, weighted_mean
 
 LabelMaps = Literal['rounded', 'exact']
 LABEL_MAPS = get_args(LabelMaps)
@@ -165,12 +165,6 @@ class Concepts(nn.Module):
             keys = keys[rows]
             count = torch.where(fits, (2 * count).clamp_max(places), places)
         self.queue.enqueue_first(keys, count)
-
-
-def grid_of(feature_map: Tensor) -> tuple[int, int]:
-    """Return rows and columns of a map (B, C, h, w)."""
-    height, width = feature_map.shape[2:]
-    return height, width
 
 
 def pooled(feature_map: Tensor, planes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from .. import distributed
 from ..errors import UserError
 from ..registry import Registry
 from ..values import accepts, annotations
+from ..views import Matching, match_cells
 
 
 @overload
@@ -179,6 +180,31 @@ def at_least_float32(x: Tensor) -> Tensor:
 def normalize(x: Tensor) -> Tensor:
     """L2-normalise the last dimension, in float32 at least."""
     return F.normalize(at_least_float32(x), dim=-1)
+
+
+def grid_of(feature_map: Tensor) -> tuple[int, int]:
+    """Return rows and columns of a map (B, C, h, w)."""
+    height, width = feature_map.shape[2:]
+    return height, width
+
+
+def matched(maps: Tensor, query: Tensor, key: Tensor, geometry: str) -> Matching:
+    """Match the cells of two views, each on its own grid, outside of autocast.
+
+    Args:
+        maps: view-to-tile maps, (B, V, 2, 3), of query, key and further views.
+        query: what has a vector for each cell of the query, (B, D, h, w).
+        key: the same of the key, (B, D, h', w').
+        geometry: see :func:`openselfsup.views.match_cells`.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        return match_cells(maps[:, 0], maps[:, 1], grid_of(query), geometry,
+                           key_grid=grid_of(key))
+
+
+def in_a_row(first: Tensor, second: Tensor) -> Tensor:
+    """List what two views of B tiles have for their N and M cells: (B·N + B·M, ...)."""
+    return torch.cat([first.flatten(0, 1), second.flatten(0, 1)])
 
 
 def cells(grid: Tensor) -> Tensor:

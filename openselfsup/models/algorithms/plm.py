@@ -9,7 +9,7 @@ from ... import distributed
 from ...errors import UserError
 from ...registry import ALGORITHMS
 from ...values import Count, Fraction, Positive
-from ...views import Matching, match_cells
+from ...views import Matching
 from .. import health
 from ..losses import info_nce
 from ..memories import Queue
@@ -20,6 +20,8 @@ from ..parts import (
     check_matching_neck,
     check_projection,
     dense_projections,
+    in_a_row,
+    matched,
     normalize,
     total_loss,
     weighted_mean,
@@ -106,17 +108,15 @@ class PLM(MomentumContrast):
         keys = self.encode_keys(views[1])  # first, while nothing is kept for backward
         queries = self.encode(self.encoder_q, views[0])
         q, q_grid, q_pooled, *group_q = queries
-        k, _, k_pooled, *group_k = keys
-        height, width = q_grid.shape[-2:]
-        with torch.autocast(q.device.type, enabled=False):
-            matching = match_cells(maps[:, 0], maps[:, 1], (height, width), self.geometry)
+        k, k_grid, k_pooled, *group_k = keys
+        matching = matched(maps, q_grid, k_grid, self.geometry)
 
         outputs = self.contrast(queries, keys, matching)
         self.add_parts(outputs, views[0], (*group_q, *group_k), lambda attacked: total_loss(
             self.contrast(attacked, keys, matching)))
 
         self.features = normalize(q if self.loss_lambda < 1 else q_pooled).detach()
-        coverage = torch.stack([matching.weight_q, matching.weight_k])
+        coverage = in_a_row(matching.weight_q, matching.weight_k)
         outputs.update({
             'feature_std': health.feature_std(self.features),
             'matched_fraction': (coverage > 0).float().mean(),
@@ -150,12 +150,12 @@ class PLM(MomentumContrast):
         """Pair each cell of either view with what the other view saw of the same place.
 
         Args:
-            query: dense query projection Q of shape (B, N², D), not normalised.
-            key: dense key projection K of shape (B, N², D), not normalised.
+            query: dense query projection Q of shape (B, N, D), not normalised.
+            key: dense key projection K of shape (B, M, D), not normalised.
             matching: M^q, M^k and the coverage weights w^q, w^k of the two views.
 
         Returns:
-            Normalised anchors and positives (2·B·N², D), and weights (2·B·N²,).
+            Normalised anchors and positives (B·N + B·M, D), and weights (B·N + B·M,).
         """
         neck_q, neck_k = self.encoder_q['matching_neck'], self.encoder_k['matching_neck']
         # Direction 1, weights w^q: Q_i against fc_k(M^q K)_i, no gradient to the keys.
@@ -163,10 +163,9 @@ class PLM(MomentumContrast):
             seen_by_keys = neck_k(key, matching.match_q)
         # Direction 2, weights w^k: fc_q(M^k Q)_j against K_j, which passes no fc.
         seen_by_queries = neck_q(query, matching.match_k)
-        anchors = torch.cat([normalize(query), normalize(seen_by_queries)]).flatten(0, 1)
-        positives = torch.cat([normalize(seen_by_keys), normalize(key)]).flatten(0, 1)
-        weights = torch.cat([matching.weight_q, matching.weight_k]).flatten()
-        return anchors, positives, weights
+        return (in_a_row(normalize(query), normalize(seen_by_queries)),
+                in_a_row(normalize(seen_by_keys), normalize(key)),
+                in_a_row(matching.weight_q, matching.weight_k))
 
     def dense_loss(self, anchors: Tensor, positives: Tensor, weights: Tensor) -> Tensor:
         """Return mean(w·CE), or Σ w·CE / Σ w over all ranks, against the pooled dense keys."""

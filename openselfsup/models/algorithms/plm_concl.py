@@ -2,19 +2,17 @@
 
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from ... import distributed
 from ...errors import UserError
 from ...registry import ALGORITHMS
 from ...values import Count, Fraction, Positive, Range, Whole
-from ...views import match_cells
 from .. import health
 from ..concepts import Concepts, LabelMaps
 from ..losses import info_nce
 from ..method import Geometry
-from ..parts import cells, normalize
+from ..parts import cells, matched, normalize
 from .concl import WithConcepts, check_input, shuffled
 from .plm import PLM, DenseReduction
 
@@ -82,9 +80,7 @@ class PLMConCL(WithConcepts, PLM):
         k, k_grid, k_pooled, k_map = self.encode_keys(views[1])
         q, q_grid, _, q_map = self.encode(self.encoder_q, views[0])
         q, k = normalize(q), normalize(k)
-        with torch.autocast(q.device.type, enabled=False):
-            height, width = q_grid.shape[-2:]
-            matching = match_cells(maps[:, 0], maps[:, 1], (height, width), self.geometry)
+        matching = matched(maps, q_grid, k_grid, self.geometry)
         loss_instance = info_nce(q, k, self.queue.vectors, self.temperature)
         anchors, positives, coverage = self.matched_cells(cells(q_grid), cells(k_grid), matching)
         loss_dense = self.dense_loss(anchors, positives, coverage)

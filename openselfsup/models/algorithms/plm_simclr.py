@@ -12,9 +12,18 @@ from ... import distributed
 from ...errors import UserError
 from ...registry import ALGORITHMS
 from ...values import Fraction, Positive
-from ...views import Matching, match_cells
+from ...views import Matching
 from ..losses import nt_xent_of_pairs
-from ..parts import cells, check_maps, check_matching_neck, dense_projections, normalize, zero_loss
+from ..parts import (
+    cells,
+    check_maps,
+    check_matching_neck,
+    dense_projections,
+    in_a_row,
+    matched,
+    normalize,
+    zero_loss,
+)
 from .simclr import SimCLR
 
 
@@ -73,16 +82,14 @@ class PLMSimCLR(SimCLR):
     def contrast(self, first: tuple[Tensor, ...], second: tuple[Tensor, ...],
                  view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
         """Return both losses and monitors of what :meth:`encode` made of both views."""
-        maps, grid = check_maps(view_to_tile, self), first[1]
-        with torch.autocast(grid.device.type, enabled=False):
-            matching = match_cells(maps[:, 0], maps[:, 1], (grid.shape[2], grid.shape[3]),
-                                   self.geometry)
+        maps = check_maps(view_to_tile, self)
+        matching = matched(maps, first[1], second[1], self.geometry)
         outputs = super().contrast(first, second)
         outputs['loss_instance'] = (1 - self.loss_lambda) * outputs['loss_instance']
         outputs['loss_dense'] = (self.loss_lambda * self.dense_loss(first, second, matching)
                                  if self.loss_lambda
-                                 else zero_loss(grid, self.encoder_q['matching_neck']))
-        coverage = torch.stack([matching.weight_q, matching.weight_k])
+                                 else zero_loss(first[1], self.encoder_q['matching_neck']))
+        coverage = in_a_row(matching.weight_q, matching.weight_k)
         return outputs | {'matched_fraction': (coverage > 0).float().mean(),
                           'mean_coverage': coverage.mean()}
 
@@ -90,9 +97,9 @@ class PLMSimCLR(SimCLR):
                    matching: Matching) -> Tensor:
         """Return mean(w·CE) over the cells of both views."""
         neck = self.encoder_q['matching_neck']
-        x, y = cells(first[1]), cells(second[1])  # B x N² x D
-        anchors = normalize(torch.cat([x, y]))
-        positives = normalize(torch.cat([neck(y, matching.match_q), neck(x, matching.match_k)]))
+        x, y = cells(first[1]), cells(second[1])  # B x N x D, B x M x D
+        anchors = normalize(in_a_row(x, y))  # B·N + B·M x D
+        positives = normalize(in_a_row(neck(y, matching.match_q), neck(x, matching.match_k)))
         # Rows 2t and 2t + 1 are the views of tile t, of all ranks.
         pooled = distributed.all_gather_with_grad(
             torch.stack([first[2], second[2]], 1).flatten(0, 1))
@@ -100,7 +107,6 @@ class PLMSimCLR(SimCLR):
             raise UserError('a single tile has no others to be told from',
                             where='global_batch_size', expected='at least 2 tiles')
         views = 2 * len(x) * distributed.rank() + torch.arange(2 * len(x), device=x.device)
-        own = views.view(-1, 1, 2).expand(-1, x.shape[1], -1).flatten(0, 1).repeat(2, 1)
-        losses = nt_xent_of_pairs(anchors.flatten(0, 1), positives.flatten(0, 1), pooled, own,
-                                  self.temperature)
-        return (losses * torch.cat([matching.weight_q, matching.weight_k]).flatten()).mean()
+        own = in_a_row(*(views.view(-1, 1, 2).expand(-1, seen.shape[1], -1) for seen in (x, y)))
+        losses = nt_xent_of_pairs(anchors, positives, pooled, own, self.temperature)
+        return (losses * in_a_row(matching.weight_q, matching.weight_k)).mean()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ... import distributed
 from ...checkpoints import LoadReport
+from ...errors import UserError
 from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Positive
 from .. import health
@@ -71,6 +72,7 @@ class SimCLR(BaseMethod):
         """
         check_views(views, 2, self)
         if self.joint:  # rows 2b and 2b + 1 are tile b
+            check_equal_sizes(views)
             both = self.encode(self.encoder_q, torch.stack(views, 1).flatten(0, 1))
             first, second = (tuple(part[i::2] for part in both) for i in range(2))
         else:
@@ -98,6 +100,15 @@ class SimCLR(BaseMethod):
                     distributed.all_gather_with_grad(second))
         return nt_xent(first, second, self.temperature, everyone,
                        offset=distributed.rank() * len(first))
+
+
+def check_equal_sizes(views: list[Tensor]) -> None:
+    """Raise a UserError if two views that are to be one batch have different sizes."""
+    first, second = (f'{view.shape[-2]} x {view.shape[-1]}' for view in views)
+    if first != second:
+        raise UserError(f'views of {first} and {second} pixels cannot pass the encoder as one '
+                        'batch', where='model.joint',
+                        expected='joint=False, or views of one size')
 
 
 def retrieval_accuracy(first: Tensor, second: Tensor) -> Tensor:
