@@ -18,6 +18,7 @@ from .parts import at_least_float32, cells, grid_of, normalize, weighted_mean
 LabelMaps = Literal['rounded', 'exact']
 LABEL_MAPS = get_args(LabelMaps)
 ROUNDING = 1e-4  # of float32 maps, in cells of the reference
+SLIVER = 1e-3  # of a view's cell: less of it is nothing that the reference shows
 
 Project = Callable[[Tensor], Tensor]
 
@@ -182,7 +183,10 @@ def pooled(feature_map: Tensor, planes: Tensor) -> Tensor:
 
 
 def rounded_votes(planes: Tensor, to_reference: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return how many cells of each concept fall to the cells of a view, as published.
+    """Return how many cells of each concept fall to the cells of a view.
+
+    Of a view that lies within the reference they are the published ones. What of a view lies
+    outside gets none, where published code squeezes the whole view into the reference.
 
     Args:
         planes: of the reference's cells, (B, K, H, W).
@@ -204,13 +208,19 @@ def rounded_votes(planes: Tensor, to_reference: Tensor, grid: tuple[int, int]) -
     bins = []
     for axis, count, length in (1, rows, height), (0, columns, width):
         start, end = corner[:, axis] * length, (corner + extent.abs())[:, axis] * length
-        first = rounded(start).clamp(0, length - 1)
-        size = (rounded(end).clamp(max=length) - first).clamp_min(1)[:, None]  # a cell at least
+        first, last = rounded(start), rounded(end)
+        first = torch.where(start < length, first.clamp(max=length - 1), first)
+        last = torch.where(end > 0, last.clamp_min(1), last)
+        size = (last - first).clamp_min(1)[:, None]  # a cell at least
         place = torch.arange(count, device=planes.device)
         begin = first[:, None] + place * size // count  # adaptive pooling
         stop = first[:, None] - (-(place + 1) * size).div(count, rounding_mode='floor')
         cell = torch.arange(length, device=planes.device)
-        inside = (cell >= begin[..., None]) & (cell < stop[..., None])  # B count length
+        side = (end - start)[:, None] / count
+        shown = ((start[:, None] + (place + 1 - SLIVER) * side > 0)
+                 & (start[:, None] + (place + SLIVER) * side < length))  # B count
+        inside = ((cell >= begin[..., None]) & (cell < stop[..., None])
+                  & shown[..., None])  # B count length
         bins.append(torch.where((extent[:, axis] < 0)[:, None, None], inside.flip(1), inside))
     along_y, along_x = (inside.to(planes.dtype)[:, None] for inside in bins)
     votes = along_y @ planes @ along_x.mT  # B K h w
