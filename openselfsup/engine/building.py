@@ -19,6 +19,7 @@ from ..pretrained import feature_of
 from ..registry import BACKBONES
 from ..training.schedules import cosine
 from ..training.sharding import shard
+from ..views import UnionView
 from .hooks import Hook, ProbeHook
 
 
@@ -98,6 +99,7 @@ def tell_data(algorithm: Method, dataset: TileDataset) -> None:
     classes = source.classes
     if classes is None and source.labels is not None and len(source.labels):
         classes = [str(label) for label in range(int(source.labels.max()) + 1)]  # without names
+    check_views(algorithm, dataset)
     algorithm.set_data(len(dataset), classes)
     if not algorithm.needs_geometry:
         return
@@ -111,6 +113,31 @@ def tell_data(algorithm: Method, dataset: TileDataset) -> None:
         f"{', '.join(dict.fromkeys(steps.values()))} moves pixels in a way that no affine map "
         'describes', where=', '.join(steps),
         expected='crops, flips, quarter turns or affine steps only, or a method without geometry')
+
+
+def check_views(algorithm: Method, dataset: TileDataset) -> None:
+    """Refuse recipes that make other views than a method takes.
+
+    Raises:
+        UserError: they are too few or too many, or the third does not hold the first two.
+    """
+    name, names = type(algorithm).__name__, dataset.view_names
+    fewest, most = getattr(algorithm, 'takes_views', (1, None))
+    reference = getattr(algorithm, 'needs_reference', False)
+    wanted = ("dict(query=..., key=..., reference=dict(type='UnionView', of=['query', 'key']))"
+             if reference else f'n_views={fewest}, or {fewest} named views')
+    if not fewest <= len(names) <= (most or len(names)):
+        more = '' if most == fewest else f' to {most}' if most else ' or more'
+        raise UserError(f'{name} takes {fewest}{more} view{"s" * ((most or 2) > 1)} of each tile, '
+                        f'but the recipe makes {len(names)}', where='dataset.recipe',
+                        expected=wanted)
+    if not reference:
+        return
+    third = dataset.recipes[2]
+    if not isinstance(third, UnionView) or {*third.of} != {*names[:2]}:
+        raise UserError(f"{name} looks for concepts in its third view, but '{names[2]}' is no "
+                        f"UnionView of '{names[0]}' and '{names[1]}'",
+                        where=dataset.recipe_paths[2], expected=wanted)
 
 
 def check_hooks(algorithm: nn.Module, hooks: Sequence[Hook]) -> None:

@@ -121,6 +121,9 @@ class BaseMethod(nn.Module):
     """A :class:`Method` but for ``backbone`` and ``forward``, which remembers what it hears.
 
     Attributes:
+        takes_views: the fewest and the most views of a tile that ``forward`` takes, None for any
+            number; recipes that make others are refused.
+        needs_reference: whether the third view is to hold the first two (ConCL's reference).
         needs_hooks: names of hooks without which the method learns nothing; a config without
             them is refused.
         can_shard: whether ``forward`` changes no parameter, so that each rank may keep a part of
@@ -135,6 +138,8 @@ class BaseMethod(nn.Module):
 
     needs_geometry: bool = False
     batch_keys: tuple[str, ...] = ()
+    takes_views: tuple[int, int | None] = (1, None)
+    needs_reference: bool = False
     needs_hooks: tuple[str, ...] = ()
     features: Tensor | None = None
     can_shard: bool = False

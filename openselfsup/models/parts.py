@@ -109,14 +109,6 @@ def check_classes(head: nn.Module, count: int) -> None:
                         where='model.head.num_classes', expected=str(count))
 
 
-def check_views(views: list[Tensor], count: int, method: nn.Module) -> None:
-    """Raise a UserError if a method was not given the number of views that it takes."""
-    if len(views) != count:
-        raise UserError(f'{type(method).__name__} takes {count} view{"s" * (count > 1)} of each '
-                        f'tile, but the recipe makes {len(views)}', where='dataset.recipe',
-                        expected=f'n_views={count}, or {count} named view{"s" * (count > 1)}')
-
-
 def check_maps(view_to_tile: Tensor | None, method: nn.Module) -> Tensor:
     """Return ``view_to_tile``; raise a UserError if a method that needs it was not given it."""
     if view_to_tile is None:

@@ -49,13 +49,6 @@ def test_both_networks_of_byol_start_from_the_same_weights(tmp_path):
                    for key, value in net['backbone'].state_dict().items())
 
 
-def test_two_views_are_asked_for():
-    views, maps = random_batch(4)
-    for name in ('BYOL', 'SimCLR'):
-        with pytest.raises(UserError, match=f'{name} takes 2 views .* makes 3; expected n_views=2'):
-            build(METHODS[name])([*views, views[0]], maps)
-
-
 def test_a_head_with_too_few_classes_is_refused():
     with pytest.raises(UserError, match='there are 3 classes, the head has 2; expected 3'):
         build(with_options('Classification', head=dict(num_classes=2)))

@@ -11,7 +11,7 @@ from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Fraction
 from .. import health
 from ..method import BaseMethod
-from ..parts import built, built_on, check_channels, check_views, normalize, projection
+from ..parts import built, built_on, check_channels, normalize, projection
 
 
 @ALGORITHMS.register_module()
@@ -33,6 +33,7 @@ class BYOL(BaseMethod):
         features: online projections of the first view, shape (B, D), normalised and detached.
     """
 
+    takes_views = 2, 2
     can_shard = True
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
@@ -84,7 +85,6 @@ class BYOL(BaseMethod):
             views: two tensors of shape (B, 3, S, S); each is forwarded on its own.
             view_to_tile: not used.
         """
-        check_views(views, 2, self)
         with torch.no_grad():
             target1, target2 = (self.project(self.target_net, view) for view in views)
         online1, online2 = (self.project(self.online_net, view) for view in views)

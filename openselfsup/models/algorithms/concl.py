@@ -22,6 +22,8 @@ class WithConcepts(MomentumContrast):
     """Momentum contrast with a contrast of concepts beside its own; see :class:`ConCL`."""
 
     needs_geometry = True
+    takes_views = 3, 3  # queries, keys, and the reference, which holds both
+    needs_reference = True
     concepts: Concepts
     stage: int
     warmup_epochs: int
@@ -147,7 +149,7 @@ class ConCL(WithConcepts):
                 holds both (:class:`openselfsup.views.UnionView`).
             view_to_tile: float32 tensor of shape (B, 3, 2, 3), maps from view to tile fractions.
         """
-        maps = check_input(self, views, view_to_tile)
+        maps = check_maps(view_to_tile, self)
         k, k_map = self.encode_keys(views[1])  # first, while nothing is kept for backward
         q, q_map = self.encode(self.encoder_q, views[0])
         q, k = normalize(q), normalize(k)
@@ -185,17 +187,6 @@ def shuffled(shuffle: bool | None, keys_in_order: bool) -> bool | None:
         raise UserError('keys that are not shuffled are in order', where='model.keys_in_order',
                         expected='keys_in_order=True, or shuffle=True')
     return shuffle if keys_in_order else True
-
-
-def check_input(method: nn.Module, views: list[Tensor], view_to_tile: Tensor | None) -> Tensor:
-    """Return ``view_to_tile``; raise a UserError if it or the reference view is missing."""
-    maps = check_maps(view_to_tile, method)
-    if len(views) < 3:
-        raise UserError(f'{type(method).__name__} needs queries, keys and a reference that '
-                        f'holds both, not {len(views)} views', where='dataset.recipe',
-                        expected="dict(query=..., key=..., reference=dict(type='UnionView', "
-                                 "of=['query', 'key']))")
-    return maps
 
 
 def place_of_stage(backbone: nn.Module, stage: int) -> int:

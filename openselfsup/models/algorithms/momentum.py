@@ -45,6 +45,7 @@ class MomentumContrast(BaseMethod, ABC):
             :func:`openselfsup.models.health.effective_rank` wants it.
     """
 
+    takes_views: tuple[int, int | None] = 2, 2  # queries and keys
     key_order: Tensor | None = None
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, momentum: float,

@@ -12,8 +12,8 @@ from .. import health
 from ..concepts import Concepts, LabelMaps
 from ..losses import info_nce
 from ..method import Geometry
-from ..parts import cells, matched, normalize
-from .concl import WithConcepts, check_input, shuffled
+from ..parts import cells, check_maps, matched, normalize
+from .concl import WithConcepts, shuffled
 from .plm import PLM, DenseReduction
 
 
@@ -76,7 +76,7 @@ class PLMConCL(WithConcepts, PLM):
     def forward(self, views: list[Tensor],
                 view_to_tile: Tensor | None = None) -> dict[str, Tensor]:
         """Return losses and monitors; arguments are those of :meth:`ConCL.forward`."""
-        maps = check_input(self, views, view_to_tile)
+        maps = check_maps(view_to_tile, self)
         k, k_grid, k_pooled, k_map = self.encode_keys(views[1])
         q, q_grid, _, q_map = self.encode(self.encoder_q, views[0])
         q, k = normalize(q), normalize(k)

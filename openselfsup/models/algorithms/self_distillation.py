@@ -81,6 +81,7 @@ class SelfDistillation(BaseMethod):
         UserError: a setting is impossible.
     """
 
+    takes_views = GLOBAL, None
     can_shard = True
     trains_class_token = True
     seed: Tensor

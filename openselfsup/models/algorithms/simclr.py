@@ -11,7 +11,7 @@ from ...values import Positive
 from .. import health
 from ..losses import nt_xent
 from ..method import BaseMethod
-from ..parts import built, built_on, check_channels, check_views, normalize, projection
+from ..parts import built, built_on, check_channels, normalize, projection
 
 
 @ALGORITHMS.register_module()
@@ -32,6 +32,8 @@ class SimCLR(BaseMethod):
         encoder_q: the encoder, named as in the methods that have a second one.
         features: what the last forward made of the first view, shape (B, D), detached.
     """
+
+    takes_views = 2, 2
 
     def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module,
                  temperature: Positive = 0.2, adversary: dict | None = None, joint: bool = False,
@@ -70,7 +72,6 @@ class SimCLR(BaseMethod):
             views: two tensors of shape (B, 3, S, S); an adversary attacks the first.
             view_to_tile: not used but by methods that match cells.
         """
-        check_views(views, 2, self)
         if self.joint:  # rows 2b and 2b + 1 are tile b
             check_equal_sizes(views)
             both = self.encode(self.encoder_q, torch.stack(views, 1).flatten(0, 1))

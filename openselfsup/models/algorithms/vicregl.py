@@ -51,6 +51,7 @@ class VICRegL(BaseMethod):
     """
 
     needs_geometry = True
+    takes_views = LARGE, None
     can_shard = True
 
     def __init__(self, backbone: dict | nn.Module, projector: dict | nn.Module | None = None,
