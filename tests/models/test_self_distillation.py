@@ -210,11 +210,13 @@ def test_a_backbone_without_a_mask_token_is_refused(name):
         build(row)
 
 
-@pytest.mark.parametrize('sizes', [[56], [56, 48], [56, 56, 64]])
+@pytest.mark.parametrize('sizes', [[56], [56, 48], [56, 56, 64], [56, 56, (40, 96)],
+                                   [56, 56, (96, 40)]])
 def test_other_crops_are_refused(sizes):
     method = build(METHODS['DINO'])
     with pytest.raises(UserError, match='two global crops of one size first, and none larger'):
-        method([torch.randn(2, 3, size, size) for size in sizes])
+        method([torch.randn(2, 3, *(size if isinstance(size, tuple) else (size, size)))
+                for size in sizes])
 
 
 @pytest.mark.parametrize('options, match', [

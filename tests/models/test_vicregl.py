@@ -189,6 +189,9 @@ def test_small_views_come_after_two_large_ones():
         method([large[0], small[0], large[1], small[1]], maps.repeat(1, 2, 1, 1))
     with pytest.raises(UserError, match='two large views'):
         method(large[:1], maps[:, :1])
+    for size in (40, 96), (96, 40), (56, 57):
+        with pytest.raises(UserError, match=f'56 x 56, {size[0]} x {size[1]} pixels.*none larger'):
+            method([*large, torch.randn(4, 3, *size)], maps.repeat(1, 2, 1, 1)[:, :3])
 
 
 def test_an_expander_exists_where_its_loss_has_weight():

@@ -224,8 +224,9 @@ class SelfDistillation(BaseMethod):
     def check_crops(self, views: list[Tensor], view_to_tile: Tensor | None) -> None:
         """Raise a UserError if the views are not two global crops and smaller ones."""
         sizes = [tuple(view.shape[-2:]) for view in views]
+        height, width = sizes[0]
         if len(sizes) < GLOBAL or sizes[0] != sizes[1] or any(
-                min(sizes[0]) < min(size) for size in sizes[GLOBAL:]):
+                h > height or w > width for h, w in sizes[GLOBAL:]):
             raise UserError('the views have ' + ', '.join(f'{h} x {w}' for h, w in sizes)
                             + ' pixels', where='dataset.recipe',
                             expected='two global crops of one size first, and none larger after')

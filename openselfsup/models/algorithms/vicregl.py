@@ -1,5 +1,6 @@
 """VICRegL: self-supervised learning of local visual features (arXiv 2210.01571)."""
 
+import inspect
 from collections import defaultdict
 
 import torch
@@ -83,6 +84,9 @@ class VICRegL(BaseMethod):
         if expander is None and needed:
             raise UserError(f'alpha gives weight to a loss without its {name}',
                             where=f'model.{name}', expected="dict(type='Expander', ...)")
+        if expander is not None and 'maps' in inspect.signature(expander.forward).parameters:
+            raise UserError(f'{type(expander).__name__} takes feature maps, the {name} vectors',
+                            where=f'model.{name}', expected="dict(type='Expander', ...)")
         offered, wanted = channels_of(self.backbone)[-1], getattr(expander, 'in_channels', None)
         if wanted is not None and wanted != offered:
             raise UserError(f'{name} takes {wanted} channels, the backbone gives {offered}',
@@ -147,7 +151,8 @@ class VICRegL(BaseMethod):
             raise UserError('one tile has no variance over the batch', where='global_batch_size',
                             expected='at least 2 tiles in a forward pass of all processes')
         sizes = [tuple(view.shape[-2:]) for view in views]
-        if len(sizes) < LARGE or any(min(sizes[:LARGE]) < size for size in sizes[LARGE:]):
+        height, width = map(min, zip(*sizes[:LARGE]))
+        if len(sizes) < LARGE or any(h > height or w > width for h, w in sizes[LARGE:]):
             raise UserError('the views have ' + ', '.join(f'{h} x {w}' for h, w in sizes)
                             + ' pixels', where='dataset.recipe',
                             expected='two large views first, and none larger after them')
