@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints import LoadReport
+from ...errors import UserError
 from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Fraction
 from .. import health
@@ -48,6 +49,8 @@ class BYOL(BaseMethod):
             head = dict(head, predictor=built_on(head['predictor'], NECKS, self.online_net['neck'],
                                                  vectors=True))
         self.head = built(head, HEADS)
+        check_predictor(getattr(self.head, 'predictor', None),
+                        getattr(self.online_net['neck'], 'out_channels', None))
         self.base_momentum = base_momentum
 
     @property
@@ -93,3 +96,16 @@ class BYOL(BaseMethod):
         self.features = normalize(online1).detach()
         return {'loss': loss, 'feature_std': health.feature_std(self.features),
                 'target_momentum': loss.detach().new_full((), self.momentum)}
+
+
+def check_predictor(predictor: nn.Module | None, size: int | None) -> None:
+    """Raise a UserError if a predictor does not map projections of ``size``, if known, to such."""
+    where = 'model.head.predictor'
+    if getattr(predictor, 'with_avg_pool', False):
+        raise UserError('the predictor takes projections, which have no cells to average over',
+                        where=f'{where}.with_avg_pool', expected='False')
+    for key, does in ('in_channels', 'takes'), ('out_channels', 'gives'):
+        found = getattr(predictor, key, None)
+        if size is not None and found is not None and found != size:
+            raise UserError(f'the predictor {does} {found} channels, projections have {size}',
+                            where=f'{where}.{key}', expected=str(size))
