@@ -48,21 +48,28 @@ def built_on(part: dict | nn.Module | None, registry: Registry,
     return built(part, registry)
 
 
-def check_channels(backbone: nn.Module, neck: nn.Module) -> None:
-    """Raise a UserError if ``neck`` does not take the channels that ``backbone`` gives."""
+def check_channels(backbone: nn.Module, neck: nn.Module, name: str = 'neck') -> None:
+    """Raise a UserError if a neck of this name does not take the channels of ``backbone``."""
     if not getattr(neck, 'with_avg_pool', True):
         return  # it takes the cells of a map as they are, C·h·w numbers
     offered = getattr(backbone, 'out_channels', [None])[-1]
     wanted = getattr(neck, 'in_channels', None)
     if offered and wanted and offered != wanted:
-        raise UserError(f'the neck takes {wanted} channels, the backbone gives {offered}',
-                        where='model.neck.in_channels', expected=str(offered))
+        raise UserError(f'the {name} takes {wanted} channels, the backbone gives {offered}',
+                        where=f'model.{name}.in_channels', expected=str(offered))
+
+
+def check_necks(encoder: nn.ModuleDict) -> None:
+    """Raise a UserError if a neck of an encoder does not take what its backbone gives."""
+    for name in 'neck', 'group_neck':
+        if name in encoder:
+            check_channels(encoder['backbone'], encoder[name], name)
 
 
 def check_projection(neck: nn.Module, dim: int) -> None:
     """Raise a UserError if ``neck`` does not project to the queue's ``dim``."""
-    size = getattr(neck, 'out_channels', dim)
-    if size != dim:
+    size = getattr(neck, 'out_channels', None)
+    if size is not None and size != dim:
         raise UserError(f'the queue holds vectors of size {dim}, the neck projects to {size}',
                         where='model.feat_dim', expected=str(size))
 
@@ -75,8 +82,13 @@ def check_matching_neck(neck: nn.Module, size: int | None) -> None:
                         f'to {size}', where='model.matching_neck.channels', expected=str(size))
 
 
-def projection(neck: nn.Module, maps: list[Tensor]) -> Tensor:
+def projection(neck: nn.Module, maps: list[Tensor], name: str = 'neck') -> Tensor:
     """Return what a neck makes of feature maps, (B, D).
+
+    Args:
+        neck: maps feature maps to vectors.
+        maps: of the backbone.
+        name: of the neck in a config.
 
     Raises:
         UserError: it returns something else, as a DenseCLNeck does.
@@ -84,7 +96,7 @@ def projection(neck: nn.Module, maps: list[Tensor]) -> Tensor:
     found = neck(maps)
     if not isinstance(found, Tensor):
         raise UserError(f'{type(neck).__name__} returns more than one vector of an image',
-                        where='model.neck', expected="a neck such as dict(type='NonLinearNeck')")
+                        where=f'model.{name}', expected="a neck such as dict(type='NonLinearNeck')")
     return found
 
 
@@ -144,7 +156,13 @@ def image_vectors(maps: list[Tensor], with_avg_pool: bool = True) -> Tensor:
     Args:
         maps: feature maps, the last of shape (B, C, h, w), or (B, C) without pooling.
         with_avg_pool: whether to average over cells, (B, C), or take all of them, (B, C·h·w).
+
+    Raises:
+        UserError: vectors are to be pooled.
     """
+    if with_avg_pool and maps[-1].dim() != 4:
+        raise UserError('a part that averages over cells was given vectors', where='model',
+                        expected='with_avg_pool=False in the part that takes them')
     return maps[-1].mean((2, 3)) if with_avg_pool else maps[-1].flatten(1)
 
 

@@ -35,8 +35,8 @@ def test_what_every_method_takes():
 @pytest.mark.parametrize('name', [name for name, (fewest, _) in EXACTLY.items() if fewest > 1])
 def test_too_few_or_too_many_views_are_refused(name):
     fewest, most = EXACTLY[name]
-    with pytest.raises(UserError, match=f'dataset.recipe: {name} takes {fewest}( or more)? views of '
-                       f'each tile, but the recipe makes {fewest - 1}; expected .*'):
+    with pytest.raises(UserError, match=f'dataset.recipe: {name} takes {fewest}( or more)? views '
+                       f'of each tile, but the recipe makes {fewest - 1}; expected .*'):
         tell(name, PLAIN, fewest - 1)
     if most is not None:
         with pytest.raises(UserError, match=f'takes {fewest} views .* makes {most + 1}; expected'):

@@ -23,7 +23,7 @@ class CA2CL(SimCLR):
     Args:
         backbone: config of a backbone, or a module.
         neck: config of the instance branch, a neck that returns (B, D), or a module.
-        group_neck: config of the group branch, a neck that returns unit vectors, or a module.
+        group_neck: config of the group branch, a neck that returns (B, D'), or a module.
         cluster: config of a :class:`ClusterHead`, or a module.
         temperature: T of the instance and adversarial losses.
         adversary: config of a :class:`WeightAdversary`, or None.
@@ -39,7 +39,8 @@ class CA2CL(SimCLR):
     def encode(self, encoder: nn.ModuleDict, images: Tensor) -> tuple[Tensor, ...]:
         """Return z (B, D) and g (B, D'), both normalised, of images (B, 3, S, S)."""
         maps = encoder['backbone'](images)
-        return normalize(projection(encoder['neck'], maps)), encoder['group_neck'](maps)
+        return (normalize(projection(encoder['neck'], maps)),
+                normalize(projection(encoder['group_neck'], maps, 'group_neck')))
 
     def contrast(self, first: tuple[Tensor, ...], second: tuple[Tensor, ...],
                  view_to_tile: Tensor | None = None) -> dict[str, Tensor]:

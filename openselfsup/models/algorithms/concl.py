@@ -36,13 +36,16 @@ class WithConcepts(MomentumContrast):
 
         Raises:
             UserError: the neck has batch norm, whose statistics would be those of concepts that
-                a tile lacks as well; or the backbone does not return the stage.
+                a tile lacks as well, or does not pool; or the backbone does not return the stage.
         """
         if any(isinstance(layer, nn.modules.batchnorm._BatchNorm)
                for layer in self.encoder_q['neck'].modules()):
             raise UserError('concepts, of which every tile has another number, go through the '
                             'neck, but it has batch norm', where='model.neck',
                             expected='a neck without, such as NonLinearNeck or DenseCLNeck')
+        if not getattr(self.encoder_q['neck'], 'with_avg_pool', True):
+            raise UserError('concepts have one cell each, but the neck takes all cells of a view',
+                            where='model.neck.with_avg_pool', expected='True')
         self.concepts, self.stage = concepts, place_of_stage(self.backbone, cluster_indice)
         self.warmup_epochs, self.keys_in_order = warmup_epochs, keys_in_order
 

@@ -13,7 +13,7 @@ from ...errors import UserError
 from ...registry import BACKBONES, HEADS, NECKS
 from ..method import BaseMethod
 from ..norm import has_partial_statistics
-from ..parts import built, built_on, check_channels
+from ..parts import built, built_on, check_necks, normalize, projection
 
 
 class MomentumContrast(BaseMethod, ABC):
@@ -59,11 +59,11 @@ class MomentumContrast(BaseMethod, ABC):
         parts = {'backbone': built_backbone, 'neck': built_on(neck, NECKS, built_backbone)}
         parts.update({name: built_on(part, NECKS, built_backbone)
                       for name, part in extra_parts.items() if part is not None})
-        check_channels(parts['backbone'], parts['neck'])
         if (cluster is None) != ('group_neck' not in parts):
             raise UserError('a cluster head and its group_neck go together', where='model',
                             expected='both cluster=dict(...) and group_neck=dict(...), or neither')
         self.encoder_q = nn.ModuleDict(parts)
+        check_necks(self.encoder_q)
         self.encoder_k = copy.deepcopy(self.encoder_q).requires_grad_(False)
         self.momentum = momentum
         self.shuffle = shuffle
@@ -113,8 +113,10 @@ class MomentumContrast(BaseMethod, ABC):
                                           self.loss_scale))
 
     def group(self, encoder: nn.ModuleDict, maps: list[Tensor]) -> tuple[Tensor, ...]:
-        """Return the group features (B, D) of feature maps as a tuple, empty without clusters."""
-        return (encoder['group_neck'](maps),) if self.cluster is not None else ()
+        """Return the group features (B, D) of feature maps, normalised: none without clusters."""
+        if self.cluster is None:
+            return ()
+        return normalize(projection(encoder['group_neck'], maps, 'group_neck')),
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -63,9 +63,8 @@ class ODC(PerTileMethod):
         self.backbone = built(backbone, BACKBONES)
         self.neck = built_on(neck, NECKS, self.backbone)
         self.head = built_on(head, HEADS, self.neck, vectors=True)
-        projection: Any = self.neck
         classifier: Any = self.head
-        self.feat_dim: int = projection.out_channels
+        self.feat_dim = size_of_vectors(self.neck)
         self.clusters: int = classifier.num_classes
         check_channels(self.backbone, self.neck)
         check_head(self.head, self.feat_dim)
@@ -139,3 +138,13 @@ class ODC(PerTileMethod):
     def _weigh(self) -> None:
         if self.reweight:
             self.loss_weight.copy_(class_weights(self.memory_bank.sizes, self.reweight_pow))
+
+
+def size_of_vectors(neck: nn.Module) -> int:
+    """Return the size D of a neck's vectors; raise a UserError if it does not say it."""
+    size = getattr(neck, 'out_channels', None)
+    if not isinstance(size, int):
+        raise UserError(f'{type(neck).__name__} does not say the size of its vectors',
+                        where='model.neck',
+                        expected="a neck with out_channels, such as dict(type='NonLinearNeckV0')")
+    return size

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import distributed
+from ...checkpoints import channels_of
 from ...errors import UserError
 from ...registry import ALGORITHMS, BACKBONES, HEADS, NECKS
 from ...values import Whole
@@ -44,6 +45,7 @@ class RelativeLoc(BaseMethod):
         # Its loss is a method of its own.
         self.head: Any = built_on(head, HEADS, self.neck, vectors=True)
         check_channels(self.backbone, self.neck)
+        check_takes_pairs(self.neck, channels_of(self.backbone)[-1])
         check_classes(self.head, PLACES)
         init_linear(self.head, 'normal', std=0.005)
         self.gap = gap
@@ -85,6 +87,15 @@ class RelativeLoc(BaseMethod):
         outputs = self.head.loss(self.head([self.neck([pairs])]), labels)
         self.features = centre.mean((2, 3)).detach()
         return {**outputs, 'feature_std': health.feature_std(self.features)}
+
+
+def check_takes_pairs(neck: nn.Module, channels: int) -> None:
+    """Raise a UserError if a neck does not take two maps of so many channels side by side."""
+    first = next((layer for layer in neck.modules() if isinstance(layer, nn.Linear)), None)
+    if first is not None and first.in_features != 2 * channels:
+        raise UserError(f'{type(neck).__name__} takes {first.in_features} channels, two patches '
+                        f'side by side give {2 * channels}', where='model.neck',
+                        expected="dict(type='RelativeLocNeck', ...)")
 
 
 def cut_patches(images: Tensor, jitter: Tensor, gap: int) -> Tensor:

@@ -11,7 +11,7 @@ from ...values import Positive
 from .. import health
 from ..losses import nt_xent
 from ..method import BaseMethod
-from ..parts import built, built_on, check_channels, normalize, projection
+from ..parts import built, built_on, check_necks, normalize, projection
 
 
 @ALGORITHMS.register_module()
@@ -43,7 +43,7 @@ class SimCLR(BaseMethod):
         self.encoder_q = nn.ModuleDict({'backbone': built_backbone, **{
             name: built_on(part, NECKS, built_backbone)
             for name, part in {'neck': neck, **(parts or {})}.items()}})
-        check_channels(self.encoder_q['backbone'], self.encoder_q['neck'])
+        check_necks(self.encoder_q)
         self.temperature, self.joint = temperature, joint
         self.adversary = (HEADS.build(adversary, encoder=self.encoder_q)
                           if adversary is not None else None)

@@ -9,10 +9,15 @@ from ..parts import image_vectors
 
 @NECKS.register_module()
 class AvgPoolNeck(nn.Module):
-    """Global average pooling and nothing else."""
+    """Global average pooling and nothing else.
 
-    def __init__(self):
+    Args:
+        in_channels: channels C of the backbone's last feature map, None where nobody asks.
+    """
+
+    def __init__(self, in_channels: Count | None = None):
         super().__init__()
+        self.in_channels = self.out_channels = in_channels
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Map feature maps, the last of shape (B, C, h, w), to shape (B, C), not normalised."""
