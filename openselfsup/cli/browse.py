@@ -58,17 +58,18 @@ def draw(cfg: 'Config', dataset: 'TileDataset', batch: dict, out: Path) -> None:
     for number, part in enumerate(chunks(len(batch['index']), VIEWS_PER_SHEET), 1):
         print(view_sheet(take(batch, part), out / f'views_{number:02d}.png',
                          source=dataset.source, names=dataset.view_names))
-    if not ALGORITHMS.get(cfg.model['type']).needs_geometry:
+    if not ALGORITHMS.get(cfg.model['type']).needs_geometry or len(batch['views']) < 2:
         return
     if batch['view_to_tile'] is None:
         raise UserError('there is nothing to match: these steps distort the views',
                         where='dataset.recipe', expected='steps of a known geometry')
-    grid = cell_grid(BACKBONES.build(cfg.model['backbone']),
-                     tuple(batch['views'][0].shape[-2:]))
-    matching = match_views(batch, grid, dataset.geometry)
+    backbone = BACKBONES.build(cfg.model['backbone'])
+    grid, key_grid = (cell_grid(backbone, view.shape[-2:]) for view in batch['views'][:2])
+    matching = match_views(batch, grid, dataset.geometry, key_grid)
     for number, part in enumerate(chunks(len(batch['index']), MATCHES_PER_SHEET), 1):
         print(match_sheet(batch, matching, out / f'matches_{number:02d}.png',
-                          source=dataset.source, grid=grid, samples=list(part)))
+                          source=dataset.source, grid=grid, key_grid=key_grid,
+                          samples=list(part)))
 
 
 def chunks(count: int, size: int) -> list[range]:

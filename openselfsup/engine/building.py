@@ -188,15 +188,15 @@ def place(algorithm: nn.Module, cfg: Config, device: torch.device, amp: str) -> 
         algorithm, device_ids=[device.index] if device.type == 'cuda' else None, **options)
 
 
-def cells_of(algorithm: Method, dataset: TileDataset) -> tuple[int, int] | None:
-    """Return the grid of cells that rank 0 draws, None where none are matched.
+def cells_of(algorithm: Method, dataset: TileDataset) -> list[tuple[int, int]] | None:
+    """Return the grids of cells of two views that rank 0 draws, None where none are matched.
 
     To be asked before ranks share the backbone out: then a single one can compute nothing.
     """
-    if not algorithm.needs_geometry or not distributed.is_main():
+    if not algorithm.needs_geometry or len(dataset.recipes) < 2 or not distributed.is_main():
         return None
     from ..visualization import cell_grid
-    return cell_grid(algorithm.backbone, dataset.recipes[0].size)
+    return [cell_grid(algorithm.backbone, recipe.size) for recipe in dataset.recipes[:2]]
 
 
 def copy_to_look_at(algorithm: Method, cfg: Config, hooks: Sequence[Hook],

@@ -1,5 +1,6 @@
 """The pictures of one batch of a dataset, as a run draws them before its first step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from .view_sheet import view_sheet
 
 
 def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path,
-               grid: tuple[int, int] | None) -> None:
+               grids: Sequence[tuple[int, int]] | None) -> None:
     """Write ``views.png`` and, of a method that matches cells, ``matches.png``.
 
     Args:
@@ -21,19 +22,22 @@ def draw_batch(batch: dict[str, Any], dataset: Any, out: str | Path,
         dataset: has ``source``, the tiles, ``view_names`` and ``geometry``, what its recipes
             keep track of.
         out: the folder to write into.
-        grid: rows and columns of cells, see :func:`cell_grid`; None for a method without.
+        grids: rows and columns of cells of the first two views, see :func:`cell_grid`; None for
+            a method without.
     """
     view_sheet(batch, Path(out) / 'views.png', source=dataset.source,
                names=dataset.view_names, rows=4)
-    if grid is not None:
-        match_sheet(batch, match_views(batch, grid, dataset.geometry), Path(out) / 'matches.png',
-                    source=dataset.source, grid=grid)
+    if grids is not None:
+        grid, key_grid = grids
+        match_sheet(batch, match_views(batch, grid, dataset.geometry, key_grid),
+                    Path(out) / 'matches.png', source=dataset.source, grid=grid, key_grid=key_grid)
 
 
-def match_views(batch: dict[str, Any], grid: tuple[int, int], geometry: str) -> Matching:
-    """Match the cells of the first two views of each tile in a batch."""
+def match_views(batch: dict[str, Any], grid: tuple[int, int], geometry: str,
+                key_grid: tuple[int, int] | None = None) -> Matching:
+    """Match the cells of the first two views of each tile, the second on a grid of its own."""
     maps = batch['view_to_tile']
-    return match_cells(maps[:, 0], maps[:, 1], grid, geometry=geometry)
+    return match_cells(maps[:, 0], maps[:, 1], grid, geometry=geometry, key_grid=key_grid)
 
 
 def cell_grid(backbone: nn.Module, size: tuple[int, int]) -> tuple[int, int]:

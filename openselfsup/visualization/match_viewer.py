@@ -28,11 +28,11 @@ LEFTS = (MARGIN, MARGIN + SIDE + 58.0, MARGIN + 2 * SIDE + 58.0 + 24.0)
 
 
 class _Pair(NamedTuple):
-    """One pair of views; N² cells in each grid, row by row."""
+    """One pair of views; N cells of the query and M of the key, row by row."""
 
     images: tuple[np.ndarray, np.ndarray]
-    weights: tuple[np.ndarray, np.ndarray]  # coverage of query and key cells, [N²] each
-    match: np.ndarray  # N² x N², [query cell, key cell]
+    weights: tuple[np.ndarray, np.ndarray]  # coverage of query and key cells, [N] and [M]
+    match: np.ndarray  # N x M, [query cell, key cell]
     maps: Tensor | None  # 2 x 2 x 3, view to tile
     tile: np.ndarray | None
     followed: list[int]  # query cells whose matches are drawn
@@ -41,6 +41,7 @@ class _Pair(NamedTuple):
 def match_sheet(batch: dict[str, Any], matching: Any, path: str | Path, *,
                 source: TileSource | None = None, normalize: dict | None = None,
                 grid: int | tuple[int, int] | None = None,
+                key_grid: int | tuple[int, int] | None = None,
                 samples: int | list[int] = 3, followed: int | None = None,
                 title: str = 'Matched cells of two views') -> Path:
     """Draw pairs of views with their cells, and which cells are matched with which.
@@ -53,13 +54,14 @@ def match_sheet(batch: dict[str, Any], matching: Any, path: str | Path, *,
     Args:
         batch: ``views`` (the first two are drawn), ``view_to_tile`` or None, ``index``; as
             for :func:`openselfsup.visualization.view_sheet`.
-        matching: has ``weight_q``, ``weight_k`` float [B, N²] in [0, 1] and ``match_q``
-            float [B, N², N²], indexed [query cell, key cell], rows summing to 1 or 0; what
+        matching: has ``weight_q`` float [B, N] and ``weight_k`` [B, M] in [0, 1] and ``match_q``
+            float [B, N, M], indexed [query cell, key cell], rows summing to 1 or 0; what
             ``openselfsup.views.match_cells`` returns.
         path: the PNG to write.
         source: where ``index`` points to; without it the grids are drawn on an empty square.
         normalize: ``mean`` and ``std`` to undo on floating-point views.
-        grid: rows and columns of cells; default is the square grid of N² cells.
+        grid: rows and columns of the query's cells; default is the square grid of N cells.
+        key_grid: those of the key's cells where they differ.
         samples: how many pairs of the batch to draw, or which.
         followed: how many query cells of a pair to follow; default is 6, or 3 on a grid of
             fewer than 25 cells.
@@ -69,12 +71,11 @@ def match_sheet(batch: dict[str, Any], matching: Any, path: str | Path, *,
         The path of the PNG.
 
     Raises:
-        ValueError: the grid has not as many cells as the matching.
+        ValueError: a grid has not as many cells as the matching.
     """
     cells = matching.weight_q.shape[1]
-    rows, cols = (grid, grid) if isinstance(grid, int) else grid or (math.isqrt(cells),) * 2
-    if rows * cols != cells:
-        raise ValueError(f'a grid of {rows} x {cols} does not have {cells} cells')
+    rows, cols = query_grid = _grid_of(grid, cells)
+    grids = query_grid, _grid_of(key_grid or grid, matching.weight_k.shape[1])
     if isinstance(samples, int):
         samples = list(range(min(samples, len(batch['views'][0]))))
     if followed is None:
@@ -95,9 +96,16 @@ def match_sheet(batch: dict[str, Any], matching: Any, path: str | Path, *,
             tile=source.read(index) if source is not None else None,
             followed=choose_cells(weights[0], rows, cols, followed))
         top = MARGIN + HEADER + row * row_height
-        _draw_pair(canvas, top, pair, (rows, cols))
+        _draw_pair(canvas, top, pair, grids)
         _write_captions(canvas, top + SIDE + 9, weights, tile_name(source, index))
     return canvas.save(path)
+
+
+def _grid_of(grid: int | tuple[int, int] | None, cells: int) -> tuple[int, int]:
+    rows, cols = (grid, grid) if isinstance(grid, int) else grid or (math.isqrt(cells),) * 2
+    if rows * cols != cells:
+        raise ValueError(f'a grid of {rows} x {cols} does not have {cells} cells')
+    return rows, cols
 
 
 def choose_cells(weight: np.ndarray, rows: int, cols: int, count: int) -> list[int]:
@@ -127,20 +135,23 @@ def choose_cells(weight: np.ndarray, rows: int, cols: int, count: int) -> list[i
     return sorted(chosen)
 
 
-def _draw_pair(canvas: Canvas, top: float, pair: _Pair, grid: tuple[int, int]) -> None:
-    squares = cell_polygons(torch.eye(2, 3), grid).flatten(0, 1).numpy()  # N² x 4 x 2
+def _draw_pair(canvas: Canvas, top: float, pair: _Pair,
+               grids: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    squares = [cell_polygons(torch.eye(2, 3), grid).flatten(0, 1).numpy()  # N x 4 x 2, M x 4 x 2
+               for grid in grids]
     panels = [Panel(left, top, SIDE, SIDE).fit(*image.shape[:2])
               for left, image in zip(LEFTS, pair.images)]
     for v, panel in enumerate(panels):
         canvas.image(pair.images[v], panel)
-        _draw_weights(canvas, panel, squares, pair.weights[v])
-        _draw_grid(canvas, panel, squares, view_color(v))
+        _draw_weights(canvas, panel, squares[v], pair.weights[v])
+        _draw_grid(canvas, panel, squares[v], view_color(v))
         draw_view_frame(canvas, panel, UNIT_SQUARE, view_color(v), width=1.0, casing=0.0)
     _draw_matches(canvas, panels, squares, pair)
 
     tile = draw_tile(canvas, Panel(LEFTS[2], top, SIDE, SIDE), pair.tile, pair.maps)
     if pair.maps is not None:
-        on_tile = cell_polygons(pair.maps, grid).flatten(1, 2).numpy()  # 2 x N² x 4 x 2
+        on_tile = [cell_polygons(to_tile, grid).flatten(0, 1).numpy()
+                   for to_tile, grid in zip(pair.maps, grids)]
         for v, cells in enumerate(on_tile):
             _draw_grid(canvas, tile, cells, view_color(v), clip=tile)
         for color, cell in zip(itertools.cycle(CELL_COLORS), pair.followed):
@@ -172,18 +183,19 @@ def _draw_grid(canvas: Canvas, panel: Panel, squares: np.ndarray, color: str,
         canvas.polygon(panel.at(square), color, 0.35, alpha=0.8, clip=clip)
 
 
-def _draw_matches(canvas: Canvas, panels: list[Panel], squares: np.ndarray,
+def _draw_matches(canvas: Canvas, panels: list[Panel], squares: list[np.ndarray],
                   pair: _Pair) -> None:
-    centres = squares.mean(axis=1)
-    outlines_in = np.zeros(len(squares))  # key cells shared by several query cells nest them
+    queries, keys = squares
+    centres = keys.mean(axis=1)
+    outlines_in = np.zeros(len(keys))  # key cells shared by several query cells nest them
     for color, cell in zip(itertools.cycle(CELL_COLORS), pair.followed):
-        canvas.polygon(_inset(panels[0].at(squares[cell]), 0.8), color, 1.3, casing=0.5)
+        canvas.polygon(_inset(panels[0].at(queries[cell]), 0.8), color, 1.3, casing=0.5)
         for key in np.flatnonzero(pair.match[cell] > 0):
             inset = 0.8 + 1.7 * outlines_in[key]
-            canvas.polygon(_inset(panels[1].at(squares[key]), inset), color, 1.0, casing=0.4)
+            canvas.polygon(_inset(panels[1].at(keys[key]), inset), color, 1.0, casing=0.4)
             outlines_in[key] += 1
     for color, cell in zip(itertools.cycle(CELL_COLORS), pair.followed):
-        start = panels[0].at(centres[cell])
+        start = panels[0].at(queries[cell].mean(axis=0))
         for key in np.argsort(pair.match[cell])[:-LINES_PER_CELL - 1:-1]:
             share = float(pair.match[cell, key])
             if share > 0:

@@ -37,7 +37,7 @@ def test_the_first_batch_is_drawn_without_touching_the_run(tmp_path, make_batch,
     state = torch.get_rng_state()
     dataset = SimpleNamespace(source=source, geometry='axis_aligned', view_names=['q', 'k'])
     draw_batch(make_batch([CROPS] * 2), dataset, tmp_path,
-               cell_grid(backbone, (96, 96)) if matched else None)
+               [cell_grid(backbone, (96, 96))] * 2 if matched else None)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
     assert backbone.training and not backbone.norm.training

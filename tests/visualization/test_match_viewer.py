@@ -169,6 +169,23 @@ def test_cells_need_not_be_as_many_in_both_directions(sheet, make_batch):
         sheet(batch, matching, grid=2)
 
 
+def test_the_key_has_a_grid_of_its_own(sheet, make_batch):
+    batch = make_batch([WHOLE])
+    matching = match_views(batch, (3, 3), 'axis_aligned', key_grid=(2, 4))
+    assert matching.weight_k.shape == (1, 8)
+    none, grids = torch.zeros_like(matching.match_q), dict(grid=(3, 3), key_grid=(2, 4))
+    matching = matching._replace(match_q=none)
+    weights = torch.ones(1, 8)
+    weights[0, 6] = 0
+    full, crossed = (sheet(batch, matching._replace(weight_k=w), followed=0, **grids)
+                     for w in (torch.ones(1, 8), weights))
+    changed = np.argwhere((full.box(*KEY) != crossed.box(*KEY)).any(2)) / full.box(*KEY).shape[:2]
+    assert changed.min(0) == pytest.approx([1 / 2, 2 / 4], abs=0.01)  # the cell of row 1, column 2
+    assert changed.max(0) == pytest.approx([1, 3 / 4], abs=0.01)
+    with pytest.raises(ValueError, match='3 x 3 does not have 8 cells'):
+        sheet(batch, matching, grid=(3, 3))
+
+
 @given(st.lists(st.sampled_from([0.0, 0.0, 0.1, 0.7, 1.0]), min_size=12, max_size=12),
        st.integers(0, 8))
 @settings(max_examples=60)
