@@ -5,51 +5,22 @@ torchvision offers can be used. Points of the tile travel along with its pixels;
 solved from where they end, and refused if no affine map explains them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..values import Side
 from .draws import Draws
 from .geometry import invert, is_axis_aligned
+from .one_generator import DrawFrom
 from .steps.base import GEOMETRIES, Geometry
 
 TOLERANCE = 0.01  # pixels of the view that a point may lie off the affine map
-
-_RANDOM = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal,
-           torch.bernoulli, torch.multinomial, torch.Tensor.uniform_, torch.Tensor.normal_,
-           torch.Tensor.random_, torch.Tensor.bernoulli_, torch.Tensor.exponential_}
-_RANDOM_LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
-
-
-class _DrawFrom(TorchFunctionMode):
-    """Make torch's random functions, in this thread only, draw from one generator.
-
-    Torchvision's transforms know no generator. Seeding the global one would disturb, and be
-    disturbed by, all other threads.
-    """
-
-    def __init__(self, generator: Generator):
-        super().__init__()
-        self.generator = generator
-
-    def __torch_function__(self, func: Callable, types: Sequence[type], args: tuple = (),
-                           kwargs: dict | None = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in _RANDOM_LIKE:
-            like, *others = args
-            func = _RANDOM_LIKE[func]
-            args = (tuple(like.shape), *others)
-            kwargs = {'dtype': like.dtype, **kwargs}
-        if func in _RANDOM:
-            kwargs.setdefault('generator', self.generator)
-        return func(*args, **kwargs)
 
 
 def build_transform(transform: Mapping[str, Any] | nn.Module) -> nn.Module:
@@ -89,7 +60,8 @@ class TorchvisionPipeline:
     Args:
         size: side of the view in pixels, or (height, width): what the transforms must give.
         transforms: v2 transforms in their order, built or as dicts with a 'type'. They get
-            an RGB image, uint8 (3, H, W), and must return one.
+            an RGB image, uint8 (3, H, W), and must return one. They draw random numbers with
+            torch, as all of torchvision's do: numpy's and Python's know no seed of a view.
         geometry: what the transforms may do to the map from view to tile: 'axis_aligned',
             'affine', or 'none' to use no map at all. Views that do more are refused.
 
@@ -144,7 +116,7 @@ class TorchvisionPipeline:
         points = (at * torch.tensor([width, height])).repeat(1, 2)
         boxes = tv_tensors.BoundingBoxes(points, format='XYXY', canvas_size=(height, width),
                                          clamping_mode=None)
-        with _DrawFrom(Generator().manual_seed(int(parameters['seed']))):
+        with DrawFrom(Generator().manual_seed(int(parameters['seed']))):
             if self.geometry == 'none':
                 view, moved = nn.Sequential(*self.transforms)(image), None
             else:

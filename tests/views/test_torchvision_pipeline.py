@@ -136,3 +136,12 @@ def test_the_seed_alone_decides_in_any_thread(tiles):
     torch.set_rng_state(state)
     for seed in seeds:
         assert all(np.array_equal(a, b) for a, b in zip(alone[seed], together[seed]))
+
+
+def test_the_seed_decides_on_distributions_of_torch_too(tiles):
+    """AugMix mixes by a beta and a Dirichlet distribution."""
+    pipeline = TorchvisionPipeline(SIZE, [RESIZE, dict(type='AugMix')], 'none')
+    state = torch.get_rng_state()
+    first, again = ([view.copy() for view, _ in views(pipeline, tiles[0])] for _ in range(2))
+    assert np.array_equal(first, again)
+    assert torch.equal(state, torch.get_rng_state())
