@@ -54,6 +54,11 @@ def _has_lambda(transform: nn.Module) -> bool:
             or any(map(_has_lambda, getattr(transform, 'transforms', ()))))
 
 
+def _no_map(why: str) -> ValueError:
+    return ValueError(f'no affine map leads from this view to its tile: {why}; for such '
+                      "transforms set geometry='none'")
+
+
 class TorchvisionPipeline:
     """Views by torchvision v2 transforms.
 
@@ -133,16 +138,16 @@ class TorchvisionPipeline:
     def _run(self, image: Tensor, boxes: tv_tensors.BoundingBoxes
              ) -> tuple[Tensor, tv_tensors.BoundingBoxes]:
         for transform in self.transforms:
+            name = type(transform).__name__
             try:
                 image, moved = transform(image, boxes)
-            except IndexError as error:  # of points on the edge, in torchvision 0.24
-                raise ValueError('no affine map leads from this view to its tile: '
-                                 f'{type(transform).__name__} cannot move points ({error}); for '
-                                 "such transforms set geometry='none'") from None
-            if (tuple(moved.canvas_size) != tuple(image.shape[-2:])
-                    or moved.shape != boxes.shape):
-                raise ValueError(f'{type(transform).__name__} changed the image but not the '
-                                 'points on it')
+                (height, width), canvas = image.shape[-2:], tuple(moved.canvas_size)
+            except (AttributeError, IndexError, TypeError, ValueError) as error:
+                transform(image)  # raises what is wrong where it is not the points
+                raise _no_map(f'{name} cannot move points ({error})') from None
+            if (height, width) != canvas or len(moved) != len(boxes):
+                raise _no_map(f'after {name} the image has {height} x {width} px, and {len(moved)} '
+                              f'of {len(boxes)} points lie on {canvas[0]} x {canvas[1]} px')
             boxes = moved
         return image, boxes
 
@@ -159,8 +164,7 @@ class TorchvisionPipeline:
         tile_to_view = (inverse[:, :, None] * moved).sum(1)  # 3 2
         off = (given @ tile_to_view - moved).norm(dim=1).max().item()
         if off > TOLERANCE:
-            raise ValueError(f'no affine map leads from this view to its tile: points lie up '
-                             f"to {off:.2f} pixels off; for such transforms set geometry='none'")
+            raise _no_map(f'points lie up to {off:.2f} pixels off')
         extent = torch.tensor(self.size[::-1], dtype=torch.float64)
         view_to_tile = invert((tile_to_view / extent).T)
         if self.geometry == 'axis_aligned' and not is_axis_aligned(view_to_tile, 1e-4):

@@ -190,6 +190,9 @@ def test_torchvision_pipelines_that_are_wrong():
         TileDataset(CMU, HELD | dict(key=PIPELINE))
     with pytest.raises(UserError, match=r'dataset\.recipe: this view is turned'):
         TileDataset(CMU, dict(turned, geometry='axis_aligned')).batch([0], generator())
+    resized = [dict(type='RandAugment'), dict(type='Resize', size=(64, 64))]
+    with pytest.raises(UserError, match=r"dataset\.recipe: .*RandAugment.*set geometry='none'"):
+        TileDataset(CMU, dict(PIPELINE, transforms=resized), check=False).batch([0], generator())
     unmapped = TileDataset(CMU, dict(turned, geometry='none'))
     assert unmapped.batch([0], generator())['view_to_tile'] is None
 

@@ -79,12 +79,40 @@ class ImageOnly(v2.Transform):
         return inpt[..., :40] if isinstance(inpt, tv_tensors.Image) else inpt
 
 
+ADVICE = "no affine map leads .*; for such transforms set geometry='none'"
+
+
 def test_transforms_that_lose_the_points_are_refused():
-    with pytest.raises(ValueError, match='ImageOnly'):
-        list(views(TorchvisionPipeline(SIZE, [ImageOnly(), RESIZE]), ramp(90, 70)))
+    for transform, words in (
+            (ImageOnly(), 'ImageOnly the image has 90 x 40 px, and 16 of 16 points lie on 90 x 70'),
+            (dict(type='RandomRotation', degrees=40, expand=True),  # as torchvision rounds
+             r'RandomRotation the image has \d+ x \d+ px, and 16 of 16 points lie on \d+ x \d+')):
+        with pytest.raises(ValueError, match=ADVICE) as caught:
+            list(views(TorchvisionPipeline(SIZE, [transform, RESIZE]), ramp(90, 70)))
+        caught.match(words)
     hidden = v2.RandomApply([v2.Compose([v2.Lambda(lambda image: image.flip(-1))])])
     with pytest.raises(ValueError, match='Lambda'):
         TorchvisionPipeline(SIZE, [hidden, RESIZE])
+
+
+@pytest.mark.parametrize('transform, words', [
+    (dict(type=name), f'{name} cannot move points .*BoundingBoxes are not supported')
+    for name in ('RandAugment', 'AutoAugment', 'TrivialAugmentWide', 'AugMix')] + [
+    (dict(type='RandomCrop', size=99, pad_if_needed=True, padding_mode='reflect'),
+     'RandomCrop cannot move points .*reflect'),
+    (dict(type='ToPureTensor'), 'ToPureTensor cannot move points .*canvas_size')])
+def test_what_takes_no_points_is_told_with_what_to_set(transform, words):
+    with pytest.raises(ValueError, match=ADVICE) as caught:
+        list(views(TorchvisionPipeline(SIZE, [transform, RESIZE]), ramp(90, 70)))
+    caught.match(words)
+    assert len(list(views(TorchvisionPipeline(SIZE, [transform, RESIZE], 'none'),
+                          ramp(90, 70)))) == 6
+
+
+def test_what_takes_no_image_is_not_told_as_points():
+    too_large = dict(type='RandomCrop', size=99)
+    with pytest.raises(ValueError, match='^Required crop size .*larger than'):
+        list(views(TorchvisionPipeline(SIZE, [too_large, RESIZE]), ramp(90, 70)))
 
 
 def test_a_view_of_another_size_or_type_is_refused():
