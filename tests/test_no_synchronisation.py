@@ -13,6 +13,8 @@ from openselfsup.engine.config import load_config
 from openselfsup.engine.runner import Runner
 from openselfsup.models.losses import info_nce, nt_xent
 from openselfsup.training.launch import Launch
+from openselfsup.training.optimizer_step import OptimizerStep
+from openselfsup.training.optimizers import LARS
 from openselfsup.training.preprocessor import Preprocessor
 from openselfsup.training.step import TrainStep
 from openselfsup.views import UnionView, ViewRecipe, match_cells
@@ -149,6 +151,18 @@ def test_a_step_reads_nothing_but_whether_an_attack_was_finite(case):
     with Synchronisations() as count:
         outputs = step(iter([batch]), 1, 0.1)
     assert count.found == (['tolist'] if 'skip_step' in outputs else [])
+
+
+@pytest.mark.parametrize('name', ['SGD', 'LARS'])
+@pytest.mark.parametrize('factor', [1., torch.inf])
+def test_whether_the_optimiser_moved_is_learnt_from_what_the_scaler_reads(name, factor):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = {'SGD': torch.optim.SGD, 'LARS': LARS}[name]([weight], lr=0.1)
+    step = OptimizerStep(optimizer, torch.device('cpu'), 'fp16')
+    step.backward(weight.sum() * factor)
+    with Synchronisations() as count:
+        assert step.update(0.1) == (factor == 1)
+    assert count.found == ['_local_scalar_dense']
 
 
 def test_losses_read_nothing():

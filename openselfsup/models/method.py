@@ -86,7 +86,10 @@ class Method(Protocol):
         """Hear where the run stands, before each optimiser step."""
 
     def end_step(self) -> None:
-        """Hear that the optimiser has moved the parameters; not after a step left out."""
+        """Hear that the optimiser has moved the parameters; not after a step left out.
+
+        Steps are left out where ``skip_step`` asks for it, and where gradients of fp16 overflow.
+        """
 
     def begin_pass(self, first: bool = True, loss_scale: Tensor | float = 1.0) -> None:
         """Hear what the next forward pass belongs to.

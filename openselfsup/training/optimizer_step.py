@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ class OptimizerStep:
         self.optimizer, self.device, self.amp, self.clip = optimizer, device, amp, clip
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == 'fp16')
         self.decays = [group.get('weight_decay') for group in optimizer.param_groups]
+        self._moved = False
+        optimizer.register_step_post_hook(self._note_move)
 
     def autocast(self) -> torch.autocast:
         """Return the context of forward passes; losses are computed in float32."""
@@ -52,14 +55,20 @@ class OptimizerStep:
         """Add the gradients of a loss that is of one of so many equal parts of this step."""
         self.scaler.scale(loss / parts if parts > 1 else loss).backward()
 
-    def update(self, lr: float, factors: Mapping[str, float] = {}, decay: float = 1.0) -> None:
+    def update(self, lr: float, factors: Mapping[str, float] = {}, decay: float = 1.0) -> bool:
         """Move the weights at a rate, or a group's multiple of it, and forget the gradients.
+
+        Whether gradients overflowed, the scaler fetches from the device, once a step of fp16, and
+        does not tell: that it called the optimiser does, so nothing more is waited for.
 
         Args:
             lr: learning rate of the step.
             factors: on the rates of groups, by what they are ``paced`` by; 0 leaves a group as
                 it is, momenta and all.
             decay: factor on the weight decay that the groups began with.
+
+        Returns:
+            Whether the optimiser moved: not where the gradients of fp16 overflowed.
         """
         for group, weight_decay in zip(self.optimizer.param_groups, self.decays):
             factor = factors.get(group.get('paced', ''), 1.0)
@@ -73,9 +82,15 @@ class OptimizerStep:
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
             self.clip([p for g in self.optimizer.param_groups for p in g['params']])
+        self._moved = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        return self._moved
+
+    def _note_move(self, optimizer: Any, *_: object) -> None:
+        overflow = getattr(optimizer, 'found_inf', None)  # fused ones are given it unread
+        self._moved = overflow is None or not overflow.item()
 
     def leave_out(self) -> None:
         """Forget the gradients without an update, and lower the loss scale."""

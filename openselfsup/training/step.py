@@ -98,8 +98,8 @@ class TrainStep:
         if any(any(skip.take() or ()) for skip in skips):  # the same on all ranks
             self.optimizer_step.leave_out()
         else:
-            self.optimizer_step.update(lr, self.algorithm.rate_factors(), decay)
-            self.algorithm.end_step()
+            if self.optimizer_step.update(lr, self.algorithm.rate_factors(), decay):
+                self.algorithm.end_step()
             outputs |= self.clip.norms if self.clip is not None else {}
         return outputs
 

@@ -86,6 +86,20 @@ def test_a_method_hears_of_its_steps_and_is_given_what_it_asks_for():
     assert after != before and after == float(model.conv.weight.detach().sum())
 
 
+def test_a_method_hears_of_no_end_of_a_step_that_the_loss_scale_left_out():
+    """Nor does a target then follow an encoder that did not move."""
+    model = Listening()
+    step = TrainStep(model, Preprocessor(MEAN, STD), torch.optim.SGD(model.parameters(), lr=1.),
+                     'fp16')
+    hook = model.conv.weight.register_hook(lambda gradient: gradient * torch.inf)
+    data = dict(batch(2), index=torch.tensor([4, 1]), label=torch.tensor([0, 1]))
+    step(iter([data]), 1, 0.5)
+    assert model.heard == [Progress(), ([4, 1], [0, 1])]
+    hook.remove()
+    step(iter([data]), 1, 0.5)
+    assert model.heard[-1] == ('moved', float(model.conv.weight.detach().sum()))
+
+
 def test_preprocessor_normalises_as_written():
     preprocessor = Preprocessor(MEAN, STD)
     data = batch(2)

@@ -19,7 +19,7 @@ def test_a_step_moves_weights_by_rate_times_gradient_whatever_the_loss_scale(amp
     weight, step = make(amp)
     for _ in range(2):
         step.backward((weight ** 2).sum(), parts=2)
-    step.update(0.25)
+    assert step.update(0.25)
     assert weight.tolist() == [0.5, 1.0] and weight.grad is None
     assert step.optimizer.param_groups[0]['lr'] == 0.25
     assert float(step.loss_scale()) == (1.0 if amp == 'off' else 65536.0)
@@ -32,10 +32,20 @@ def test_gradients_are_clipped_without_their_loss_scale():
     assert weight.tolist() == [-1.0, -1.0]  # 2 and 4, cut to 3
 
 
+@pytest.mark.parametrize('fused', [False, True])
+def test_whether_the_optimiser_moved_is_told(fused):
+    weight = torch.nn.Parameter(torch.ones(2))
+    step = OptimizerStep(torch.optim.SGD([weight], lr=9.0, fused=fused), CPU, 'fp16')
+    for loss, moved in ((1., True), (torch.inf, False), (1., True), (torch.nan, False)):
+        before = weight.detach().clone()
+        step.backward(weight.sum() * loss)
+        assert step.update(0.5) is moved is not torch.equal(weight, before)
+
+
 def test_an_overflow_moves_nothing_and_lowers_a_scale_that_can_be_kept():
     weight, step = make('fp16')
     step.backward(weight.sum() * torch.inf)
-    step.update(1.0)
+    assert not step.update(1.0)
     assert weight.tolist() == [1.0, 2.0] and float(step.loss_scale()) == 32768.0
     _, other = make('fp16')
     other.scaler.load_state_dict(step.scaler.state_dict())
