@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from methods import toy
+from methods import METHODS, toy
 from torch import nn
 from toy_model import random_batch, train_step
 
 from openselfsup.errors import UserError
+from openselfsup.models.heads.adversary import WeightAdversary
+from openselfsup.registry import ALGORITHMS
 from openselfsup.training.preprocessor import Preprocessor
 from openselfsup.training.step import TrainStep
 
@@ -253,3 +255,32 @@ def test_a_step_without_a_finite_attack_is_left_out(amp, value):
 def test_impossible_settings(settings, words):
     with pytest.raises(UserError, match=words):
         toy('SimCLR', adversary=settings)
+
+
+def test_what_is_frozen_is_not_attacked():
+    encoder = toy('SimCLR').encoder_q
+    encoder.backbone.conv1.requires_grad_(False)
+    assert WeightAdversary(encoder).target == 'backbone.conv2.weight'
+    with pytest.raises(UserError, match=r"target is 'backbone\.conv1\.weight', which is frozen; .*"
+                                        r"that learns; did you mean 'backbone\.conv2\.weight'"):
+        WeightAdversary(encoder, target='backbone.conv1.weight')
+    encoder.backbone.requires_grad_(False)
+    with pytest.raises(UserError, match="no convolution .* such as 'neck.mlp.2.bias'"):
+        WeightAdversary(encoder)
+    assert WeightAdversary(encoder, 'neck.mlp.2.bias').target == 'neck.mlp.2.bias'
+    with pytest.raises(UserError, match='no convolution .* fewer frozen stages'):
+        WeightAdversary(encoder.requires_grad_(False))
+
+
+def test_a_resnet_with_frozen_stages_is_attacked_where_it_learns():
+    def build(stages, target=None):
+        return ALGORITHMS.build(METHODS['SimCLR'] | dict(
+            backbone=dict(type='ResNet', depth=18, frozen_stages=stages),
+            neck=dict(METHODS['SimCLR']['neck'], in_channels=512),
+            adversary=dict(type='WeightAdversary', target=target)))
+
+    outputs = build(1)([torch.randn(6, 3, 32, 32) for _ in range(2)])
+    assert outputs['perturbation'] > 0
+    for stages, target in ((1, 'backbone.conv1.weight'), (4, None)):
+        with pytest.raises(UserError, match='model.adversary'):
+            build(stages, target)

@@ -61,7 +61,7 @@ class WeightAdversary(nn.Module):
         last_offset: the newest r, to look at; None before the first step.
 
     Raises:
-        UserError: the encoder has no such parameter, or a setting is impossible.
+        UserError: the encoder has no such parameter that learns, or a setting is impossible.
     """
 
     filled_in = ('encoder',)  # by the method, not by a config
@@ -71,15 +71,26 @@ class WeightAdversary(nn.Module):
                  bn: BatchNorm = 'shared', detach_anchor: bool = False,
                  weight: NotNegative = 1.0):
         super().__init__()
+        learning = [name for name, parameter in encoder.named_parameters()
+                    if parameter.requires_grad]
         target = target or next((f'{name}.weight' for name, layer in encoder.named_modules()
-                                 if isinstance(layer, nn.Conv2d) and layer.weight.requires_grad),
-                                'backbone.conv1.weight')
-        for name, value, choices in (('norm', norm, NORMS), ('bn', bn, BN),
-                                     ('target', target, dict(encoder.named_parameters()))):
+                                 if isinstance(layer, nn.Conv2d)
+                                 and f'{name}.weight' in learning), None)
+        if target is None:
+            raise UserError('no convolution of the encoder learns that could be attacked',
+                            where='model.adversary.target',
+                            expected=f"a parameter that learns, such as '{learning[-1]}'"
+                            if learning else 'fewer frozen stages')
+        if target not in learning:
+            frozen = target in dict(encoder.named_parameters())
+            raise UserError(f"target is '{target}'" + (', which is frozen' if frozen else ''),
+                            where='model.adversary.target',
+                            expected='the name of a parameter of the encoder that learns',
+                            nearest=nearest(target, learning))
+        for name, value, choices in (('norm', norm, NORMS), ('bn', bn, BN)):
             if value not in choices:
                 raise UserError(f"{name} is '{value}'", where=f'model.adversary.{name}',
-                                expected='the name of a parameter of the encoder'
-                                if name == 'target' else 'one of ' + ', '.join(choices),
+                                expected='one of ' + ', '.join(choices),
                                 nearest=nearest(str(value), choices))
         if not epsilon > 0:
             raise UserError(f'epsilon is {epsilon}', where='model.adversary.epsilon',
