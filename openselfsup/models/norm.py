@@ -29,6 +29,9 @@ class SplitBN(nn.BatchNorm2d):
         num_features: number of channels C.
         num_splits: number of parts.
         eps, momentum, affine: as in :class:`torch.nn.BatchNorm2d`.
+
+    Raises:
+        UserError: in training, a part holds one value per channel.
     """
 
     running_mean: Tensor
@@ -46,6 +49,11 @@ class SplitBN(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         splits = largest_divisor(len(x), self.num_splits)
+        if splits > 1 and x.numel() == splits * x.shape[1]:
+            raise UserError(f'{splits} parts of {len(x)} tiles, with maps of one cell, leave '
+                            'SplitBN one value per channel, whose variance is 0',
+                            where='norm_cfg.num_splits', expected='fewer parts, more tiles per '
+                            'rank and forward pass, or larger views')
         means = self.running_mean.repeat(splits, 1)  # S x C
         variances = self.running_var.repeat(splits, 1)
         parts = [F.batch_norm(part, mean, variance, self.weight, self.bias, True, self.momentum,

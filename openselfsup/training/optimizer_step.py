@@ -1,6 +1,7 @@
 """From a loss to changed weights: what all training loops do alike."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -108,14 +109,16 @@ def enough_for_batch_norm(images: Tensor, where: str) -> Iterator[None]:
         where: the setting of B, as an error names it.
 
     Raises:
-        UserError: there is one tile a forward pass, and its last map is one pixel.
+        UserError: there is one tile a forward pass, and its last map is one pixel, or a vector.
     """
     try:
         yield
     except ValueError as error:
         if not str(error).startswith('Expected more than 1 value per channel'):
             raise
+        vectors = re.search(r'\[1, \d+\]', str(error))  # the size of what was to be normalised
         raise UserError(
             f'{len(images)} tile(s) of {images.shape[-1]} px at a time leave batch norm one value '
             'per channel, whose variance is 0', where=where,
-            expected='at least 2 tiles per rank and forward pass, or larger views') from None
+            expected='at least 2 tiles per rank and forward pass'
+            + ('' if vectors else ', or larger views')) from None

@@ -44,6 +44,15 @@ def test_an_indivisible_batch_uses_the_largest_divisor_and_says_so_once(caplog):
     assert warnings == ['SplitBN: a batch of 10 does not divide into 8 parts; using 5']
 
 
+def test_parts_of_one_value_are_told_by_their_number():
+    one_cell = torch.randn(8, 4, 1, 1)
+    with pytest.raises(UserError, match='norm_cfg.num_splits: 8 parts of 8 tiles, .* fewer parts'):
+        SplitBN(4, num_splits=8)(one_cell)
+    for layer, x in ((SplitBN(4, 4), one_cell), (SplitBN(4, 8).eval(), one_cell),
+                     (SplitBN(4, 8), torch.randn(8, 4, 1, 2))):
+        assert torch.isfinite(layer(x)).all()
+
+
 @pytest.mark.parametrize('cfg, kind', [
     (dict(type='BN'), nn.BatchNorm2d), (dict(type='SyncBN'), nn.SyncBatchNorm),
     (dict(type='GN'), nn.GroupNorm), (dict(type='SplitBN', num_splits=2), SplitBN)])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from openselfsup.errors import UserError
+from openselfsup.models.norm import SplitBN
 from openselfsup.training.optimizer_step import OptimizerStep, enough_for_batch_norm
 
 CPU = torch.device('cpu')
@@ -63,9 +64,14 @@ def test_a_step_that_is_left_out_leaves_no_gradient():
 
 def test_a_batch_without_variance_is_told_and_other_errors_are_left_alone():
     image = torch.zeros(1, 3, 1, 1)
-    with pytest.raises(UserError, match=r'--batch_size: 1 tile\(s\) of 1 px .* at least 2 tiles'):
-        with enough_for_batch_norm(image, '--batch_size'):
-            torch.nn.BatchNorm2d(3)(image)
+    for layer, seen, advice in (
+            (torch.nn.BatchNorm2d(3), image, r'forward pass, or larger views$'),
+            (torch.nn.BatchNorm1d(3), image.flatten(1), r'forward pass$'),  # whatever the size
+            (SplitBN(3, 8), image, r'forward pass, or larger views$')):  # one tile, one part
+        with pytest.raises(UserError, match=r'--batch_size: 1 tile\(s\) of 1 px .* at least 2 '
+                                            r'tiles per rank and ' + advice):
+            with enough_for_batch_norm(image, '--batch_size'):
+                layer(seen)
     with pytest.raises(ValueError, match='something else'):
         with enough_for_batch_norm(image, '--batch_size'):
             raise ValueError('something else')
