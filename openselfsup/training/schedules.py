@@ -95,7 +95,8 @@ def Cosine(base_lr: float, epochs: int, steps_per_epoch: int, min_lr: NotNegativ
         by: 'iteration', or 'epoch' for a rate that is constant within an epoch.
         warmup: 'before' lets the cosine begin when the warm-up ends; 'within' lets it begin at
             once and the warm-up multiply its first rates, as OpenSelfSup does; 'inclusive' is
-            'before', but the last step of the warm-up has the full rate already, as in DINO.
+            'before', but the last step of the warm-up has the full rate already, as in DINO;
+            a warm-up of a single step has its first rate, as there.
 
     Returns:
         Array of shape (epochs * steps_per_epoch,).

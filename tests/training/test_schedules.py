@@ -74,6 +74,13 @@ def test_restarts_are_those_of_torch():
     np.testing.assert_allclose(cosine_with_restarts(0.3, 13, 5, 4e-8), rates, rtol=1e-12)
 
 
+def test_the_last_step_of_an_inclusive_warm_up_has_the_full_rate_unless_it_is_the_first():
+    """As numpy.linspace(start, base, steps), which DINO calls."""
+    cfg = dict(type='Cosine', warmup_start=0., warmup='inclusive')
+    np.testing.assert_allclose(build(**cfg, warmup_epochs=3 / 7)[:4], [0, 0.15, 0.3, 0.3])
+    np.testing.assert_allclose(build(**cfg, warmup_epochs=1 / 7)[:2], [0, 0.3])
+
+
 @pytest.mark.parametrize('name, cfg', [
     ('cosine_by_epoch', dict(type='Cosine', by='epoch')),
     ('cosine_by_epoch_linear_warmup', dict(type='Cosine', by='epoch', warmup_epochs=2,
