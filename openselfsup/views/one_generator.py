@@ -10,8 +10,9 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-# Before torch 2.10 these take no generator; this way their numbers are those of all versions.
-_LIKE = {aten.rand_like: torch.rand, aten.randn_like: torch.randn, aten.randint_like: torch.randint}
+# Not every torch gives these a generator; this way their numbers are the same in all versions.
+_LIKE: dict[object, Callable] = {aten.rand_like: torch.rand, aten.randn_like: torch.randn,
+                                 aten.randint_like: torch.randint}
 
 
 @functools.cache
@@ -50,7 +51,7 @@ class DrawFrom(TorchDispatchMode):
                            kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
         form = with_generator(func)
-        like: Callable | None = _LIKE.get(func.overloadpacket)
+        like = _LIKE.get(func.overloadpacket)
         if (form is None and like is None) or any(isinstance(a, Generator) for a in args):
             return func(*args, **kwargs)
         generator = kwargs.pop('generator', None) or self.generator
