@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .checkpoints import (
     BackboneRecord,
+    Description,
+    Transformer,
     architecture_of,
     backbone_record,
     backbone_state_dict,
     description_of,
+    fitted_transformer,
     load,
     load_backbone_weights,
     told_resizing,
@@ -84,11 +88,11 @@ class PublishedNetwork(NamedTuple):
 
 
 def published_network(checkpoint: Mapping[str, Any], path: str | Path,
-                          resizing: str | None = None) -> PublishedNetwork | None:
+                      resizing: str | None = None) -> PublishedNetwork | None:
     """Return the network of a checkpoint that does not say what it is, None for a ResNet.
 
-    A vision transformer is told from names and shapes; another network of timm, such as a
-    ConvNeXt, from the description beside its weights.
+    A vision transformer is what the description beside its weights names, or told from names and
+    shapes where there is none; another network of timm, such as a ConvNeXt, needs the description.
 
     Args:
         checkpoint: what the file holds.
@@ -107,10 +111,11 @@ def published_network(checkpoint: Mapping[str, Any], path: str | Path,
     found = transformer_of(state, 'teacher' in checkpoint and 'student' in checkpoint)
     if found is None:
         return _described(state, path, resizing)
-    config = transformer_config(found, str(path), resizing)
-    if resizing or 'resizing' not in config:
-        return PublishedNetwork(config, '')
     said = description_of(path)
+    config = (_named_transformer(said, found)
+              or transformer_config(found, str(path), resizing))
+    if resizing or 'resizing' not in config:
+        return PublishedNetwork(config | (dict(resizing=resizing) if resizing else {}), '')
     rule, sure = told_resizing(found, said.architecture)
     config['resizing'] = said.resizing or rule
     return PublishedNetwork(config, '' if sure else (
@@ -128,10 +133,42 @@ def _described(state: Mapping[str, Tensor], path: str | Path,
     if resizing:
         raise UserError(f'there is nothing to choose for a {said.architecture}, which has no '
                         'positions', where='resizing', expected='a ViT')
-    config = dict(type='TimmBackbone', model=said.architecture, **said.arguments)
+    return PublishedNetwork(_named(said), '')
+
+
+def _named_transformer(said: Description, found: Transformer) -> dict[str, Any] | None:
+    """Return the ViT that a description names, None if it names none that the weights fit.
+
+    A layer has no name in JSON, so the descriptions of some released models tell less than their
+    weights do.
+    """
+    if not said.architecture:
+        return None
+    config = _named(said)
+    if said.arguments.get('global_pool') == 'avg' and 'cls_token' in found.state:
+        config['feature'] = 'mean'
+    try:
+        with torch.device('meta'):
+            own = BACKBONES.build(config).state_dict()
+        wanted = {name.removeprefix('net.'): value for name, value in own.items()
+                  if name != 'mask_token'}
+        state = fitted_transformer(found, wanted)
+    except UserError:
+        return None
+    if any(name not in state or state[name].shape != value.shape
+           for name, value in wanted.items()):
+        return None
+    return config | (dict(resizing='') if 'pos_embed' in wanted else {})
+
+
+def _named(said: Description) -> dict[str, Any]:
+    """Return the config of the network that a description names."""
+    own = ('num_classes', 'global_pool', 'dynamic_img_size')  # which a TimmBackbone sees to
+    config = dict(type='TimmBackbone', model=said.architecture, **{
+        key: value for key, value in said.arguments.items() if key not in own})
     if 'in_chans' in config:
         config['in_channels'] = config.pop('in_chans')
-    return PublishedNetwork(config, '')
+    return config
 
 
 def _network_of_timm(config: dict[str, Any], checkpoint: Mapping[str, Any], depth: int | None,

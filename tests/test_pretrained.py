@@ -1,7 +1,9 @@
+import json
 import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -79,12 +81,15 @@ def test_another_norm_has_to_be_named(tmp_path):
     torch.testing.assert_close(model.fc(backbone(images)[0].mean((2, 3))), model(images))
 
 
-def exported(folder, model: str = 'convnext_atto'):
+def exported(folder, **config):
     """Write a network of timm with its description and return it."""
     torch.manual_seed(0)
-    config = dict(type='TimmBackbone', model=model, patch_size=2, in_channels=4)
-    backbone = BACKBONES.build(config).eval()
-    export_to_timm(backbone, config, folder, [0.5] * 3, [0.2] * 3, 'Of a test.')
+    config = config or dict(model='convnext_atto', patch_size=2, in_channels=4)
+    backbone = BACKBONES.build(dict(config, type='TimmBackbone')).eval()
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=.5)  # small initial weights hide what differs
+    export_to_timm(backbone, dict(config, type='TimmBackbone'), folder, [0.5] * 3, [0.2] * 3,
+                   'Of a test.')
     return backbone
 
 
@@ -97,6 +102,52 @@ def test_another_network_of_timm_is_told_from_the_config_beside_it(tmp_path, fil
     evaluated = from_checkpoint('resnet18', tmp_path / 'net' / file)
     torch.testing.assert_close(evaluated.backbone(images)[-1], ours(images)[-1], rtol=0, atol=0)
     assert evaluated.wanted.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize('config', [
+    dict(model='vit_small_patch14_reg4_dinov2', embed_dim=96, num_heads=3, depth=2),
+    dict(model='vit_giant_patch14_reg4_dinov2', embed_dim=96, num_heads=1, depth=2,
+         act_layer='GELU'),
+    dict(model='vit_tiny_patch16_224', depth=1, act_layer='relu'),
+    dict(model='vit_tiny_patch16_224', depth=1, feature='mean'),
+    dict(model='vit_so400m_patch14_siglip_224', depth=1)], ids=str)
+def test_a_vit_is_what_the_config_beside_it_says(tmp_path, config):
+    """Heads, activations and what is taken of it cannot be told from its weights."""
+    ours, images = exported(tmp_path / 'net', img_size=56 - 8 * ('tiny' in config['model']),
+                            **config), torch.randn(2, 3, 112, 112)
+    with torch.inference_mode():
+        wanted = ours.image_features(images)
+        theirs = timm.create_model(f"local-dir:{tmp_path / 'net'}", pretrained=True,
+                                   num_classes=0).eval()(images)
+        torch.testing.assert_close(wanted, theirs, rtol=1e-3, atol=1e-4)
+        for found in (load_backbone(tmp_path / 'net'),
+                      from_checkpoint('resnet18', tmp_path / 'net').backbone):
+            torch.testing.assert_close(found.image_features(images), wanted, rtol=0, atol=0)
+
+
+def test_a_description_that_tells_less_than_the_weights_gives_way(tmp_path):
+    """That of Virchow names neither its gated layers nor their activation."""
+    ours = exported(tmp_path / 'net', model='vit_tiny_patch16_224', depth=1, img_size=32,
+                    embed_dim=64, num_heads=1, mlp_ratio=5.5, mlp_layer='SwiGLUPacked',
+                    act_layer='silu')
+    described = json.loads((tmp_path / 'net/config.json').read_text())
+    described |= dict(architecture='vit_tiny_patch16_224', model_args=dict(
+        img_size=32, embed_dim=64, depth=1, num_heads=1, mlp_ratio=5.5))
+    (tmp_path / 'net/config.json').write_text(json.dumps(described))
+    images = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(load_backbone(tmp_path / 'net')(images)[-1], ours(images)[-1])
+
+
+def test_earlier_blocks_of_a_checkpoint_of_ours(tmp_path):
+    config = dict(model='vit_tiny_patch16_224', embed_dim=64, num_heads=1, depth=2, img_size=32)
+    torch.manual_seed(0)
+    ours = BACKBONES.build(dict(config, type='TimmBackbone', out_indices=(0, 1))).eval()
+    record = dict(type='TimmBackbone', **config)
+    save(dict(state_dict={f'backbone.{key}': value for key, value in ours.state_dict().items()},
+              meta=dict(backbone=dict(prefix='backbone.', config=record))), tmp_path / 'a.pth')
+    images = torch.randn(1, 3, 32, 32)
+    found = load_backbone(tmp_path / 'a.pth', out_indices=(0,))
+    torch.testing.assert_close(found(images)[0], ours(images)[0], rtol=0, atol=0)
 
 
 def test_another_network_of_timm_has_neither_depth_nor_positions(tmp_path):

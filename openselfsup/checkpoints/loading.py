@@ -1,5 +1,6 @@
 """Loading weights into a backbone, and saying how much of it was filled."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,9 +118,9 @@ def _is_batch_count(name: str) -> bool:
 
 
 def _is_of_a_left_out_layer(name: str, own: Mapping[str, Tensor]) -> bool:
-    """Return whether the model, a shortened ResNet, has nothing of the tensor's layer."""
-    layer = name.split('.')[0] + '.'
-    return layer.startswith('layer') and not any(other.startswith(layer) for other in own)
+    """Return whether a model with fewer layers has nothing of the tensor's layer or block."""
+    layer = re.match(r'layer\d+\.|net\.(blocks|stages)\.\d+\.', name)
+    return layer is not None and not any(other.startswith(layer[0]) for other in own)
 
 
 def _mismatches(state: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:

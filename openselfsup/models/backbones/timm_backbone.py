@@ -1,5 +1,6 @@
 """Every network of timm that offers feature maps: ViTs with their tokens, ConvNeXt, and others."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -330,8 +331,10 @@ def _network(model: str, given: dict[str, Any]) -> Any:
     """Return a network of timm, randomly initialised, that can be asked for feature maps."""
     import timm
     for key, value in given.items():
-        if key.endswith('_layer') and isinstance(value, str) and hasattr(timm.layers, value):
-            given[key] = getattr(timm.layers, value)
+        if key.endswith('_layer') and isinstance(value, str):
+            layer = getattr(timm.layers, value, None)
+            if isinstance(layer, (type, functools.partial)):  # 'gelu' is a function there
+                given[key] = layer
     try:
         net = timm.create_model(model.partition('.')[0], pretrained=False, num_classes=0, **given)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
