@@ -13,6 +13,7 @@ from .checkpoints import (
     Description,
     Transformer,
     architecture_of,
+    authors_feature,
     backbone_record,
     backbone_state_dict,
     description_of,
@@ -145,7 +146,9 @@ def _named_transformer(said: Description, found: Transformer) -> dict[str, Any] 
     if not said.architecture:
         return None
     config = _named(said)
-    if said.arguments.get('global_pool') == 'avg' and 'cls_token' in found.state:
+    if feature := authors_feature(found):
+        config['feature'] = feature
+    elif said.arguments.get('global_pool') == 'avg' and 'cls_token' in found.state:
         config['feature'] = 'mean'
     try:
         with torch.device('meta'):

@@ -27,6 +27,7 @@ from .published import (
 from .reading import load
 from .transformers import (
     Transformer,
+    authors_feature,
     fitted_transformer,
     told_resizing,
     transformer_config,
@@ -37,8 +38,8 @@ from .values import refuse_spoilt
 from .writing import save
 
 __all__ = ['Architecture', 'BackboneRecord', 'Description', 'LoadReport', 'Transformer',
-           'architecture_of', 'backbone_record', 'backbone_state_dict', 'channels_of',
-           'check_training_state',
+           'architecture_of', 'authors_feature', 'backbone_record', 'backbone_state_dict',
+           'channels_of', 'check_training_state',
            'describe_backbone', 'description_of', 'detect', 'fitted_transformer', 'from_detectron2',
            'load', 'load_backbone_weights', 'prefix_of_backbone', 'published_method',
            'refuse_spoilt', 'save', 'summary', 'to_detectron2', 'told_resizing',

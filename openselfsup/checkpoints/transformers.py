@@ -261,9 +261,18 @@ def transformer_config(found: Transformer, where: str | None = None,
         config['class_token'] = False
     if outer == 2 * inner:
         config |= dict(mlp_layer='SwiGLUPacked', act_layer='silu')
-    if (width, outer) == (1280, 6832):
-        config['feature'] = 'cls_mean'
+    if feature := authors_feature(found):
+        config['feature'] = feature
     return config | dict(resizing=resizing or told_resizing(found)[0])
+
+
+def authors_feature(found: Transformer) -> str | None:
+    """Return what the authors of weights take of an image, where the shapes are known to be theirs.
+
+    The only such weights are those of Virchow and Virchow2.
+    """
+    first = found.state.get('blocks.0.mlp.fc1.weight')
+    return 'cls_mean' if first is not None and tuple(first.shape) == (6832, 1280) else None
 
 
 def _rotary_name(state: Mapping[str, Tensor], width: int, where: str | None) -> str:
