@@ -74,14 +74,15 @@ class Slide(ABC):
 
     Args:
         path: the file.
-        mpp: micrometres per pixel of the base level; None where the file does not tell.
+        mpp: micrometres per pixel of the base level; None where the file does not tell. What is
+            no number above 0 tells nothing.
         levels: the levels, the base first, each coarser than the one before.
     """
 
     def __init__(self, path: str, mpp: float | None, levels: Sequence[Level]):
         self.path, self.levels = path, list(levels)
         self.width, self.height = levels[0].width, levels[0].height
-        self._mpp = mpp
+        self.mpp = mpp
 
     @property
     def mpp(self) -> float:
@@ -97,7 +98,7 @@ class Slide(ABC):
 
     @mpp.setter
     def mpp(self, mpp: float | None) -> None:
-        self._mpp = mpp
+        self._mpp = mpp if mpp is not None and 0 < mpp < math.inf else None
 
     @abstractmethod
     def pixels(self, region: Region) -> np.ndarray:

@@ -168,6 +168,19 @@ def test_one_sentence_for_what_cannot_be_used(tissue_image, tmp_path):
     assert open_slide(no_mpp, mpp=0.3).mpp == 0.3
 
 
+@pytest.mark.parametrize('told', ['0', 'NaN', '-0.5', 'INF', 'unknown'])
+def test_a_magnification_that_is_none_is_not_told(tissue_image, tmp_path, told):
+    path = tmp_path / 'a.ome.tif'
+    write_slide(path, tissue_image, 0.123456789, kind='ome')
+    path.write_bytes(path.read_bytes().replace(b'0.123456789', told.encode().ljust(11)))
+    with pytest.raises(SlideError, match='does not tell its micrometres per pixel'):
+        open_slide(str(path))
+    assert isinstance(slide := open_slide(str(path), 0.5), TiffSlide) and slide.mpp == 0.5
+    for mpp in (0., float('nan'), -1.):
+        with pytest.raises(SlideError, match='does not tell its micrometres per pixel'):
+            _ = White('x', mpp, slide.levels).mpp
+
+
 def test_native_tiles_that_no_memory_holds_do_not_end_the_process(tissue_image, tmp_path):
     path = tmp_path / 'src/wide.tif'
     path.parent.mkdir()
