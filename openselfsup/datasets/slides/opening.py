@@ -23,28 +23,30 @@ def find_slides(root: str | Sequence[str]) -> list[str]:
     Of the files of one DICOM series it is the first.
 
     Raises:
-        UserError: there is none, or it is OME-Zarr.
+        UserError: a folder or glob has none, a file is not there, or it is OME-Zarr.
     """
     roots = [str(root)] if isinstance(root, (str, Path)) else [str(each) for each in root]
-    found: list[str] = []
-    for each in roots:
-        if os.path.isdir(each):
-            if _is_zarr(each):
-                raise _zarr(each)
-            found += [os.path.join(each, path) for path in list_files(each, SUFFIXES).paths]
-        elif os.path.exists(each):
-            found.append(each)
-        elif glob.has_magic(each):
-            found += sorted(glob.glob(each, recursive=True))
-        else:
-            raise UserError('no such slide, folder or pattern', where=located(each))
-    if not found:
-        for each in roots:
-            if os.path.isdir(each) and (inside := sorted(filter(_is_zarr, os.listdir(each)))):
-                raise _zarr(os.path.join(each, inside[0]))
-        raise UserError('there is not one slide', where=', '.join(map(located, roots)),
+    found = {each: _slides_of(each) for each in roots}
+    empty = [each for each in roots if not found[each]]
+    for each in empty:
+        if os.path.isdir(each) and (inside := sorted(filter(_is_zarr, os.listdir(each)))):
+            raise _zarr(os.path.join(each, inside[0]))
+    if empty or not roots:
+        raise UserError('there is not one slide', where=', '.join(map(located, empty)) or 'root',
                         expected='files ending in ' + ', '.join(SUFFIXES))
-    return one_of_each_series(list(dict.fromkeys(found)))
+    return one_of_each_series(list(dict.fromkeys(path for each in roots for path in found[each])))
+
+
+def _slides_of(root: str) -> list[str]:
+    if os.path.isdir(root):
+        if _is_zarr(root):
+            raise _zarr(root)
+        return [os.path.join(root, path) for path in list_files(root, SUFFIXES).paths]
+    if os.path.exists(root):
+        return [root]
+    if glob.has_magic(root):
+        return sorted(glob.glob(root, recursive=True))
+    raise UserError('no such slide, folder or pattern', where=located(root))
 
 
 def _is_zarr(folder: str) -> bool:

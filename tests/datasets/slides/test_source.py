@@ -8,7 +8,7 @@ import torch
 
 from openselfsup.datasets import Mixed, Slides, TileDataset, ViewLoader, Windows, pack
 from openselfsup.datasets.identity import identity
-from openselfsup.datasets.slides import Region, Tissue
+from openselfsup.datasets.slides import Region, Tissue, find_slides
 from openselfsup.datasets.slides.masks import mask_file
 from openselfsup.datasets.slides.table import Row, read_table
 from openselfsup.datasets.slides.tissue import TissueMap, pen_of, sharp
@@ -166,6 +166,19 @@ def test_bad_slides_are_left_out_and_counted(cohort, masks, tmp_path, caplog):
         build(tmp_path, masks)
     with pytest.raises(UserError, match='coarser than mpp=0.1'):
         build(cohort, masks, mpp=0.1)
+
+
+def test_each_of_several_roots_has_slides(cohort, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    some, none = f'{cohort}/*.svs', [f'{cohort}/*.svz', str(tmp_path / 'empty')]
+    assert find_slides([some, str(cohort / 'b.tif')]) == [str(cohort / name)
+                                                          for name in ('a.svs', 'b.tif')]
+    with pytest.raises(UserError) as told:
+        find_slides([some, *none])
+    assert str(told.value).startswith(f'{none[0]}, {none[1]}: there is not one slide; expected '
+                                      'files ending in .svs, ')
+    with pytest.raises(UserError, match='root: there is not one slide'):
+        find_slides([])
 
 
 def test_a_damaged_native_tile_is_told_and_another_tile_takes_its_place(cohort, masks, tmp_path,
