@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     settings = (cfg.normalize['mean'], cfg.normalize['std'], resolve(args.amp, device, '--amp'))
     backbone = backbone_of(cfg, args.checkpoint).to(device)
     counts: list[int] = []
-    wrong: list[UserError] = []  # of one slide, which keeps nobody from the others
+    wrong: list[UserError] = [*slides.left_out]  # of one slide, which keeps nobody from the others
     with claimed(args.out, 'embedding slides'):
         for number, file in enumerate(progress(files, 'slides')):
             try:
@@ -73,7 +73,8 @@ def main(args: argparse.Namespace) -> None:
     noun = 'slide' if len(counts) == 1 else 'slides'
     print(f'{sum(counts):,} tiles of {len(counts)} {noun}: {args.out}')
     if wrong:
-        raise UserError(listed(f'{len(wrong)} of {len(files)} slides were not embedded', wrong))
+        asked = len(files) + len(slides.left_out)
+        raise UserError(listed(f'{len(wrong)} of {asked} slides were not embedded', wrong))
 
 
 def files_of(slides: 'Slides', out: Path) -> list[Path]:

@@ -101,6 +101,19 @@ def test_a_table_tells_the_magnification_that_a_file_lacks(backbone, tmp_path, c
     assert '<h2>a</h2>' in (tmp_path / 'maps/index.html').read_text()
 
 
+def test_slides_that_cannot_be_read_are_told_in_the_end(backbone, tmp_path, capsys):
+    (tmp_path / 'slides').mkdir()
+    write_slide(tmp_path / 'slides/a.tif', demo_tissue(700, 600, 150), 0.5)
+    (tmp_path / 'slides/wrong.svs').write_text('no slide')
+    with pytest.raises(UserError, match='(?s)^1 of 2 slides were not embedded:.*wrong.svs: this is '
+                                        'no slide'):
+        dispatch(['slides', 'embed', 'demo/plm_r18', str(backbone[1]), str(tmp_path / 'slides'),
+                  '--out', str(tmp_path / 'out'), '--size', '64', '--masks',
+                  str(tmp_path / 'masks')])
+    assert 'tiles of 1 slide: ' in capsys.readouterr().out
+    assert [file.name for file in (tmp_path / 'out').glob('*.h5')] == ['a.h5']
+
+
 def test_slides_of_one_name_are_refused(cohort, backbone, tmp_path):
     (tmp_path / 'x').mkdir()
     write_slide(tmp_path / 'x/a.svs', demo_tissue(700, 600, 150), 0.5, kind='svs')
