@@ -55,7 +55,8 @@ def _is_zarr(folder: str) -> bool:
 
 def _zarr(folder: str) -> UserError:
     return UserError('OME-Zarr is not read', where=located(folder),
-                     expected='a pyramid of OME-TIFF, as raw2ometiff writes it from OME-Zarr')
+                     expected='a pyramid of OME-TIFF, as raw2ometiff --rgb writes it from '
+                     'OME-Zarr')
 
 
 def open_slide(path: str, mpp: float | None = None) -> Slide:

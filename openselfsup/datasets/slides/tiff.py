@@ -52,7 +52,8 @@ class TiffSlide(Slide):
         path: the file.
 
     Raises:
-        SlideError: a level is damaged.
+        SlideError: a level is damaged, or it is OME-TIFF with channels in separate pages, of which
+            OpenSlide would show the first alone.
         OtherReader: it is of a form that is left to OpenSlide, or not TIFF at all.
     """
 
@@ -61,7 +62,13 @@ class TiffSlide(Slide):
             with tifffile.TiffFile(path) as file:
                 if any(getattr(file, name, False) for name in _OTHERS):
                     raise OtherReader
-                pages = [level.keyframe for level in file.series[0].levels]
+                series = file.series[0]
+                pages = [level.keyframe for level in series.levels]
+                if file.is_ome and pages[0].samplesperpixel == 1 and 'C' in series.axes:
+                    raise SlideError(
+                        f"its {series.shape[series.axes.index('C')]} channels lie in separate "
+                        'pages', where=path, expected='RGB in one page, as raw2ometiff --rgb '
+                        'writes it of three channels')
                 if len(pages) == 1 and not (file.is_svs or file.is_ome):
                     pages += [page.aspage() for page in file.pages[1:]
                               if page.aspage().is_reduced and page.aspage().is_tiled]

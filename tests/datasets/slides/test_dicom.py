@@ -136,7 +136,7 @@ def test_ome_zarr_is_said_not_to_be_read(tmp_path):
     (tmp_path / 'a.ome.zarr' / '0').mkdir(parents=True)
     (tmp_path / 'a.ome.zarr' / '.zattrs').write_text('{}')
     for root in (tmp_path / 'a.ome.zarr', f'{tmp_path}/a.ome.zarr/', tmp_path):
-        with pytest.raises(UserError, match='a.ome.zarr/?: OME-Zarr is not read; expected a pyramid'
-                                            ' of OME-TIFF, as raw2ometiff writes it') as caught:
+        with pytest.raises(UserError, match='a.ome.zarr/?: OME-Zarr is not read; expected a '
+                                            'pyramid of OME-TIFF, as raw2ometiff --rgb ') as caught:
             find_slides(str(root))
         assert '\n' not in str(caught.value)

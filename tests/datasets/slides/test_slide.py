@@ -181,6 +181,28 @@ def test_a_magnification_that_is_none_is_not_told(tissue_image, tmp_path, told):
             _ = White('x', mpp, slide.levels).mpp
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_channels_in_separate_pages_are_not_read_as_the_first(tissue_image, tmp_path, dtype):
+    path = str(tmp_path / 'a.ome.tif')
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for number, shown in enumerate((tissue_image, tissue_image[::4, ::4])):
+            file.write(np.moveaxis(shown, -1, 0).astype(dtype), tile=(256, 256),
+                       photometric='minisblack', subifds=1 - number, subfiletype=number,
+                       metadata=dict(axes='CYX', PhysicalSizeX=0.5, PhysicalSizeXUnit='µm'))
+    with pytest.raises(SlideError, match='a.ome.tif: its 3 channels lie in separate pages; expected'
+                                         ' RGB in one page, as raw2ometiff --rgb writes it'):
+        open_slide(path)
+
+
+def test_planes_of_one_page_are_read(tissue_image, tmp_path):
+    path = str(tmp_path / 'a.ome.tif')
+    tifffile.imwrite(path, np.moveaxis(tissue_image, -1, 0), ome=True, tile=(256, 256),
+                     photometric='rgb', planarconfig='separate', metadata=dict(axes='SYX'))
+    slide = open_slide(path, 0.5)
+    np.testing.assert_array_equal(slide.pixels(Region(slide.levels[0], 300, 200, 400, 500)),
+                                  tissue_image[200:700, 300:700])
+
+
 def test_native_tiles_that_no_memory_holds_do_not_end_the_process(tissue_image, tmp_path):
     path = tmp_path / 'src/wide.tif'
     path.parent.mkdir()
