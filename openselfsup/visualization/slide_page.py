@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..datasets.slides import Region, Slide, Slides, slide_names
+from ..datasets.slides import Region, Slide, SlideError, Slides, slide_names
 from ..datasets.slides.dicom import is_dicom
 from ..errors import shown
 from ..files import write_bytes, write_text
@@ -93,17 +93,28 @@ def outline(image: np.ndarray, box: Sequence[float], slide: Slide) -> None:
 def _section(source: Slides, number: int, found: Sequence[tuple[int, Region]], folder: Path) -> str:
     slide = source.slides[number]
     names = [f'slide_{number + 1:03}_{kind}.jpg' for kind in ('tissue', 'tiles')]
-    write_jpeg(folder / names[0], thumbnail(source, number, [region for _, region in found]))
-    if found:
-        write_jpeg(folder / names[1], tile_sheet([source.read(index) for index, _ in found]))
+    wrong: list[str] = []  # what is damaged keeps nobody from the rest
+    try:
+        write_jpeg(folder / names[0], thumbnail(source, number, [region for _, region in found]))
+    except SlideError as error:
+        wrong.append(str(error))
+    tiles = []
+    for index, _ in found:
+        try:
+            tiles.append(source.read(index))
+        except SlideError as error:
+            wrong.append(str(error))
+    if tiles:
+        write_jpeg(folder / names[1], tile_sheet(tiles))
     levels = ', '.join(f'{level.downsample:g}' for level in slide.levels if level.reduce == 1)
     told = (f'{slide.width:,} x {slide.height:,} px of {slide.mpp:g} µm, levels at 1/{levels}; '
             f'{source.areas[number]:.1f} mm² of tissue; {source.weights[number]:.1%} of tiles.')
-    seen = f'{len(found)} tiles' if found else f'No tile among the first {DRAWN:,}.'
+    seen = f'{len(tiles)} tiles' if found else f'No tile among the first {DRAWN:,}.'
     name = Path(slide.path).name
     if is_dicom(name):
         name = slide_names(source.files())[number]
-    return page.section(shown(name), page.paragraph(told), page.beside(
+    damaged = [page.paragraph(shown(each)) for each in dict.fromkeys(wrong)]
+    return page.section(shown(name), page.paragraph(told), *damaged, page.beside(
         page.picture(folder, names[0], 'Tissue and tiles.'),
         page.picture(folder, names[1], f'{seen}.') or page.paragraph(seen)))
 

@@ -3,13 +3,14 @@
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from benchmarks.speed.slide_files import demo_tissue, write_slide
 from openselfsup.cli.main import dispatch
 from openselfsup.datasets import Slides
 from openselfsup.errors import UserError
 from openselfsup.visualization.canvas import view_color
-from openselfsup.visualization.slide_page import first_tiles, thumbnail
+from openselfsup.visualization.slide_page import first_tiles, thumbnail, write_slide_page
 
 
 @pytest.fixture(scope='module')
@@ -76,3 +77,24 @@ dataset = dict(source=dict(_delete_=True, type='Slides', root={str(cohort)!r}, s
         dispatch(['slides', 'browse', 'demo/plm_r18', '--out', str(out)])
     with pytest.raises(UserError, match='a config tells it'):
         dispatch(['slides', 'browse', str(config), '--out', str(out), '--mpp', '1'])
+
+
+def test_a_damaged_native_tile_is_told_on_the_page(cohort, tmp_path):
+    """Of one slide that shows no thumbnail and not all tiles, beside one that is whole."""
+    slides = tmp_path / 'slides'
+    slides.mkdir()
+    for name in ('a <b>.svs', 'other.tif'):
+        (slides / name).write_bytes((cohort / name).read_bytes())
+    source = Slides(str(slides), size=64, tiles_per_epoch=40, masks=str(tmp_path / 'masks'))
+    with tifffile.TiffFile(slides / 'other.tif') as file:
+        places = [(page.dataoffsets[i], page.databytecounts[i]) for page in file.pages
+                  for i in range(len(page.dataoffsets)) if page.imagewidth < 900 or i % 2]
+    with open(slides / 'other.tif', 'r+b') as file:
+        for start, count in places:
+            file.seek(start)
+            file.write(bytes(count))
+    text = write_slide_page(source, tmp_path / 'page').read_text()
+    assert 'other.tif: tile ' in text and 'of level 0 is damaged' in text
+    names = sorted(file.name for file in (tmp_path / 'page').glob('*.jpg'))
+    assert names[:2] == ['slide_001_tiles.jpg', 'slide_001_tissue.jpg']
+    assert 'slide_002_tissue.jpg' not in names
