@@ -39,8 +39,8 @@ def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str
     numbers may have a decimal comma, or tabs if the header holds no comma.
 
     Args:
-        file: the table. A slide stands in it by its path or the end of its path, or by its name
-            with or without its ending.
+        file: the table. A slide stands in it by its path, absolute or from the working directory,
+            by the end of its path, or by its name with or without its ending.
         slides: paths of the slides that are there. Those that the table lacks are left out.
         groups: the column that slides are balanced over, None for none.
 
@@ -71,11 +71,13 @@ def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str
                                 expected=f"'{name}', or another name")
     by_name: dict[str, list[str]] = {}
     for path in slides:
-        parts = path.replace(os.sep, '/').split('/')
-        names = {'/'.join(parts[i:]) for i in range(len(parts))}
-        if is_dicom(path):
-            names |= {'/'.join(parts[i:-1]) for i in range(len(parts) - 1)}
-        for name in names | {os.path.splitext(parts[-1])[0]}:
+        names = {os.path.splitext(os.path.basename(path))[0]}
+        for written in (path, os.path.abspath(path)):
+            parts = written.replace(os.sep, '/').split('/')
+            names |= {'/'.join(parts[i:]) for i in range(len(parts))}
+            if is_dicom(path):
+                names |= {'/'.join(parts[i:-1]) for i in range(len(parts) - 1)}
+        for name in names:
             by_name.setdefault(name, []).append(path)
     found: dict[str, Row] = {}
     line_of: dict[str, int] = {}
@@ -86,7 +88,9 @@ def read_table(file: str, slides: Sequence[str], groups: str | None) -> dict[str
             continue
         row = dict(zip(columns, values))
         name = row['slide'].replace(os.sep, '/')
-        paths = by_name.get(name, [])
+        ways = (name, os.path.abspath(name), os.path.normpath(name)) if name else ()
+        paths = next((by_name[way.replace(os.sep, '/')] for way in ways
+                      if way.replace(os.sep, '/') in by_name), [])
         if len(paths) != 1:
             wrong.append(f"line {number}: '{name}' is " + (
                 f'the name of {len(paths)} slides' if paths else 'no slide that is there'))
