@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Draw the page and print its path."""
     from ..claims import claimed
-    from ..datasets.slides import find_slides, open_slide, slide_names
-    from ..evaluation.slide_features import read_mpp
+    from ..datasets.slides import find_slides, slide_names
+    from ..evaluation.slide_features import open_slide_of
     from ..files import check_folder
     from ..visualization.slide_maps import place_of, write_slide_maps
     check_folder(args.out)
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
         if those := [file for file in files if wrong(len(paths.get(file.stem, ())))]:
             raise UserError(listed(f'{what} called as these features are', those),
                             where=located(args.slides))
-    slides = [open_slide(paths[file.stem][0], read_mpp(file)) for file in files]
+    slides = [open_slide_of(file, paths[file.stem][0]) for file in files]
     like = args.like and place_of(args.like, [slide.path for slide in slides],
                                   [file.stem for file in files])
     with claimed(args.out, 'drawing maps of slides'):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..datasets.slides import Slides
+from ..datasets.slides import Slide, SlideError, Slides, open_slide
 from ..datasets.slides.grid import SlideGrid
 from ..errors import UserError
 from ..files import write_bytes
@@ -82,21 +82,35 @@ class SlideFeatures:
     size: tuple[int, int]
 
 
-def read_mpp(path: Path) -> float:
-    """Return the micrometres per pixel of the base level, without reading features.
+def open_slide_of(features: Path, path: str) -> Slide:
+    """Open the slide of features at their micrometres per pixel, without reading them.
+
+    TRIDENT tells the magnification alone, a rounded one: the slide's own word goes before it.
+
+    Args:
+        features: their file.
+        path: the slide.
 
     Raises:
-        UserError: see :func:`read_slide_features`.
+        UserError: see :func:`read_slide_features`, or the slide cannot be used.
     """
     try:
-        with h5py.File(path) as file:
-            return float(file['coords'].attrs['level0_mpp'])
+        with h5py.File(features) as file:
+            told = file['coords'].attrs
+            mpp = float(told['level0_mpp']) if 'level0_mpp' in told else None
+            magnification = float(told['level0_magnification']) if mpp is None else 0.
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise _no_features(path, error) from None
+        raise _no_features(features, error) from None
+    try:
+        return open_slide(path, mpp)
+    except SlideError:  # also of a slide that does not tell it
+        if not magnification > 0:
+            raise
+        return open_slide(path, 10 / magnification)
 
 
 def read_slide_features(path: Path) -> SlideFeatures:
-    """Read what :func:`embed_slide` wrote.
+    """Read what :func:`embed_slide` or TRIDENT wrote.
 
     Raises:
         UserError: the file is damaged, or holds something else.
@@ -116,4 +130,4 @@ def read_slide_features(path: Path) -> SlideFeatures:
 
 def _no_features(path: Path, error: Exception) -> UserError:
     return UserError(f'this holds no features of a slide ({error})', where=str(path),
-                     expected='a file that openselfsup slides embed wrote')
+                     expected='a file that openselfsup slides embed or TRIDENT wrote')

@@ -13,7 +13,7 @@ from openselfsup.cli.main import dispatch
 from openselfsup.datasets.slides import open_slide
 from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
-from openselfsup.evaluation.slide_features import read_mpp, read_slide_features
+from openselfsup.evaluation.slide_features import open_slide_of, read_slide_features
 from openselfsup.registry import BACKBONES
 from openselfsup.training.features import extract_features
 
@@ -92,10 +92,11 @@ def test_a_table_tells_the_magnification_that_a_file_lacks(backbone, tmp_path, c
     shutil.copy(file, tmp_path / 'without.h5')
     with h5py.File(tmp_path / 'without.h5', 'a') as without:
         del without['features']
-    assert read_mpp(file) == read_mpp(tmp_path / 'without.h5') == 1
+    slide = str(tmp_path / 'slides/a.tif')
+    assert open_slide_of(file, slide).mpp == open_slide_of(tmp_path / 'without.h5', slide).mpp == 1
     (tmp_path / 'none.h5').write_text('none')
     with pytest.raises(UserError, match='none.h5: this holds no features of a slide'):
-        read_mpp(tmp_path / 'none.h5')
+        open_slide_of(tmp_path / 'none.h5', slide)
     dispatch(['slides', 'map', str(tmp_path / 'out'), str(tmp_path / 'slides'), '--out',
               str(tmp_path / 'maps')])
     assert '<h2>a</h2>' in (tmp_path / 'maps/index.html').read_text()

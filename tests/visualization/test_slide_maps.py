@@ -13,7 +13,7 @@ from benchmarks.speed.slide_files import write_slide
 from openselfsup.cli.main import dispatch
 from openselfsup.datasets.slides import open_slide
 from openselfsup.errors import UserError
-from openselfsup.evaluation.slide_features import read_slide_features
+from openselfsup.evaluation.slide_features import open_slide_of, read_slide_features
 from openselfsup.visualization.likes import COLOURS
 from openselfsup.visualization.slide_maps import fit_components, place_of, tiles_in
 
@@ -161,3 +161,24 @@ def test_what_does_not_fit_is_told(cohort, tmp_path):
         draw(tmp_path, out)
     with pytest.raises(UserError, match='there are no features of slides'):
         dispatch(['slides', 'map', str(tmp_path / 'slides'), str(tmp_path / 'slides')])
+
+
+def test_files_of_trident_are_drawn(cohort, tmp_path):
+    """They tell no micrometres per pixel: the slide does, or the magnification where it does not.
+    """
+    shutil.copytree(cohort, tmp_path, dirs_exist_ok=True)
+    write_slide(tmp_path / 'slides/right.tif', np.full((HIGH, WIDE, 3), PINK, np.uint8), None)
+    for name in ('left', 'right'):
+        with h5py.File(tmp_path / f'features/{name}.h5', 'a') as file:
+            del file['coords'].attrs['level0_mpp']
+            file['coords'].attrs.update(
+                patch_size=SIDE, level0_magnification=40, target_magnification=40, overlap=0,
+                name=name, savetodir='job/coords')
+    for name, mpp in (('left', 0.5), ('right', 0.25)):
+        slide = tmp_path / f'slides/{name}.tif'
+        assert open_slide_of(tmp_path / f'features/{name}.h5', str(slide)).mpp == mpp
+    assert '<h2>right</h2>' in draw(tmp_path, tmp_path / 'out')
+    with h5py.File(tmp_path / 'features/left.h5', 'a') as file:
+        del file['coords'].attrs['level0_magnification']
+    with pytest.raises(UserError, match='left.h5: this holds no features of a slide'):
+        draw(tmp_path, tmp_path / 'out')
