@@ -83,11 +83,9 @@ def files_of(slides: 'Slides', out: Path) -> list[Path]:
     Raises:
         UserError: two slides have one name.
     """
-    from ..datasets.slides import slide_names
     found: dict[str, str] = {}
     twice = []
-    paths = slides.files()
-    for name, path in zip(slide_names(paths), paths):
+    for name, path in zip(slides.names, slides.files()):
         if name in found:
             twice.append(f'{found[name]} and {path}')
         found[name] = path

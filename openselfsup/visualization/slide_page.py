@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..datasets.slides import Region, Slide, SlideError, Slides, slide_names
+from ..datasets.slides import Region, Slide, SlideError, Slides
 from ..datasets.slides.dicom import is_dicom
 from ..errors import shown
 from ..files import write_bytes, write_text
@@ -112,7 +112,7 @@ def _section(source: Slides, number: int, found: Sequence[tuple[int, Region]], f
     seen = f'{len(tiles)} tiles' if found else f'No tile among the first {DRAWN:,}.'
     name = Path(slide.path).name
     if is_dicom(name):
-        name = slide_names(source.files())[number]
+        name = source.names[number]
     damaged = [page.paragraph(shown(each)) for each in dict.fromkeys(wrong)]
     return page.section(shown(name), page.paragraph(told), *damaged, page.beside(
         page.picture(folder, names[0], 'Tissue and tiles.'),

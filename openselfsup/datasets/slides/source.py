@@ -16,6 +16,7 @@ from ...values import Count, Positive, Range, annotations, fault
 from ..parallel import DISK_THREADS, parallel_map
 from ..sources import Source
 from ..tile_error import MIN_SIZE
+from .dicom import slide_names
 from .masks import tissue_masks
 from .opening import find_slides, open_slide
 from .slide import Region, Slide, SlideError, few_natives
@@ -57,6 +58,7 @@ class Slides(Source):
 
     Attributes:
         slides: those that can be used.
+        names: what they are called, among all that are there.
         maps: their tissue.
         left_out: what is wrong with the others.
         areas: of their tissue in square millimetres, float64 (slides,).
@@ -93,6 +95,8 @@ class Slides(Source):
         found = find_slides(root)
         rows = dict.fromkeys(found, Row()) if table is None else read_table(table, found, groups)
         self._open(rows, masks)
+        named = dict(zip(found, slide_names(found)))
+        self.names = [named[slide.path] for slide in self.slides]
         self._rows = [rows[slide.path] for slide in self.slides]
         self.areas = np.array([
             area.area / math.prod(area.shape) * slide.width * slide.height * (slide.mpp / 1e3) ** 2

@@ -12,7 +12,7 @@ from openselfsup.cli.slides_embed import files_of
 from openselfsup.datasets import Slides, TileDataset
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.datasets.prepare.slides import prepare_slides
-from openselfsup.datasets.slides import find_slides, open_slide
+from openselfsup.datasets.slides import find_slides, open_slide, slide_names
 from openselfsup.datasets.slides.dicom import series_of
 from openselfsup.errors import UserError
 
@@ -89,6 +89,22 @@ def test_series_in_one_folder_are_told_apart(tissue_image, tmp_path):
     source = build(tmp_path / 'all', tmp_path)
     assert len(source.slides) == 2
     assert [file.name for file in files_of(source, tmp_path)] == ['a0.h5', 'b0.h5']
+
+
+@pytest.mark.parametrize('table', [None, 'slide\na0.dcm\n'])
+def test_names_do_not_depend_on_which_slides_can_be_used(tissue_image, tmp_path, table):
+    """Else features of a slide would be called otherwise than ``slides map`` calls the slide."""
+    for stem in ('a', 'b'):
+        files = write_series(tmp_path / 'all', tissue_image[:500, :600], stem=stem)
+    if table:
+        (tmp_path / 'slides.csv').write_text(table)
+    else:
+        for file in files:
+            os.truncate(file, 3000)
+    source = build(tmp_path / 'all', tmp_path, table=table and str(tmp_path / 'slides.csv'))
+    known = dict(zip(found := find_slides(str(tmp_path / 'all')), slide_names(found)))
+    assert [known[path] for path in source.files()] == source.names == ['a0']
+    assert [file.name for file in files_of(source, tmp_path)] == ['a0.h5']
 
 
 def test_the_series_is_the_files_own(folder):
