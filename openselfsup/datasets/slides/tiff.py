@@ -203,8 +203,10 @@ def _mpp_of(file: tifffile.TiffFile, page: tifffile.TiffPage) -> float | None:
         for element in ElementTree.fromstring(file.ome_metadata).iter():
             if element.tag.endswith('}Pixels') and (size := element.get('PhysicalSizeX')):
                 unit = _MICROMETRES.get(element.get('PhysicalSizeXUnit', 'µm'))
-                told = _number(size)
-                return told * unit if told and unit else None
+                try:
+                    return float(size) * unit if unit else None
+                except ValueError:
+                    return None
         return None
     unit = {2: 25400., 3: 10000.}.get(int(page.tags.valueof('ResolutionUnit', 1)))
     parts, whole = page.tags.valueof('XResolution', (0, 1))

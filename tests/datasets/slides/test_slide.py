@@ -194,6 +194,13 @@ def test_channels_in_separate_pages_are_not_read_as_the_first(tissue_image, tmp_
         open_slide(path)
 
 
+def test_magnifications_in_nanometres(tissue_image, tmp_path):
+    path = str(tmp_path / 'a.ome.tif')
+    tifffile.imwrite(path, tissue_image, ome=True, tile=(256, 256), photometric='rgb',
+                     metadata=dict(axes='YXS', PhysicalSizeX=1250, PhysicalSizeXUnit='nm'))
+    assert open_slide(path).mpp == 1.25
+
+
 def test_planes_of_one_page_are_read(tissue_image, tmp_path):
     path = str(tmp_path / 'a.ome.tif')
     tifffile.imwrite(path, np.moveaxis(tissue_image, -1, 0), ome=True, tile=(256, 256),
