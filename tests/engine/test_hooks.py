@@ -124,6 +124,15 @@ def test_a_teacher_of_random_weights_has_the_warm_up_to_decide(alone, causes, ca
     assert len(health(9 * [dict(teacher_entropy=0.99)], caplog, cfg, first_step=120)) > len(causes)
 
 
+def test_heads_alone_are_not_blamed_before_their_epochs_end(caplog):
+    cfg = Config(dict(model=dict(type='DINO', head=dict(type='DINOHead'), heads_only_epochs=1.5),
+                      optimizer=dict(lr=1e-3), schedule={}, global_batch_size=64))
+    records = [dict(epoch=2, loss_dino=100.)] * 9
+    assert health(records[:4], caplog, cfg, first_step=87) == []  # up to 90 of 60 steps an epoch
+    message, = health(records, caplog, cfg, first_step=87)
+    assert message.startswith('HEADS?') and 'for 3 records up to step 93' in message
+
+
 @pytest.mark.parametrize(('momentum', 'slow'), [(0.99, True), (0.9, False)])
 def test_an_undecided_teacher_is_to_follow_fast_in_a_short_run(momentum, slow, caplog):
     cfg = Config(dict(model=dict(type='DINO', head=dict(type='DINOHead'),

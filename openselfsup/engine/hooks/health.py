@@ -95,7 +95,8 @@ class HealthHook(Hook):
                     or key == 'teacher_entropy' and (alone or self._has_learnt(record, runner))
                     or key == 'kl_to_uniform'):
                 yield cause, key, f'{key} is {record[key]:.3f} (healthy: well below {limit:.3g})'
-        if alone and record.get('epoch', 0) > alone and record.get('loss_dino', 0) > 0.9 * most:
+        if (alone and (record['step'] - 1) / runner.steps_per_epoch >= alone  # epochs behind it
+                and record.get('loss_dino', 0) > 0.9 * most):
             yield 'HEADS', 'loss_dino', (f"loss_dino is {record['loss_dino']:.2f} after the epochs "
                                          f'of the heads alone (healthy: below {0.9 * most:.2f}, '
                                          '0.9 ln K)')
