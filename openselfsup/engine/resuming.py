@@ -6,7 +6,7 @@ stays in use unseen, so what a run records of itself is true.
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -31,8 +31,6 @@ RULES = {
     'optimizer.lr': CURVE,
     'optimizer.type': 'refused: the momenta of one optimiser mean nothing to another',
     'optimizer.amsgrad': 'refused: the checkpoint lacks what one of the two needs',
-    'optimizer.decay_norm_and_bias': 'refused: it sorts the parameters and their momenta anew',
-    'optimizer.layer_decay': 'refused: it sorts the parameters and their momenta anew',
     'schedule': CURVE,
     'epochs': CURVE,
     'global_batch_size': SHARED,
@@ -67,6 +65,9 @@ FACTS = {
     'tile_contents': 'applied from here on; a tile is known by its size and time of change',
     'precision': APPLIED,
 }
+# What sorts the parameters of an optimiser anew.
+_SORTING = ('optimizer.paramwise_options', 'optimizer.layer_decay',
+            'optimizer.decay_norm_and_bias')
 _ABSENT = object()
 
 
@@ -182,6 +183,30 @@ def refuse_other_tiles(found: list[Change], where: str) -> None:
                         'tiles are not those that it had', where=where,
                         expected='the same tiles in the same order, or another --work-dir and '
                                  f'--pretrained {where} instead of --resume')
+
+
+def refuse_other_order(found: Sequence[Change], was: Collection[str], now: Collection[str],
+                       where: str) -> None:
+    """Raise UserError if momenta that are known by their place alone may be others' by now.
+
+    Args:
+        found: what :func:`changes` returned.
+        was: beginnings of the names of parameters that had a pace of their own, see
+            ``rate_factors`` of :class:`openselfsup.models.method.Method`.
+        now: those of today.
+        where: path of the checkpoint.
+    """
+    lines = [str(change) for change in found if change.key.startswith(_SORTING)]
+    if was != now:
+        changed = [str(change) for change in found if change.key.startswith('model.')]
+        lines.append(f"what has a pace of its own was {', '.join(sorted(was)) or 'nothing'} and is "
+                     f"now {', '.join(sorted(now)) or 'nothing'}"
+                     + (f" ({'; '.join(changed)})" if changed else ''))
+    if lines:
+        raise UserError('this checkpoint of an earlier version does not name the parameters whose '
+                        'momenta it holds, and they are sorted anew since: ' + '; '.join(lines),
+                        where=where, expected='the settings that it had, or another --work-dir '
+                                              f'and --pretrained {where} instead of --resume')
 
 
 def tell(found: list[Change], logger: logging.Logger) -> None:

@@ -5,7 +5,7 @@ Which settings may differ by then is said in :mod:`.resuming`.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ def restore(run: 'Runner', path: str | Path) -> None:
     _check(checkpoint, run.module, found, where)
     meta = checkpoint['meta']
     load_state(run.module, checkpoint['state_dict'])
-    restore_optimizer(run.optimizer, checkpoint['optimizer'], where)
+    anew = restore_optimizer(run.optimizer, checkpoint['optimizer'], where, found)
     if checkpoint['scaler']:  # empty if fp16 is new
         run.step.scaler.load_state_dict(checkpoint['scaler'])
     # Count tiles, not steps: the global batch may have changed.
@@ -67,6 +67,9 @@ def restore(run: 'Runner', path: str | Path) -> None:
     run.saver.last = where
     run.logger.info('resumed %s at epoch %d, step %d', path, meta['epoch'] + 1, meta['step'])
     resuming.tell(found, run.logger)
+    if anew:
+        run.logger.warning('%d parameters were not trained so far and start without momenta: %s',
+                           len(anew), shorten(anew, 3))
     _tell_draws(meta, run.logger)
     _tell_jump(meta.get('lr'), _next_rate(run), run.logger)
 
@@ -115,17 +118,41 @@ def _check(checkpoint: Mapping[str, Any], model: nn.Module, found: list[resuming
                         expected=error.expected) from None
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], where: str,
+                      found: Sequence[resuming.Change] = ()) -> list[str]:
     """Load momenta and the like; settings stay those that the optimiser was built with.
+
+    Parameters are known by their names. Checkpoints of earlier versions lack these: there they are
+    known by their place, where nothing has sorted them anew.
 
     Args:
         optimizer: built from today's config.
         state: ``state_dict()`` of the optimiser in the checkpoint.
         where: path of the checkpoint.
+        found: what differs from the config of the checkpoint.
+
+    Returns:
+        The names of parameters that were not trained before.
 
     Raises:
-        UserError: it is the state of other parameters.
+        UserError: it is the state of other parameters, or may be.
     """
+    groups = optimizer.state_dict()['param_groups']
+    was, now = _places(state['param_groups']), _places(groups)
+    anew: list[str] = []
+    if was is not None and now is not None:
+        anew = [name for name in now if name not in was]
+        if len(anew) == len(now):
+            raise UserError('the optimiser of this checkpoint trains none of the parameters that '
+                            f'are trained now: {shorten(anew, 3)}', where=where)
+        state = dict(param_groups=groups, state={
+            i: state['state'][was[name]] for name, i in now.items()
+            if was.get(name) in state['state']})
+    elif _in_order(state['param_groups']) and _in_order(groups):
+        if _count(state['param_groups']) == _count(groups):
+            state = dict(state, param_groups=groups)
+    else:
+        resuming.refuse_other_order(found, _paced(state['param_groups']), _paced(groups), where)
     settings = [{key: value for key, value in group.items() if key != 'params'}
                 for group in optimizer.param_groups]
     try:
@@ -137,6 +164,27 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str)
         for key in group.keys() - own.keys() - {'params'}:
             del group[key]  # such as an lr_mult that is no more
         group.update(own)
+    return anew
+
+
+def _places(groups: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+    """Return where an optimiser's state has each parameter, None if it does not name them."""
+    if any(len(group.get('param_names', ())) != len(group['params']) for group in groups):
+        return None
+    return {name: i for group in groups for name, i in zip(group['param_names'], group['params'])}
+
+
+def _in_order(groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether parameters stand in the order of the model, however it is set up."""
+    return len(groups) == 1 or all(len(group['params']) == 1 for group in groups)
+
+
+def _count(groups: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(group['params']) for group in groups)
+
+
+def _paced(groups: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {group['paced'] for group in groups if group.get('paced')}
 
 
 def _next_rate(run: 'Runner') -> float:

@@ -117,6 +117,9 @@ class LARS(torch.optim.Optimizer):
 def build_optimizer(module: nn.Module, cfg: dict, lr: float) -> torch.optim.Optimizer:
     """Build the optimiser over the trainable parameters of a module.
 
+    Its groups say whose parameters they have (``param_names``, as torch's): by these names a run
+    that goes on finds their momenta again, however they are grouped by then.
+
     Args:
         module: the algorithm; parameters without gradient (key encoder) are left out.
         cfg: ``type``, its arguments, ``decay_norm_and_bias`` (default True; False takes biases
@@ -149,9 +152,13 @@ def build_optimizer(module: nn.Module, cfg: dict, lr: float) -> torch.optim.Opti
         groups = [dict(params=[p for p in trainable.values() if p.dim() > 1]),
                   dict(params=flat, weight_decay=0.0)]
     try:
-        return OPTIMIZERS.build({**cfg, 'params': groups})
+        optimizer: torch.optim.Optimizer = OPTIMIZERS.build({**cfg, 'params': groups})
     except ValueError as error:  # settings that do not go together, such as nesterov
         raise UserError(str(error), where='optimizer') from None
+    names = {id(p): name for name, p in trainable.items()}
+    for group in optimizer.param_groups:
+        group['param_names'] = [names[id(p)] for p in group['params']]
+    return optimizer
 
 
 def parameter_groups(parameters: Mapping[str, nn.Parameter],

@@ -18,6 +18,7 @@ from openselfsup.engine.config import load_config
 from openselfsup.engine.runner import Runner
 from openselfsup.errors import UserError
 from openselfsup.training.launch import Launch
+from openselfsup.training.sharding import whole
 
 TILES = 'data/demo/kather2016'
 # 51 real tiles, 3 steps an epoch. What ranks draw for themselves (paths that are dropped) is off;
@@ -34,10 +35,10 @@ WAYS = {'fsdp': ('fsdp', None), 'ddp': ('ddp', None), 'fsdp_after_ddp': ('fsdp',
         'fsdp_after_fsdp': ('fsdp', 'fsdp'), 'ddp_after_fsdp': ('ddp', 'fsdp')}
 
 
-def build(rank, world, folder, name, parallel):
+def build(rank, world, folder, name, parallel, *options):
     views = load_config(CONFIG).dataset.recipe
     cfg = load_config(CONFIG, [*RUN, *(f'dataset.recipe.{view}.size=32' for view in views),
-                               f'parallel={parallel}'])
+                               f'parallel={parallel}', *options])
     return Runner(cfg, Launch(rank, world, torch.device('cpu')), f'{folder}/{name}')
 
 
@@ -69,6 +70,29 @@ def all_ways(rank, folder):
 
 def more_ranks(rank, folder):
     train(rank, 4, folder, 'four_after_fsdp', 'fsdp', 'fsdp')
+
+
+def regrouped(rank, folder):
+    """Go on with other groups of parameters, in parts and whole."""
+    for parallel in ('fsdp', 'ddp'):
+        runner = build(rank, 2, folder, f'{parallel}_regrouped', parallel,
+                       'model.freeze_last_layer=0', 'optimizer.layer_decay=1.')
+        for after in ('fsdp', 'ddp'):
+            runner.resume(f'{folder}/{after}/epoch_1.pth')
+            saved = load(f'{folder}/{after}/epoch_1.pth')['optimizer']
+            places = {name: i for group in saved['param_groups']
+                      for name, i in zip(group['param_names'], group['params'])}
+            assert places.keys() == {name for name, p in runner.module.named_parameters()
+                                     if p.requires_grad}
+            for name, p in runner.module.named_parameters():
+                if name in places:
+                    ours, theirs = (whole(dict(runner.optimizer.state[p])),
+                                    saved['state'].get(places[name], {}))
+                    assert ours.keys() == theirs.keys(), name
+                    assert all(ours[key].equal(theirs[key]) for key in ours), name
+            assert len(saved['state']) > 20
+        order = [n for group in runner.optimizer.param_groups for n in group['param_names']]
+        assert order != [*places]
 
 
 def trouble(rank, folder):
@@ -139,6 +163,10 @@ def test_more_ranks_go_on_from_parts(runs):
     with_ranks(4, runs, more_ranks)
     assert_same(runs / 'fsdp/epoch_2.pth', runs / 'four_after_fsdp/epoch_2.pth')
     assert last_loss(runs / 'four_after_fsdp') == pytest.approx(last_loss(runs / 'fsdp'), rel=1e-5)
+
+
+def test_momenta_stay_with_their_parameters_in_other_groups(runs):
+    with_ranks(2, runs, regrouped)
 
 
 def last_loss(run):
