@@ -61,14 +61,14 @@ def test_a_table_that_is_not_there_names_the_nearest(tmp_path):
 
 @pytest.mark.parametrize('slides', [['s/a.svs', 's/b/x.dcm'], ['./s/a.svs', './s/b/x.dcm'],
                                     ['{}/s/a.svs', '{}/s/b/x.dcm'],
-                                    ['../work/s/a.svs', '../work/s/b/x.dcm']])
+                                    ['../cohort/s/a.svs', '../cohort/s/b/x.dcm']])
 @pytest.mark.parametrize('names', [('{}/s/a.svs', '{}/s/b'), ('./s/a.svs', './s/b/'),
-                                   ('s//a.svs', '../work/s/b/x.dcm')])
+                                   ('s//a.svs', '../cohort/s/b/x.dcm')])
 def test_a_path_may_be_written_in_any_way(tmp_path, monkeypatch, slides, names):
-    (tmp_path / 'work').mkdir()
-    monkeypatch.chdir(tmp_path / 'work')
-    slides = [slide.format(tmp_path / 'work') for slide in slides]
-    lines = [f'{name.format(tmp_path / "work")},{n}\n' for n, name in enumerate(names, 1)]
+    (tmp_path / 'cohort').mkdir()
+    monkeypatch.chdir(tmp_path / 'cohort')
+    slides = [slide.format(tmp_path / 'cohort') for slide in slides]
+    lines = [f'{name.format(tmp_path / "cohort")},{n}\n' for n, name in enumerate(names, 1)]
     found = read_table(table(tmp_path, 'slide,weight\n' + ''.join(lines)), slides, None)
     assert [(path, row.weight) for path, row in found.items()] == [(slides[0], 1), (slides[1], 2)]
 
