@@ -113,10 +113,11 @@ def published_network(checkpoint: Mapping[str, Any], path: str | Path,
     if found is None:
         return _described(state, path, resizing)
     said = description_of(path)
-    config = (_named_transformer(said, found)
-              or transformer_config(found, str(path), resizing))
+    if named := _named_transformer(said, found, resizing):
+        return PublishedNetwork(named, '')
+    config = transformer_config(found, str(path), resizing)
     if resizing or 'resizing' not in config:
-        return PublishedNetwork(config | (dict(resizing=resizing) if resizing else {}), '')
+        return PublishedNetwork(config, '')
     rule, sure = told_resizing(found, said.architecture)
     config['resizing'] = said.resizing or rule
     return PublishedNetwork(config, '' if sure else (
@@ -137,7 +138,8 @@ def _described(state: Mapping[str, Tensor], path: str | Path,
     return PublishedNetwork(_named(said), '')
 
 
-def _named_transformer(said: Description, found: Transformer) -> dict[str, Any] | None:
+def _named_transformer(said: Description, found: Transformer,
+                       resizing: str | None) -> dict[str, Any] | None:
     """Return the ViT that a description names, None if it names none that the weights fit.
 
     A layer has no name in JSON, so the descriptions of some released models tell less than their
@@ -161,7 +163,10 @@ def _named_transformer(said: Description, found: Transformer) -> dict[str, Any] 
     if any(name not in state or state[name].shape != value.shape
            for name, value in wanted.items()):
         return None
-    return config | (dict(resizing='') if 'pos_embed' in wanted else {})
+    if 'pos_embed' in wanted:
+        config['resizing'] = (resizing or said.resizing
+                              or told_resizing(found, said.architecture)[0])
+    return config
 
 
 def _named(said: Description) -> dict[str, Any]:
