@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..datasets.slides import Slide, SlideError, Slides, open_slide
+from ..datasets.slides import Slide, Slides, open_slide
 from ..datasets.slides.grid import SlideGrid
 from ..errors import UserError
 from ..files import write_bytes
@@ -101,12 +101,7 @@ def open_slide_of(features: Path, path: str) -> Slide:
             magnification = float(told['level0_magnification']) if mpp is None else 0.
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise _no_features(features, error) from None
-    try:
-        return open_slide(path, mpp)
-    except SlideError:  # also of a slide that does not tell it
-        if not magnification > 0:
-            raise
-        return open_slide(path, 10 / magnification)
+    return open_slide(path, mpp, 10 / magnification if magnification > 0 else None)
 
 
 def read_slide_features(path: Path) -> SlideFeatures:

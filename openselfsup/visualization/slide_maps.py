@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datasets.png import write_png
-from ..datasets.slides import Region, Slide
+from ..datasets.slides import Region, Slide, SlideError
 from ..errors import UserError, nearest, shown
 from ..evaluation.slide_features import SlideFeatures, read_slide_features
 from ..files import write_text
@@ -20,7 +20,7 @@ from ..progress import progress
 from . import page
 from .components import colours_of
 from .likes import COLOURS, OPACITY, PERCENTILES
-from .slide_page import TILE, outline, small, tile_sheet, write_jpeg
+from .slide_page import SIDE, TILE, outline, small, tile_sheet, write_jpeg
 
 NEAREST = 8  # tiles that are shown of each slide
 NAMES = 'map_[0-9]*_*.*'
@@ -38,7 +38,8 @@ def write_slide_maps(files: Sequence[Path], slides: Sequence[Slide], folder: str
     """Write ``index.html`` with colour maps of slides, and its pictures beside it.
 
     Components and similarities are of all tiles of all slides together, so that colours mean the
-    same on each. One slide's features are held at a time.
+    same on each. One slide's features are held at a time. Where a slide is damaged, its features
+    are drawn on white.
 
     Args:
         files: features of the slides.
@@ -59,9 +60,10 @@ def write_slide_maps(files: Sequence[Path], slides: Sequence[Slide], folder: str
     mean, axes, shares, counts = fit_components(files, slides)
     asked = None if like is None else _asked(read_slide_features(files[like.number]), like, mean)
     thumbnails, values, bright, likes = [], [], [], []
-    for file, slide in zip(progress(files, 'slides'), slides):
+    damaged: list[list[str]] = [[] for _ in files]
+    for number, (file, slide) in enumerate(zip(progress(files, 'slides'), slides)):
         read = read_slide_features(file)
-        thumbnails.append(small(slide))
+        thumbnails.append(_thumbnail(slide, damaged[number]))
         values.append(((read.features - mean) @ axes).numpy())
         bright.append(_brightness(thumbnails[-1], read, slide))
         if asked is not None:
@@ -75,8 +77,10 @@ def write_slide_maps(files: Sequence[Path], slides: Sequence[Slide], folder: str
         read = read_slide_features(file)
         parts = _component_part(folder, number, read, slide, image, colours[number])
         if like is not None and span is not None:
-            parts += _like_part(folder, number, read, slide, image, likes[number], span, like)
-        sections.append(page.section(shown(file.stem), parts))
+            parts += _like_part(folder, number, read, slide, image, likes[number], span, like,
+                                damaged[number])
+        told = [page.paragraph(shown(each)) for each in dict.fromkeys(damaged[number])]
+        sections.append(page.section(shown(file.stem), *told, parts))
     out = folder / 'index.html'
     write_text(out, page.page('Maps of slides', [
         page.heading('Maps of slides', 'One colour: tiles whose features are alike, on all slides. '
@@ -181,7 +185,7 @@ def _component_part(folder: Path, number: int, read: SlideFeatures, slide: Slide
 
 
 def _like_part(folder: Path, number: int, read: SlideFeatures, slide: Slide, image: np.ndarray,
-               likes: np.ndarray, span: np.ndarray, like: Place) -> str:
+               likes: np.ndarray, span: np.ndarray, like: Place, damaged: list[str]) -> str:
     names = f'map_{number + 1:03}_like.png', f'map_{number + 1:03}_nearest.jpg'
     share = ((likes - span[0]) / max(span[1] - span[0], 1e-12)).clip(0, 1)
     grey, drawn = _grey(image), 255 - (255 - _grey(image)) // 3
@@ -195,9 +199,14 @@ def _like_part(folder: Path, number: int, read: SlideFeatures, slide: Slide, ima
         caption = 'Yellow: like the region in the orange frame.'
     write_png(folder / names[0], drawn)
     order = np.flatnonzero(others)[np.argsort(-likes[others], kind='stable')][:NEAREST]
-    if not len(order):
+    tiles = []
+    for i in order:
+        try:
+            tiles.append(_tile(slide, (*read.corners[i], read.side, read.side)))
+        except SlideError as error:
+            damaged.append(str(error))
+    if not tiles:
         return page.beside(page.picture(folder, names[0], caption))
-    tiles = [_tile(slide, (*read.corners[i], read.side, read.side)) for i in order]
     write_jpeg(folder / names[1], tile_sheet(tiles))
     return page.beside(page.picture(folder, names[0], caption), page.picture(
         folder, names[1], f'The {len(order)} most similar tiles'
@@ -210,13 +219,27 @@ def _question(folder: Path, files: Sequence[Path], slides: Sequence[Slide],
     """Return the section that shows the region that was asked for."""
     if like is None:
         return ''
-    name = 'map_000_asked.jpg'
-    write_jpeg(folder / name, _tile(slides[like.number], like.box, 3 * TILE))
+    name, damaged = 'map_000_asked.jpg', ''
+    try:
+        write_jpeg(folder / name, _tile(slides[like.number], like.box, 3 * TILE))
+    except SlideError as error:
+        damaged = page.paragraph(shown(str(error)))
     place = ', '.join(f'{value:g}' for value in like.box)
-    return page.section('Asked for', page.picture(
+    return page.section('Asked for', damaged, page.picture(
         folder, name, f'A region of {files[like.number].stem} at {place} (left, top, width, height '
         'in pixels of the base level). Similarity is the cosine of a tile and the mean of the '
         "region's tiles, after the mean of all tiles was taken away."))
+
+
+def _thumbnail(slide: Slide, damaged: list[str]) -> np.ndarray:
+    """Return a small slide; white if it is damaged, which the list is told of."""
+    try:
+        return small(slide)
+    except SlideError as error:
+        damaged.append(str(error))
+        scale = SIDE / max(slide.width, slide.height)
+        high, wide = (max(round(n * scale), 1) for n in (slide.height, slide.width))
+        return np.full((high, wide, 3), 255, np.uint8)
 
 
 def _tile(slide: Slide, box: Sequence[float], side: int = TILE) -> np.ndarray:

@@ -7,6 +7,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from benchmarks.speed.slide_files import write_slide
@@ -99,6 +100,29 @@ def test_a_region_finds_its_like_on_all_slides(cohort, tmp_path):
     assert '8 most similar tiles outside of it' in text and 'orange frame' in text
     draw(cohort, tmp_path)
     assert not list(tmp_path.glob('*like*')) and not list(tmp_path.glob('map_000*'))
+
+
+def test_a_damaged_slide_is_told_and_its_features_are_drawn(cohort, tmp_path):
+    shutil.copytree(cohort / 'features', tmp_path / 'features')
+    shutil.copytree(cohort / 'slides', tmp_path / 'slides')
+    path = tmp_path / 'slides/right.tif'
+    with tifffile.TiffFile(path) as file:
+        places = [place for page in file.pages
+                  for place in zip(page.dataoffsets, page.databytecounts)]
+    with open(path, 'r+b') as file:
+        for start, count in places:
+            file.seek(start)
+            file.write(bytes(count))
+    text = draw(tmp_path, tmp_path / 'page', '--like', 'left.tif#xywh=600,200,200,130')
+    assert 'right.tif: tile ' in text and 'is damaged' in text
+    assert 'left.tif: tile ' not in text
+    found = picture(tmp_path / 'page/map_002_components.png', PLACES)
+    assert np.abs(found[0] - found[1]).max() < np.abs(found[1] - found[2]).max()
+    assert (tmp_path / 'page/map_002_like.png').is_file()
+    assert not (tmp_path / 'page/map_002_nearest.jpg').exists()
+    text = draw(tmp_path, tmp_path / 'page', '--like', 'right.tif#xywh=600,200,200,130')
+    assert (tmp_path / 'page/map_001_nearest.jpg').is_file()
+    assert not (tmp_path / 'page/map_000_asked.jpg').exists()
 
 
 def test_components_of_files_are_those_of_all_tiles_at_once(cohort):

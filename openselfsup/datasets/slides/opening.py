@@ -59,12 +59,13 @@ def _zarr(folder: str) -> UserError:
                      'OME-Zarr')
 
 
-def open_slide(path: str, mpp: float | None = None) -> Slide:
+def open_slide(path: str, mpp: float | None = None, otherwise: float | None = None) -> Slide:
     """Open a slide: tiled TIFF by our reader of native tiles, all others by OpenSlide.
 
     Args:
         path: the file.
         mpp: micrometres per pixel, in place of what the file tells.
+        otherwise: micrometres per pixel, where the file does not tell.
 
     Raises:
         SlideError: it is no slide, damaged, without mpp or without a pyramid.
@@ -75,7 +76,9 @@ def open_slide(path: str, mpp: float | None = None) -> Slide:
         slide = OpenSlideSlide(path)
     except OSError as error:
         raise SlideError(error.strerror or str(error), where=path) from None
-    slide.mpp = slide.mpp if mpp is None else mpp  # or it says what is missing
+    if mpp is None:
+        mpp = slide.mpp if slide.tells_mpp or otherwise is None else otherwise  # or it complains
+    slide.mpp = mpp
     smallest = slide.levels[-1]
     if smallest.width * smallest.height > MAX_OVERVIEW:
         raise SlideError(f'it has no pyramid: its smallest level is {smallest.width} x '

@@ -8,7 +8,7 @@ whatever its magnification.
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from ..sources import stamp_of
 from ..tile_error import TileError
 
 _ALIKE = 0.02  # by which a level's mpp may miss the wanted one and still be copied, not resized
+_STRIP = 2 ** 25  # pixels of a level that are held at once, 96 MiB, where the whole of it is read
 
 
 class SlideError(TileError):
@@ -77,6 +78,9 @@ class Slide(ABC):
         mpp: micrometres per pixel of the base level; None where the file does not tell. What is
             no number above 0 tells nothing.
         levels: the levels, the base first, each coarser than the one before.
+
+    Attributes:
+        tells_mpp: whether mpp is known.
     """
 
     def __init__(self, path: str, mpp: float | None, levels: Sequence[Level]):
@@ -92,13 +96,18 @@ class Slide(ABC):
             SlideError: the file does not tell, and nobody has set it.
         """
         if self._mpp is None:
-            raise SlideError('this slide does not tell its micrometres per pixel', where=self.path,
-                             expected="a value in the column 'mpp' of the source's table")
+            raise SlideError('this slide does not tell its micrometres per pixel, or other ones '
+                             'across than down', where=self.path, expected="a value in the column "
+                             "'mpp' of the source's table (prepare slides: --source-mpp)")
         return self._mpp
 
     @mpp.setter
     def mpp(self, mpp: float | None) -> None:
         self._mpp = mpp if mpp is not None and 0 < mpp < math.inf else None
+
+    @property
+    def tells_mpp(self) -> bool:
+        return self._mpp is not None
 
     @abstractmethod
     def pixels(self, region: Region) -> np.ndarray:
@@ -164,25 +173,33 @@ class Slide(ABC):
         pixels = self.pixels(region)
         if pixels.shape[:2] == (size, size):
             return pixels
-        return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+        reduced = len(pixels) > size
+        return cv2.resize(pixels, (size, size),
+                          interpolation=cv2.INTER_AREA if reduced else cv2.INTER_CUBIC)
 
     def overview(self, mpp: float) -> np.ndarray:
         """Return the whole slide, uint8 (H, W, 3), with pixels of ``mpp`` micrometres.
 
         It is read in strips, so that a fine level needs no memory of its own size.
         """
+        return np.concatenate(list(self.strips(mpp)))
+
+    def strips(self, mpp: float, multiple: int = 1) -> Iterator[np.ndarray]:
+        """Yield the overview from top to bottom in parts, uint8 (h, W, 3).
+
+        Args:
+            mpp: of its pixels.
+            multiple: the height of each part but the last is one of this.
+        """
         level = self.level_for(mpp)
         scale = mpp / (self.mpp * level.downsample)
         width, height = (max(round(n / scale), 1) for n in (level.width, level.height))
-        rows = max(math.floor(2 ** 26 / level.width / scale), 1)  # of the result, in a strip
-        out = np.empty((height, width, 3), np.uint8)
+        rows = max(math.floor(_STRIP / level.width / scale) // multiple, 1) * multiple
         for start in range(0, height, rows):
             stop = min(start + rows, height)
             top, bottom = (round(row * level.height / height) for row in (start, stop))
             strip = self.pixels(Region(level, 0, top, level.width, bottom - top))
-            out[start:stop] = cv2.resize(strip, (width, stop - start),
-                                         interpolation=cv2.INTER_AREA)
-        return out
+            yield cv2.resize(strip, (width, stop - start), interpolation=cv2.INTER_AREA)
 
 
 def few_natives(corner: float, length: int, native: int) -> int:
@@ -204,6 +221,18 @@ def few_natives(corner: float, length: int, native: int) -> int:
         return round(corner)
     number, inside = divmod(corner + (native - room) / 2, native)
     return round(number * native + inside * room / native)
+
+
+def square(across: float | None, down: float | None) -> float | None:
+    """Return the micrometres per pixel of square pixels, None if unknown or if they are none.
+
+    Args:
+        across, down: micrometres per pixel; one may be unknown.
+    """
+    known = [mpp for mpp in (across, down) if mpp]
+    if not known or max(known) > min(known) * (1 + _ALIKE):
+        return None
+    return sum(known) / len(known)
 
 
 def exact_downsample(base: tuple[int, int], size: tuple[int, int]) -> float:

@@ -20,7 +20,7 @@ from ..pixels import ycbcr_to_rgb
 from ..tiff import jpeg2000_components
 from ..tiff_tags import APERIO_YCBCR
 from .bounded import FILES, PIXELS, OpenFile
-from .slide import Level, OtherReader, Region, Slide, SlideError, exact_downsample
+from .slide import Level, OtherReader, Region, Slide, SlideError, exact_downsample, square
 
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)
 
@@ -201,17 +201,21 @@ def _mpp_of(file: tifffile.TiffFile, page: tifffile.TiffPage) -> float | None:
         return None
     if file.is_ome and file.ome_metadata:
         for element in ElementTree.fromstring(file.ome_metadata).iter():
-            if element.tag.endswith('}Pixels') and (size := element.get('PhysicalSizeX')):
-                unit = _MICROMETRES.get(element.get('PhysicalSizeXUnit', 'µm'))
-                try:
-                    return float(size) * unit if unit else None
-                except ValueError:
-                    return None
+            if element.tag.endswith('}Pixels') and element.get('PhysicalSizeX'):
+                return square(*(_physical_size(element, axis) for axis in 'XY'))
         return None
-    unit = {2: 25400., 3: 10000.}.get(int(page.tags.valueof('ResolutionUnit', 1)))
-    parts, whole = page.tags.valueof('XResolution', (0, 1))
-    mpp = unit * whole / parts if unit and parts else None
+    unit = {2: 25400., 3: 10000.}.get(int(page.tags.valueof('ResolutionUnit', 1)), 0.)
+    tags = (page.tags.valueof(f'{axis}Resolution', (0, 1)) for axis in 'XY')
+    mpp = square(*(unit * whole / parts if parts else None for parts, whole in tags))
     return mpp if mpp and mpp < 20 else None  # 72 or 300 dpi are what programs write unasked
+
+
+def _physical_size(pixels: ElementTree.Element, axis: str) -> float | None:
+    size, unit = pixels.get(f'PhysicalSize{axis}'), pixels.get(f'PhysicalSize{axis}Unit', 'µm')
+    try:
+        return float(size) * _MICROMETRES[unit] if size else None
+    except (ValueError, KeyError):
+        return None
 
 
 def _number(text: str) -> float | None:

