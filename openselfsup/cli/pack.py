@@ -12,6 +12,7 @@ dict(_delete_=True, type='Shards', url='shards/nct'), or s3://... once they are 
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -120,6 +121,8 @@ def main(args: argparse.Namespace) -> int:
             raise UserError('OUT is missing')
         return verify(args.target)
     source = source_of(args.target, labels=not args.no_labels)
+    if source.fault:
+        print(f'packed without labels: {source.fault}', file=sys.stderr)
     store = with_progress('packing', len(source), lambda report: packed(args, source, report))
     print(f'{args.out}: {described(store)}')
     if left_out := len(source) - len(store):

@@ -40,11 +40,12 @@ class LabeledTileDataset:
         self.source = build_source(source)
         self.size, self.resize = size, resize or size
         if self.source.labels is None:
-            raise UserError('these tiles have no labels', where=self.source.path(0),
-                            expected="class folders, or lines of the form 'path label'")
+            raise self.source.fault or UserError(
+                'these tiles have no labels', where=self.source.path(0),
+                expected="class folders, or lines of the form 'path label'")
         if self.resize < size:
             raise UserError(f'resize={resize} is less than size={size}', where='dataset.resize')
-        self.labels = torch.from_numpy(self.source.require_labels())
+        self.labels = torch.from_numpy(self.source.labels)
         self.classes = self.source.classes
         if check:
             self.source.check()

@@ -46,6 +46,7 @@ class Mixed(Source):
         self.endless = any(source.endless for source in self.sources)
         self._known_parts: tuple[np.ndarray | None, list] = (None, [])
         self.passed_over = '; '.join(filter(None, (s.passed_over for s in self.sources)))
+        self.fault = next(filter(None, (s.fault for s in self.sources)), None)
         self.tile_size = self._common_size()
         classes = self.sources[0].classes
         labels = [source.labels for source in self.sources if source.labels is not None]

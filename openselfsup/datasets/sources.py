@@ -26,6 +26,7 @@ class Source(ABC):
     Attributes:
         classes: names of the labels 0, 1, ...; None without labels or names.
         labels: int64 array of one label per tile, None without labels.
+        fault: what is wrong with what looks like labels and is not taken for them, or None.
         passed_over: what else lies where the tiles were found, in words; '' for nothing.
         tile_size: (height, width) of all tiles in pixels, None if it is not known (see
             ``check``) or not the same for all.
@@ -36,6 +37,7 @@ class Source(ABC):
 
     classes: list[str] | None = None
     labels: np.ndarray | None = None
+    fault: UserError | None = None
     passed_over: str = ''
     tile_size: tuple[int, int] | None = None
     grouped: bool = False
@@ -98,11 +100,11 @@ class Source(ABC):
         """Return ``labels``.
 
         Raises:
-            UserError: the source has none.
+            UserError: the source has none, or a fault in their place.
         """
         if self.labels is None:
-            raise UserError('these tiles have no labels',
-                            where=self.path(0) if len(self) else None)
+            raise self.fault or UserError('these tiles have no labels',
+                                          where=self.path(0) if len(self) else None)
         return self.labels
 
     def require_classes(self) -> list[str]:
@@ -225,8 +227,6 @@ class ImageFolder(FileSource):
             tiles beside class folders.
     """
 
-    _fault: UserError | None = None  # of the labels
-
     def __init__(self, root: str | Sequence[str], labels: bool = True,
                  classes: Sequence[str] | None = None):
         roots = _folders(root)
@@ -249,9 +249,12 @@ class ImageFolder(FileSource):
             return
         own = [folder for folder in folders if folder is not None]
         if classes is None or not set(own) <= set(classes):
-            self._fault = next(filter(None, map(parts_as_classes, listings)), None)
-        if self._fault and classes is not None:
-            raise self._fault
+            self.fault = next(filter(None, map(parts_as_classes, listings)), None)
+        if self.fault and classes is not None:
+            raise self.fault
+        if self.fault:  # they may be trained on without labels
+            super().__init__(paths, None, None, name)
+            return
         loose = [path for path, folder in zip(paths, folders) if folder is None]
         if loose:
             raise UserError(listed(f'{len(loose)} tiles lie beside the class folders (all must '
@@ -264,16 +267,6 @@ class ImageFolder(FileSource):
         warn_of_look_alikes(names, name)
         label_of = {folder: label for label, folder in enumerate(names)}
         super().__init__(paths, [label_of[folder] for folder in own], names, name)
-
-    def require_labels(self) -> np.ndarray:
-        """Return ``labels``.
-
-        Raises:
-            UserError: there are none, or the folders are parts of a data set.
-        """
-        if self._fault:
-            raise self._fault
-        return super().require_labels()
 
 
 def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:

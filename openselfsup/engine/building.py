@@ -87,11 +87,10 @@ def tell_data(algorithm: Method, dataset: TileDataset) -> None:
     """Tell a method of its tiles and maps; refuse tiles or recipes without what it needs."""
     source = dataset.source
     if 'label' in algorithm.batch_keys and source.labels is None:
-        raise UserError(f'{type(algorithm).__name__} learns from labels, but these tiles have none',
-                        where='dataset.source', expected='a list with labels, or class folders '
-                        'and labels=True, or a method without labels')
-    if 'label' in algorithm.batch_keys:
-        source.require_labels()  # refuses what is called a label and is none
+        raise source.fault or UserError(
+            f'{type(algorithm).__name__} learns from labels, but these tiles have none',
+            where='dataset.source', expected='a list with labels, or class folders and '
+            'labels=True, or a method without labels')
     if 'index' in algorithm.batch_keys and source.endless:
         raise UserError(f'{type(algorithm).__name__} remembers each tile by its number, but these '
                         'tiles are new in every epoch', where='dataset.source',

@@ -163,9 +163,8 @@ def open_source(path: str | Path, classes: list[str] | None = None) -> Source:
         _refuse_empty_folders(path)
     source = ImageFolder(str(path), classes=classes)
     if source.labels is None:
-        raise UserError('these tiles lie in no class folders', where=str(path),
-                        expected='one folder per class, each with its tiles')
-    source.require_labels()  # refuses parts of a data set in place of classes
+        raise source.fault or UserError('these tiles lie in no class folders', where=str(path),
+                                        expected='one folder per class, each with its tiles')
     if len(names := source.require_classes()) < 2:
         raise UserError(f"there is only the class '{names[0]}'", where=str(path),
                         expected='at least two class folders')

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_sources import tile
 
-from openselfsup.datasets import LabeledTileDataset, Mixed, TileDataset, Windows, listing
+from openselfsup.datasets import LabeledTileDataset, Mixed, TileDataset, Windows, listing, pack
 from openselfsup.datasets.listing import files_in, list_class_folders, list_files
 from openselfsup.datasets.prepare.report import Report
 from openselfsup.datasets.prepare.tiles import prepare_folder
@@ -127,6 +127,7 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path):
     assert len(Mixed([source, source])) == 12
     dataset = TileDataset(source, dict(type='ViewRecipe', size=32, steps=[]), n_views=2)
     tell_data(BaseMethod(), dataset)
+    assert pack(source, tmp_path / 'packed').labels is None
     labelled = BaseMethod()
     labelled.batch_keys = ('label',)
     for asks in (source.require_labels, lambda: LabeledTileDataset(source, 32),

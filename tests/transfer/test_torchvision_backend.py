@@ -219,6 +219,16 @@ def test_the_switch_computes_in_bf16_where_the_device_does(datasets, tmp_path, m
     assert not any('imitates' in note for note in run.notes)
 
 
+@pytest.mark.parametrize('warmup, told', [('10', False), ('20', True), ('1000', True)])
+def test_a_warm_up_that_does_not_end_is_told(datasets, tmp_path, warmup, told):
+    options = 'SOLVER.WARMUP_ITERS', warmup, 'SOLVER.MAX_ITER', '20'
+    run = backend(datasets, tmp_path, *options)
+    assert any(f'the warm-up of {warmup} iterations does not end in this run of 20, whose '
+               in note for note in run.notes) is told
+    assert not any('warm-up' in note for note in backend(
+        datasets, tmp_path, *options, eval_only=True).notes)
+
+
 def test_the_command_lines_precision_counts_before_the_switch(datasets, tmp_path):
     switched = backend(datasets, tmp_path, 'SOLVER.AMP.ENABLED', 'True', amp='off')
     assert switched.amp == 'off' and switched.info()['precision'] == 'float32'

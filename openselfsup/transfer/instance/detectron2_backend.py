@@ -28,7 +28,7 @@ from ...errors import UserError
 from ...training.precision import DTYPES, NAMES, resolve
 from .data import ordered
 from .data_sets import DataSet, Wanted, open_data_sets
-from .job import PLACEHOLDER, Job, refuse_shorter
+from .job import PLACEHOLDER, Job, notes_of_the_rate, refuse_shorter
 from .weights import other_pixels, read_backbone, resnet_state_dict
 
 _STAGES = {18: (BasicBlock, 2), 34: (BasicBlock, 3), 50: (BottleneckBlock, 3),
@@ -101,6 +101,9 @@ class Detectron2Backend:
         self.test_sets = list(cfg.DATASETS.TEST)
         self.data, odd = open_data_sets(job.datasets_folder, self._wanted())
         self.notes += [f'data: {note}' for note in odd]
+        if not job.eval_only:
+            self.notes += notes_of_the_rate(cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER,
+                                            cfg.SOLVER.BASE_LR)
         for data in self.data.values():
             register(data)
         self.trainer: _Trainer  # :meth:`load_backbone` makes it, and the model

@@ -85,6 +85,21 @@ class Backend(Protocol):
         ...
 
 
+def notes_of_the_rate(warmup: int, iterations: int, rate: float) -> list[str]:
+    """Return a warning of a warm-up that does not end within the run.
+
+    Args:
+        warmup: SOLVER.WARMUP_ITERS.
+        iterations: SOLVER.MAX_ITER.
+        rate: SOLVER.BASE_LR.
+    """
+    if not iterations or warmup < iterations:
+        return []
+    return [f'the warm-up of {warmup} iterations does not end in this run of {iterations}, whose '
+            f'learning rate never is {rate:g}; expected SOLVER.WARMUP_ITERS below {iterations}, '
+            f'such as {iterations // 10}, or more iterations']
+
+
 def digest_of(path: str) -> str:
     """Return the checksum of a file's content, 'none' for no file."""
     if not path or not Path(path).is_file():

@@ -25,7 +25,7 @@ from ...training.progress import Meter, ProgressLine
 from ...training.seeding import seed_step
 from .data import InstanceDataset, training_batches
 from .data_sets import Wanted, open_data_sets
-from .job import LAST, PLACEHOLDER, Job, refuse_shorter
+from .job import LAST, PLACEHOLDER, Job, notes_of_the_rate, refuse_shorter
 from .precise_bn import update_statistics
 from .solver import build_optimizer, clip_gradients, learning_rate
 from .torchvision_model import KIND, build_model, coco_results, synchronises
@@ -69,6 +69,9 @@ class TorchvisionBackend:
         self.model = build_model(config, self.device, self.world)
         self.data, odd = open_data_sets(job.datasets_folder, self._wanted())
         self.notes += [f'data: {note}' for note in odd]
+        if not job.eval_only:
+            self.notes += notes_of_the_rate(config['SOLVER.WARMUP_ITERS'],
+                                            config['SOLVER.MAX_ITER'], config['SOLVER.BASE_LR'])
         self.initialised = 'random'
         self.trained: dict[str, Any] = {}
 
