@@ -59,7 +59,7 @@ class PretrainConfig:
     Attributes:
         model: the algorithm with its backbone, neck and so on (``type`` in ALGORITHMS).
         dataset: what delivers views (``type`` in DATASETS).
-        optimizer: ``type`` SGD, AdamW or LARS; ``lr`` is for ``base_batch_size`` if given.
+        optimizer: ``type`` SGD, Adam, AdamW or LARS; ``lr`` is for ``base_batch_size`` if given.
         schedule: learning rate over the run (``type`` in SCHEDULES).
         epochs: passes over the tiles.
         global_batch_size: tiles of one optimiser step, over all ranks and accumulation.
