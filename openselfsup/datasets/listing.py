@@ -177,6 +177,15 @@ def _shortened(names: Sequence[str]) -> str:
     return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # of a link to itself, or into a folder that may not be read
+        raise UserError(f'this link cannot be followed: {error.strerror}',
+                        where=located(entry.path), expected='a link to a file or folder that is '
+                        'there, or no link') from None
+
+
 def _enter(folder: str, prefix: str, above: list[str], suffixes: tuple[str, ...], deep: bool,
            listing: Listing, folders: list[Path] | None = None) -> None:
     """Add what lies in a folder to the listing; ``above`` are the real paths that lead here."""
@@ -190,7 +199,7 @@ def _enter(folder: str, prefix: str, above: list[str], suffixes: tuple[str, ...]
     for entry in entries:
         if entry.name.startswith('.') or entry.name.lower() in SYSTEM_FOLDERS:
             listing.hidden += 1
-        elif entry.is_dir():
+        elif _is_folder(entry):
             real = (os.path.realpath(entry.path) if entry.is_symlink()
                     else os.path.join(above[-1], entry.name))
             if not deep or real in above:

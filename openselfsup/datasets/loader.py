@@ -47,12 +47,13 @@ class ViewLoader:
             as many as there are cores, 8 at most.
         drop_last: drop the tiles that do not fill the last global batch. Otherwise that
             batch is short, filled up from the start of the permutation only to a multiple
-            of W, so that all ranks have as many.
+            of W, so that all ranks have as many, and to ``fewest`` a rank.
         render: 'cpu' for views, 'device' for raw tiles with their draws.
         pin_memory: page-locked buffers; None means where CUDA is available.
         processes: whether the workers are processes, which see the dataset as it was when the
             first batch was asked for, or threads; None means processes on Linux. Raw tiles are
             gathered by threads in any case.
+        fewest: tiles of a rank in a batch, B if that is less: batch norm needs two.
 
     Attributes:
         data_wait: seconds that the consumer waited for batches since :meth:`take_wait`.
@@ -64,13 +65,13 @@ class ViewLoader:
     def __init__(self, dataset: TileDataset, batch_size: int, seed: int = 0, rank: int = 0,
                  world_size: int = 1, workers: int | None = None, drop_last: bool = True,
                  render: str = 'cpu', pin_memory: bool | None = None,
-                 processes: bool | None = None):
+                 processes: bool | None = None, fewest: int = 1):
         if render not in ('cpu', 'device'):
             raise UserError(f'{render!r} is unknown', where='render', expected="'cpu' or 'device'")
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.workers = default_workers() if workers is None else workers
-        self.drop_last, self.render = drop_last, render
+        self.drop_last, self.fewest, self.render = drop_last, min(fewest, batch_size), render
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.processes = render == 'cpu' and (can_fork() if processes is None else processes)
         self._started: ViewProcesses | None = None
@@ -144,7 +145,7 @@ class ViewLoader:
         per_step = self.world_size * self.batch_size
         start = iteration * per_step
         size = min(per_step, len(self.dataset) - start)
-        share = -(-size // self.world_size)  # rounded up
+        share = max(-(-size // self.world_size), self.fewest)  # rounded up
         start += self.rank * share
         return np.arange(start, start + share)
 

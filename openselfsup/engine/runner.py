@@ -78,7 +78,7 @@ class Runner:
         self.render = choose_render(cfg.render, self.dataset, self.device)
         self.loader = ViewLoader(self.dataset, self.batch_size, seed=cfg.seed, rank=self.rank,
                                  world_size=self.world_size, workers=cfg.workers,
-                                 drop_last=cfg.drop_last,
+                                 drop_last=cfg.drop_last, fewest=2,
                                  render='device' if self.render == 'device' else 'cpu')
 
         self.hooks = build_hooks(cfg)

@@ -12,6 +12,7 @@ from ..errors import UserError
 # A TCGA barcode up to the patient, e.g. TCGA-A6-2671; other naming schemes are given as a
 # regular expression.
 TCGA_PATIENT = r'(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})'
+WINDOW = '#xywh='  # between the file and the place in it, in the path of a part of an image
 
 
 def patients_of(paths: Sequence[str], pattern: str | None = None) -> np.ndarray:
@@ -19,14 +20,18 @@ def patients_of(paths: Sequence[str], pattern: str | None = None) -> np.ndarray:
 
     Args:
         paths: the tiles.
-        pattern: regular expression whose first group is the patient; TCGA barcodes if None.
+        pattern: regular expression whose first group is the patient; TCGA barcodes if None. The
+            image stands for its patient then where a window of it tells none.
 
     Raises:
         UserError: the pattern is no regular expression.
     """
     compiled = compile_pattern(pattern)
     found = (compiled.search(path) for path in paths)
-    return np.array([(m[1 if compiled.groups else 0] or '') if m else '' for m in found])
+    told = [(m[1 if compiled.groups else 0] or '') if m else '' for m in found]
+    if pattern is None:
+        told = [known or path.rpartition(WINDOW)[0] for known, path in zip(told, paths)]
+    return np.array(told)
 
 
 def compile_pattern(pattern: str | None) -> re.Pattern[str]:

@@ -154,9 +154,9 @@ def _rest_of(published: PublishedConfig) -> Rest:
 def _run(top: Fields, ours: dict[str, Any], published: PublishedConfig,
          processes: int | None) -> None:
     """Translate what says how long and how fast is trained."""
-    schedule, epochs = top.take('lr_config'), top.take('total_epochs')
+    schedule, epochs = top.take('lr_config'), top.take('total_epochs', kind=Count)
     ours['optimizer'] = running.translate_optimizer(top.part('optimizer'))
-    ours['schedule'] = running.translate_schedule(top.part_of(schedule, 'lr_config'))
+    ours['schedule'] = running.translate_schedule(top.part_of(schedule, 'lr_config'), epochs)
     ours['epochs'] = epochs
 
 
@@ -179,7 +179,7 @@ def _batch(top: Fields, ours: dict[str, Any], published: PublishedConfig,
     if ours['accumulate'] > 1:
         said += f" x {ours['accumulate']} passes of a step"
     said += f" = {ours['global_batch_size']}; the learning rate is not scaled by it"
-    if meant and meant != total:
+    if meant and meant not in (total, ours['global_batch_size']):  # names count either
         data.note('differs', f'{said}, and the config is meant for {meant} in {meant // each} '
                   f'processes: start so many, or set global_batch_size={meant * ours["accumulate"]}'
                   f' and accumulate={max(meant // total, 1) * ours["accumulate"]}',

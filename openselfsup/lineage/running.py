@@ -1,5 +1,7 @@
 """Published optimiser, learning rate and runtime settings → ours."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import nearest
@@ -85,10 +87,11 @@ def precision(top: Fields, optimizer_config: Fields) -> str:
 
 # Learning rate
 
-def translate_schedule(fields: Fields) -> dict[str, Any]:
-    """Return our ``schedule``."""
+def translate_schedule(fields: Fields, epochs: int) -> dict[str, Any]:
+    """Return our ``schedule`` for a run of so many epochs."""
     policy = fields.take('policy', kind=str)
-    policies = {'CosineAnnealing': _cosine, 'step': _step, 'fixed': lambda _: dict(type='Constant')}
+    policies = {'CosineAnnealing': _cosine, 'step': partial(_step, epochs=epochs),
+                'fixed': lambda _: dict(type='Constant')}
     if policy not in policies:
         raise fields.wrong(f"no policy here is called '{policy}'", nearest(str(policy), policies))
     ours = policies[policy](fields)
@@ -116,11 +119,12 @@ def _cosine(fields: Fields) -> dict[str, Any]:
     return dict(type='Cosine', min_lr=fields.take('min_lr', 0.0), by=by)
 
 
-def _step(fields: Fields) -> dict[str, Any]:
+def _step(fields: Fields, epochs: int) -> dict[str, Any]:
     fields.only('by_epoch', True, 'milestones are epochs here')
-    step = fields.take('step')
-    return dict(type='Step', milestones=list(step) if isinstance(step, (list, tuple)) else [step],
-                gamma=fields.take('gamma', 0.1))
+    step = fields.take('step', kind=Count | Sequence[Count])
+    if isinstance(step, int):  # of mmcv: how often, not when
+        step = range(step, epochs, step)
+    return dict(type='Step', milestones=list(step), gamma=fields.take('gamma', 0.1))
 
 
 # The rest

@@ -11,7 +11,7 @@ from ..values import Side
 from .draws import Draws
 from .geometry import compose
 from .steps import GEOMETRIES, GeometricStep, Geometry, ImageStep, OneOf, Step, named_steps
-from .steps.pixels import INTERPOLATIONS, Interpolation
+from .steps.base import INTERPOLATIONS, Interpolation
 
 
 class ViewRecipe:

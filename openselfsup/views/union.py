@@ -9,7 +9,7 @@ from ..values import Side
 from .draws import Draws
 from .geometry import transform
 from .recipe import ViewRecipe, in_fractions
-from .steps.pixels import Interpolation
+from .steps.base import Interpolation
 
 
 class UnionView(ViewRecipe):

@@ -101,6 +101,13 @@ def test_a_file_in_place_of_a_folder_and_a_relative_path(tmp_path, monkeypatch):
     assert str(caught.value) == f"tils (from {tmp_path}): no such folder; did you mean 'tiles'?"
 
 
+def test_a_link_to_itself_is_told(tmp_path):
+    tile(tmp_path / 'A/1.png')
+    (tmp_path / 'A/loop').symlink_to('loop')
+    with pytest.raises(UserError, match='A/loop: this link cannot be followed: .*; expected a'):
+        list_files(str(tmp_path), SUFFIXES)
+
+
 def test_files_come_in_natural_order(tmp_path):
     for number in (10, 2, 1):
         tile(tmp_path / f'train_{number}.png')

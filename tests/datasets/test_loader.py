@@ -94,14 +94,14 @@ class Numbers:
 
 @settings(max_examples=60)
 @given(n=st.integers(1, 60), batch=st.integers(1, 9), world=st.integers(1, 5),
-       epoch=st.integers(0, 3), drop_last=st.booleans())
-def test_ranks_share_the_permutation_out(n, batch, world, epoch, drop_last):
+       epoch=st.integers(0, 3), drop_last=st.booleans(), fewest=st.integers(1, 2))
+def test_ranks_share_the_permutation_out(n, batch, world, epoch, drop_last, fewest):
     if drop_last and n < batch * world:
         with pytest.raises(UserError, match=f'{n} tiles do not fill'):
             ViewLoader(Numbers(n), batch, world_size=world)
         return
     loaders = [ViewLoader(Numbers(n), batch, seed=7, rank=rank, world_size=world, workers=0,
-                          drop_last=drop_last) for rank in range(world)]
+                          drop_last=drop_last, fewest=fewest) for rank in range(world)]
     order = loaders[0]._order(epoch)
     assert sorted(order) == list(range(n))
     steps = []
@@ -123,7 +123,8 @@ def test_ranks_share_the_permutation_out(n, batch, world, epoch, drop_last):
             rest = order[start:].tolist()
             assert together[:len(rest)] == rest
             padding = together[len(rest):]
-            assert len(padding) < world and padding == [order[j % n] for j in range(len(padding))]
+            assert padding == [order[j % n] for j in range(len(padding))]
+            assert len(parts[0]) == max(-(-len(rest) // world), min(fewest, batch))
     if drop_last:
         assert len(seen) == len(set(seen)) == whole * batch * world
     else:

@@ -25,14 +25,14 @@ CFG = Config(dict(model=dict(queue_len=4096, momentum=0.99), optimizer=dict(lr=1
                   schedule=dict(type='Cosine'), global_batch_size=64))
 
 
-def health(records, caplog, cfg=CFG, first_step=100):
+def health(records, caplog, cfg=CFG, first_step=100, rows=None):
     hook = HealthHook()
     logger = logging.getLogger('health')
     for step, record in enumerate(records, first_step):
         runner = types.SimpleNamespace(record=dict(record, step=step), logger=logger, cfg=cfg,
                                        steps_per_epoch=60, max_steps=240, world_size=1,
-                                       batch_size=(
-                                           cfg.global_batch_size // cfg.get('accumulate', 1)))
+                                       algorithm=types.SimpleNamespace(features=torch.ones(
+                                           rows or cfg.global_batch_size, 2)))
         hook.after_step(runner, {})
         hook.after_step(runner, {})  # the same record is not counted twice
     return [r.getMessage() for r in caplog.records]
@@ -89,8 +89,10 @@ def test_a_small_batch_cannot_have_a_high_rank(caplog):
     assert health(9 * [dict(effective_rank=2.5)], caplog, cfg) == []
     assert 'effective_rank is 1.5' in health(3 * [dict(effective_rank=1.5)], caplog, cfg)[0]
     caplog.clear()
-    cfg = Config(dict(cfg.to_dict(), global_batch_size=32, accumulate=4))  # 8 tiles a pass
-    assert health(9 * [dict(effective_rank=2.5)], caplog, cfg) == []
+    cfg = Config(dict(cfg.to_dict(), global_batch_size=32, accumulate=4))
+    assert health(9 * [dict(effective_rank=2.5)], caplog, cfg, rows=8) == []  # of a pass
+    assert health(9 * [dict(effective_rank=1.)], caplog, cfg, rows=4) == []  # the last one, short
+    assert health(9 * [dict(effective_rank=1., dead_dimensions=1.)], caplog, cfg, rows=1) == []
 
 
 def test_drift_of_a_queue_is_told_in_the_terms_of_the_config(caplog):

@@ -216,6 +216,24 @@ def test_nothing_is_judged_by_tiles_of_its_patient(cohort, pattern, monkeypatch)
     assert alone.scores(features)['probe_knn'] == 1 > hook.scores(features)['probe_knn']
 
 
+def test_windows_of_one_image_do_not_judge_each_other(tmp_path):
+    for name in 'AB':
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new('RGB', (64, 64)).save(tmp_path / name / f'{i}.png')
+    source = dict(type='Windows', root=str(tmp_path), size=32, labels=True)
+    hook = KNNProbeHook(source, k=20)
+    assert hook.patients.tolist() == [image for image in range(6) for _ in range(4)]
+    assert hook.k == 20
+    held = LinearProbeHook(source)
+    assert not set(held.patients[held.kept].tolist()) & set(held.patients[held.held].tolist())
+    features = torch.nn.functional.one_hot(hook.patients, 6).float()  # tells images, not classes
+    hook.k = 1
+    assert hook.scores(features)['probe_knn'] < 1
+    with pytest.raises(UserError, match='finds no patient'):
+        KNNProbeHook(source, patient_pattern='(P[0-9]+)')
+
+
 def test_a_pattern_that_tells_no_patients_is_refused(cohort):
     with pytest.raises(UserError, match='hooks.KNNProbeHook.patient_pattern: .* finds no patient'):
         KNNProbeHook(cohort, patient_pattern='(P[0-9]+)')

@@ -146,6 +146,15 @@ def test_the_rows_of_an_epochs_last_step_are_counted(make_runner):
     assert seen == [2, 2, 19 / 16, 19 / 3]
 
 
+def test_batch_norm_has_two_tiles_in_an_epochs_last_step(make_runner):
+    runner = make_runner('drop_last=False', 'global_batch_size=25', 'epochs=1')  # 2 x 25 and one
+    norms = [module for module in runner.module.modules() if isinstance(module, nn.BatchNorm2d)]
+    seen = []
+    norms[0].register_forward_hook(lambda module, given, output: seen.append(len(given[0])))
+    runner.train()
+    assert runner.steps_done == 3 and set(seen) == {25, 2}
+
+
 def idle(rank, folder):
     """Take a step of a method with a layer that it does not use, as one of two processes."""
     torch.set_num_threads(1)

@@ -88,6 +88,8 @@ def test_deep_copies_and_their_changes_are_executed(there):
     ("data = dict(train=dict(data_source=dict(type='ImageLst')))", "did you mean 'ImageList'"),
     ("model = dict(neck=3)", "model.neck: 'neck' must be a dict, not 3"),
     ("data = dict(imgs_per_gpu=0)", 'imgs_per_gpu must be a whole number of at least 1, not 0'),
+    ("lr_config = dict(policy='step', step=0)", 'step must be '),
+    ("total_epochs = 'many'", "total_epochs must be a whole number of at least 1, not 'many'"),
     ("custom_hooks = None", 'custom_hooks must be a list, not None'),
     ("model = dict(backbone=dict(out_indices=4))", 'out_indices must be a list.*, not 4'),
     ("log_config = dict(hooks=['TextLoggerHook'])", 'hooks must be a list, each of it a dict'),
@@ -97,6 +99,15 @@ def test_deep_copies_and_their_changes_are_executed(there):
 def test_mistakes_are_told_in_the_words_of_the_file(text, words, there):
     with pytest.raises(UserError, match=words):
         load(child(there, text), processes=8)
+
+
+@pytest.mark.parametrize('step, milestones', [
+    (30, [30, 60, 90]), (100, []), ([60, 80], [60, 80]), ((7,), [7])])
+def test_a_number_of_a_step_policy_says_how_often_the_rate_falls(step, milestones, there):
+    path = child(there, f"lr_config = dict(_delete_=True, policy='step', step={step})\n"
+                        'total_epochs = 100')
+    found = load(path, processes=8).cfg.schedule
+    assert found == dict(type='Step', milestones=milestones, gamma=0.1)
 
 
 def test_all_mistakes_are_told_at_once(there):
@@ -121,6 +132,15 @@ def test_the_batch_is_that_of_all_processes(processes, batch, words, there):
     assert found.cfg.global_batch_size == batch and found.cfg.optimizer.lr == 0.03
     told = [str(note) for note in found.notes if note.kind == 'differs']
     assert [words in note for note in told] == ([True] if words else [])
+
+
+def test_a_batch_in_the_name_may_count_the_passes_of_a_step(there):
+    path = child(there, 'optimizer_config = dict(update_interval=2)\n'
+                        'data = dict(imgs_per_gpu=32)')
+    path = path.rename(path.with_name('mine_bs512.py'))
+    found = load(path, processes=8)
+    assert found.cfg.global_batch_size == 512
+    assert not [note for note in found.notes if 'is meant for' in str(note)]
 
 
 def test_resume_from_is_gone_on_from(there):

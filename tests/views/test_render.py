@@ -55,6 +55,19 @@ def test_both_renderers_agree_on_bicubic_crops(tiles, size):
     assert np.abs(other.astype(int) - reference).mean() > 0.2  # is seen
 
 
+def test_crops_that_are_brightened_are_enlarged_as_the_recipe_says(tiles):
+    small = [tile[:150, :150] for tile in tiles[::6]]
+    for type_, more in (('ColorJitter', {}), ('OneOf', dict(p=1., steps=[
+            dict(type='ColorJitter', brightness=(1.3, 1.3))]))):
+        step = dict(type=type_, **(more or dict(brightness=(1.3, 1.3))))
+        found = {how: [render_all(renderer, ViewRecipe(224, [step], how), small).astype(int)
+                       for renderer in (render_opencv, render_pil)]
+                 for how in ('bicubic', 'bilinear')}
+        for fast, reference in found.values():
+            assert np.abs(fast - reference).mean() < 0.2
+        assert np.abs(found['bicubic'][0] - found['bilinear'][1]).mean() > 0.2  # is seen
+
+
 @pytest.mark.parametrize('size', [224, 96])
 def test_both_renderers_agree_when_tiles_shrink(tiles, size):
     mean, percentile = difference(ViewRecipe(size, MOCO), four_of(tiles))

@@ -74,14 +74,16 @@ class HealthHook(Hook):
 
     def _wrong(self, record: dict, runner: Any) -> Iterator[tuple[str, str, str]]:
         """Yield what is bad in a record: its cause, the monitor, what to say of it."""
+        features = runner.algorithm.features  # of the last pass, which may be a short one
+        rows = 0 if features is None else len(features)
         for key, limit in self.lowest.items():
             if key == 'effective_rank':
-                limit = min(limit, runner.batch_size / 4)
+                limit = min(limit, rows / 4)
             if key in record and record[key] < limit and self._narrower(key, record, runner):
                 yield 'COLLAPSE', key, (f'{key} is {record[key]:.3g} (healthy: well above '
                                         f'{limit:.3g})')
         key = 'dead_dimensions'
-        if record.get(key, 0) > self.max_dead and self._narrower(key, record, runner):
+        if rows > 1 and record.get(key, 0) > self.max_dead and self._narrower(key, record, runner):
             yield 'COLLAPSE', key, f'{key} is {record[key]:.2g} (healthy: near 0)'
         for key, value in record.items():
             if key.endswith('_drift') and value > self.max_drift:

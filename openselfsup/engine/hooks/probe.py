@@ -166,7 +166,8 @@ class ProbeHook(Hook, ABC):
 class LabelledProbeHook(ProbeHook):
     """A probe that scores pooled features of labelled tiles.
 
-    Where all paths tell the patient, nothing is judged by other tiles of the same patient.
+    Where all paths tell the patient, nothing is judged by other tiles of the same patient. Windows
+    of one image are taken for those of one patient.
 
     Args:
         source: labelled tiles (``type`` in SOURCES), e.g. class folders.
@@ -218,6 +219,9 @@ class LabelledProbeHook(ProbeHook):
         super().before_train(runner)
         if self.size is None:
             self.tiles.size = self.tiles.resize = min(runner.dataset.recipes[0].size)
+        if self.patients is None and distributed.is_main():
+            runner.logger.info('%s%s: no patients are told (patient_pattern): tiles of one may '
+                               'judge each other', self.key, self.suffix)
 
     def measure(self, runner) -> dict[str, float]:
         """Return the scores of the backbone's features."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ..recipe import ViewRecipe
-from ..steps import Scope, Size
+from ..steps import Scope
 from ..steps.pixels import resize
 
 cv2.setNumThreads(0)
@@ -38,10 +38,10 @@ def render(tile: np.ndarray, recipe: ViewRecipe, parameters: Mapping[str, Any],
     image = _warp(tile, parameters) if recipe.is_warped else _cut(tile, parameters)
     if image.shape[0] * image.shape[1] > height * width:
         image = resize(image, recipe.size, interpolation=recipe.interpolation)
-    image = _apply(image, recipe.before_resize, parameters, recipe.size)
+    image = _apply(image, recipe, recipe.before_resize, parameters)
     if recipe.after_resize:
         image = resize(image, recipe.size, interpolation=recipe.interpolation)
-        image = _apply(image, recipe.after_resize, parameters, recipe.size)
+        image = _apply(image, recipe, recipe.after_resize, parameters)
     resize(image, recipe.size, out, recipe.interpolation)
 
 
@@ -55,13 +55,14 @@ def check_images(tile: np.ndarray, recipe: ViewRecipe, out: np.ndarray) -> None:
                          f'{(*recipe.size, 3)}, not {out.dtype} {out.shape}')
 
 
-def _apply(image: np.ndarray, steps: list, parameters: Mapping[str, Any],
-           size: Size) -> np.ndarray:
+def _apply(image: np.ndarray, recipe: ViewRecipe, steps: list, parameters: Mapping[str, Any]
+           ) -> np.ndarray:
     for name, step in steps:
         if parameters[f'{name}.apply']:
             if image.ndim == 2 and not step.takes_grey:
                 image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-            image = step.render_opencv(image, Scope(parameters, f'{name}.'), size)
+            drawn = Scope(parameters, f'{name}.', recipe.interpolation)
+            image = step.render_opencv(image, drawn, recipe.size)
     return image
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..recipe import ViewRecipe
 from ..steps import GeometricStep, ImageStep, OneOf, Scope
-from ..steps.pixels import Interpolation, matrix_dtype
+from ..steps.base import Interpolation
+from ..steps.pixels import matrix_dtype
 
 
 def missing_steps(recipe: object) -> list[str]:

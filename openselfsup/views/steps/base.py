@@ -21,6 +21,8 @@ from ..draws import Draws
 
 Geometry = Literal['axis_aligned', 'affine', 'none']
 GEOMETRIES = get_args(Geometry)
+Interpolation = Literal['bilinear', 'bicubic']
+INTERPOLATIONS = get_args(Interpolation)
 
 Size = tuple[int, int]
 
@@ -114,12 +116,14 @@ class Scope:
     Args:
         parameters: the parameters of one view, or of a batch of views.
         prefix: the step's name and a dot.
+        interpolation: of the recipe, for a step that enlarges a crop itself.
     """
 
-    __slots__ = ('parameters', 'prefix')
+    __slots__ = ('interpolation', 'parameters', 'prefix')
 
-    def __init__(self, parameters: Mapping[str, Any], prefix: str):
-        self.parameters, self.prefix = parameters, prefix
+    def __init__(self, parameters: Mapping[str, Any], prefix: str,
+                 interpolation: Interpolation = 'bilinear'):
+        self.parameters, self.prefix, self.interpolation = parameters, prefix, interpolation
 
     def __getitem__(self, key: str) -> Any:
         return self.parameters[self.prefix + key]

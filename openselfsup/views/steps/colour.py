@@ -77,7 +77,7 @@ class ColorJitter(ImageStep):
             if which == 0:
                 factor = float(drawn['brightness'])
                 if factor > _HEADROOM:
-                    image = resize(image, size)
+                    image = resize(image, size, interpolation=drawn.interpolation)
                 image = _brightened(image, factor)
             elif which == 1:
                 image = _contrasted(image, float(drawn['contrast']))

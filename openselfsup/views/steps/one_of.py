@@ -88,7 +88,7 @@ class OneOf(ImageStep):
     def _chosen(self, drawn: Scope) -> tuple[ImageStep, Scope]:
         """Return the step that one view undergoes, and its parameters."""
         name, step = list(self.named_steps.items())[int(drawn['choice'])]
-        return step, Scope(drawn.parameters, f'{drawn.prefix}{name}.')
+        return step, Scope(drawn.parameters, f'{drawn.prefix}{name}.', drawn.interpolation)
 
     def render_opencv(self, image: np.ndarray, drawn: Scope, size: Size) -> np.ndarray:
         step, drawn = self._chosen(drawn)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .base import Scope
+from .base import Interpolation, Scope
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2
-Interpolation = Literal['bilinear', 'bicubic']
-INTERPOLATIONS = get_args(Interpolation)
 TRUNCATE = -0.5  # PIL cuts to whole numbers where OpenCV rounds
 
 
