@@ -69,6 +69,23 @@ def test_it_learns_and_scores_pooled_pixels(tiles, tmp_path):
     assert results == json.loads((tmp_path / 'results.json').read_text())
 
 
+def test_the_ignored_value_of_the_config_counts_before_that_of_the_file(tiles, tmp_path):
+    shutil.copytree(tiles, tmp_path / 'tiles')
+    listed = tmp_path / 'tiles/classes.json'
+    said = json.loads(listed.read_text())
+    for own, options, good in (({}, {}, True), ({}, dict(ignore_index=200), False),
+                               (dict(ignore_index=7), {}, False),
+                               (dict(ignore_index=7), dict(ignore_index=255), True)):
+        listed.write_text(json.dumps({key: value for key, value in said.items()
+                                      if key != 'ignore_index'} | own))
+        asked = config(tmp_path / 'tiles', tmp_path, **options)
+        if good:  # masks hold 255
+            assert open_data_sets(asked)[0].ignore_index == 255
+        else:
+            with pytest.raises(UserError, match='values that are no class .*: 255 100.00%'):
+                open_data_sets(asked)
+
+
 def test_training_images_in_the_test_are_told(tiles, tmp_path):
     shutil.copytree(tiles, tmp_path / 'tiles')
     assert open_data_sets(config(tmp_path / 'tiles', tmp_path))[2].notes == []

@@ -156,6 +156,11 @@ def test_what_is_odd_in_data_sets_is_told(datasets, tmp_path):
     assert '1 of its images are in GlaS_test too, such as train_1.bmp' in told
     assert 'more objects than the 1 of TEST.DETECTIONS_PER_IMAGE' in told
     part = folder / 'annotations' / 'testA.json'
+    other = folder / 'annotations' / 'test2.json'  # a data set of its own
+    other.write_text(part.read_text().replace('testA_', 'hospital_'))
+    data, notes = open_data_sets(tmp_path / 'data', Wanted((), ('GlaS_test',), 1, True, 100))
+    assert set(data['GlaS_test'].subsets) == {'testA', 'testB'}
+    assert any('test2.json: has no image of test.json' in note for note in notes)
     part.write_text(part.read_text().replace('testA_2.bmp', 'testA_9.bmp'))
     with pytest.raises(UserError, match="testA.json: is to be a part of test.json, and that has no "
                                         "image 2 .'testA_9.bmp'"):

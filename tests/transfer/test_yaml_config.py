@@ -182,6 +182,32 @@ def test_norms_of_the_config(norm):
     assert trained == {'layer2', 'layer3', 'layer4'}
 
 
+def test_frozen_stages_are_frozen_where_norms_are_synchronised(monkeypatch):
+    config = DetectionConfig(SHORT, ['MODEL.RESNETS.NORM', 'SyncBN', 'MODEL.BACKBONE.FREEZE_AT',
+                                     '2', 'MODEL.FPN.OUT_CHANNELS', '32'])
+    monkeypatch.setattr('openselfsup.transfer.instance.torchvision_model.synchronises',
+                        lambda device, world_size: True)
+    body = build_model(config, torch.device('cpu'), 2).backbone.body
+    for part, kind in ((body.bn1, 'FrozenBatchNorm2d'), (body.layer1, 'FrozenBatchNorm2d'),
+                       (body.layer2, 'SyncBatchNorm')):
+        assert {type(m).__name__ for m in part.modules() if 'Norm' in type(m).__name__} == {kind}
+
+
+@pytest.mark.parametrize('key, value, words', [
+    ('MODEL.ROI_HEADS.NAME', 'CascadeROIHeads', "expected one of 'StandardROIHeads'"),
+    ('MODEL.ROI_HEADS.NAME', 'Res5ROIHeadsAnyDepth', 'this is a C4 model'),
+    ('MODEL.ROI_MASK_HEAD.NAME', 'PointRendMaskHead', "expected one of 'MaskRCNNConv"),
+    ('MODEL.ROI_BOX_HEAD.NAME', 'Nonsense', "expected one of '', 'FastRCNNConvFCHead'"),
+    ('MODEL.BACKBONE.NAME', 'build_regnet_fpn_backbone', "expected one of 'build_resnet_backbone'"),
+    ('MODEL.FPN.IN_FEATURES', "('res4', 'res5')", "does not follow; expected .'res2', 'res3', "),
+    ('MODEL.RPN.IN_FEATURES', "('p4',)", "does not follow; expected .'p2', "),
+    ('MODEL.ROI_HEADS.IN_FEATURES', "('p4',)", "does not follow; expected .'p2', "),
+    ('MODEL.RESNETS.OUT_FEATURES', "('res2',)", "does not follow; expected .'res2', ")])
+def test_what_the_torchvision_backend_would_not_follow_is_refused(key, value, words):
+    with pytest.raises(UserError, match=words):
+        build_model(DetectionConfig(SHORT, [key, value]), torch.device('cpu'))
+
+
 def test_auto_without_detectron2_and_wrong_names(monkeypatch):
     monkeypatch.setattr(backends.importlib.util, 'find_spec', lambda name: None)
     assert backends.choose_backend('auto') == 'torchvision'

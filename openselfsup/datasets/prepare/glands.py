@@ -62,6 +62,9 @@ def prepare_crag(src: Path, dst: Path, report: Report, masks: str = 'rle') -> No
     """
     for split, names in dict(train=('train',), test=('test', 'valid')).items():
         top = _subfolder(src, names)
+        if others := [path.name for path in folders_below(top.parent)[1:]
+                      if path.parent == top.parent and path != top and path.name.lower() in names]:
+            report.note(top.parent, f'{", ".join(others)} passed over: {split} is {top.name}')
         images = files_in(_subfolder(top, ('Images', 'Image')), IMAGES)
         labels = by_stem(files_in(_subfolder(top, ('Annotation', 'Annotations')), IMAGES), report)
         pairs = pair_up(images, labels, report)

@@ -88,6 +88,9 @@ def _refuse_unfit(image: Image.Image, data: bytes, path: str | Path) -> None:
         if compression in (6, 7, 34712, 33003, 33005, 50001):
             raise UserError('is compressed as JPEG, JPEG 2000 or WebP, which does not keep codes '
                             'exactly', where=str(path), expected='a mask written as PNG')
+        if image.tag_v2.get(262) == 0 and max(bits) > 1:
+            raise UserError('says that its 0 is white: what its codes are is not certain',
+                            where=str(path), expected='a mask written as PNG')
         wide = len(bits) > 1 and max(bits) > 8
     else:
         wide = image.format == 'PNG' and data[24] == 16 and data[25] != 0
@@ -101,8 +104,10 @@ def _values(image: Image.Image, data: bytes, colours: bool, path: str | Path) ->
         return Mask(np.asarray(image), False)
     if image.mode in ('1', 'L') and not colours:
         values = np.asarray(image, np.uint8)
-        if image.format == 'PNG' and data[24] in (2, 4):  # Pillow spreads them over 0 ... 255
-            values = values // (255 // (2 ** data[24] - 1))
+        bits = (data[24] if image.format == 'PNG' else image.tag_v2.get(258, (1,))[0]
+                if isinstance(image, TiffImageFile) else 8)
+        if bits in (2, 4):  # Pillow spreads them over 0 ... 255
+            values = values // (255 // (2 ** bits - 1))
         return Mask(values, False)
     if image.mode.startswith('I') and not colours:
         values = np.asarray(image)

@@ -4,7 +4,6 @@ import xml.etree.ElementTree as ElementTree
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ...errors import UserError
@@ -14,6 +13,7 @@ from ..listing import files_in
 from ..png import write_png
 from .coco import Pair, write_split
 from .glands import IMAGES, by_stem, pair_up
+from .instances import decode
 from .report import Report
 
 
@@ -62,7 +62,9 @@ def prepare_monuseg(src: Path, dst: Path, report: Report, masks: str = 'rle',
 
 
 def draw_polygons(xml: Path, height: int, width: int) -> np.ndarray:
-    """Fill the polygons of an annotation file of the challenge.
+    """Fill the polygons of an annotation file of the challenge, as its own code does.
+
+    That is MATLAB's poly2mask, to which the centre of the first pixel lies at 1.
 
     Args:
         xml: file of ``Region`` elements with ``Vertex`` elements of attributes X and Y.
@@ -70,7 +72,7 @@ def draw_polygons(xml: Path, height: int, width: int) -> np.ndarray:
         width: of the image in pixels.
 
     Returns:
-        Instance ids, uint16 [height, width]; a later nucleus hides an earlier one.
+        Instance ids, uint16 [height, width]; where nuclei overlap, the first has the pixel.
 
     Raises:
         UserError: the file is not XML, has a vertex that is no finite place near the image, or
@@ -91,14 +93,15 @@ def draw_polygons(xml: Path, height: int, width: int) -> np.ndarray:
         except (KeyError, ValueError):
             raise UserError(f'region {number + 1} has a vertex without numbers X and Y',
                             where=str(xml)) from None
-        if not all(abs(value) < 1e6 for point in points for value in point):
+        if not all(abs(value) <= 10 * max(height, width) for point in points for value in point):
             raise UserError(f'region {number + 1} has a vertex far from the image of {width} x '
                             f'{height} px', where=str(xml))
         if len(points) >= 3:
             if number == 65535:
                 raise UserError('holds more than 65535 nuclei', where=str(xml))
             number += 1
-            cv2.fillPoly(ids, [np.round(points).astype(np.int32)], number)
+            inside = decode([v - 0.5 for point in points for v in point], height, width)
+            ids[inside & (ids == 0)] = number
     return ids
 
 

@@ -85,6 +85,9 @@ def open_data_sets(folder: str | Path, wanted: Wanted) -> tuple[dict[str, DataSe
     for name in wanted.test:
         if name in good:
             _check_counts(good[name], wanted.detections, report)
+            if wanted.masks and wanted.classes > 1:
+                report.note(name, 'the scores of objects (F1, Dice, Hausdorff, AJI, PQ) do not '
+                                  'look at classes; AP does')
     if report.problems:
         raise UserError(listed(f'{len(report.problems)} problems of the data sets',
                                report.problems))
@@ -115,7 +118,10 @@ def locate(folder: str | Path, name: str) -> Path:
 
 
 def _subsets(coco: Coco, report: Report) -> dict[str, list[Id]]:
-    """Return the image ids of ``testA.json``, ... beside ``test.json``, by name."""
+    """Return the image ids of ``testA.json``, ... beside ``test.json``, by name.
+
+    A file that shares no image with ``test.json`` is another data set.
+    """
     names = {i['id']: i['file_name'] for i in coco.truth['images']}
     found = {}
     for path in sorted(coco.path.parent.glob(f'{coco.path.stem}?.json')):
@@ -127,6 +133,10 @@ def _subsets(coco: Coco, report: Report) -> dict[str, list[Id]]:
             continue
         except (TypeError, KeyError):
             report.problem(path, f'is no COCO file of a part of {coco.path.name}')
+            continue
+        if ids and len(strange) == len(ids):
+            report.note(path, f'has no image of {coco.path.name}: it is scored under its own name '
+                              'only')
             continue
         if strange or not ids:
             report.problem(path, f'is to be a part of {coco.path.name}, and that has no image '

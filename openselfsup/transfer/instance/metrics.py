@@ -1,5 +1,7 @@
 """The one evaluator of instance segmentation: whatever trained, these numbers are comparable.
 
+AP looks at categories; the object-level scores take an object for found whatever its category.
+
 It takes the truth as a COCO dataset and predictions as a list of COCO results. Ids mean nothing
 but which image and which category: any integers or text do, and those of annotations are not
 looked at. A crowd region (``iscrowd``) is nothing to be found: COCO's rules for AP; in the

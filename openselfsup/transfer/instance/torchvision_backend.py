@@ -69,6 +69,9 @@ class TorchvisionBackend:
         self.model = build_model(config, self.device, self.world)
         self.data, odd = open_data_sets(job.datasets_folder, self._wanted())
         self.notes += [f'data: {note}' for note in odd]
+        if config['TEST.EVAL_PERIOD']:
+            self.notes.append(f"TEST.EVAL_PERIOD is {config['TEST.EVAL_PERIOD']}: the torchvision "
+                              'backend scores the end of a run alone')
         if not job.eval_only:
             self.notes += notes_of_the_rate(config['SOLVER.WARMUP_ITERS'],
                                             config['SOLVER.MAX_ITER'], config['SOLVER.BASE_LR'])

@@ -31,7 +31,15 @@ from .yaml_config import DetectionConfig
 
 KIND = 'torchvision detector'  # of our checkpoints
 VIT = 'build_vit_simple_fpn_backbone'  # MODEL.BACKBONE.NAME of a ViT
-_C4 = ('build_resnet_backbone', 'Res5ROIHeads', 'Res5ROIHeadsExtraNorm')
+_C4 = ('build_resnet_backbone', 'Res5ROIHeads', 'Res5ROIHeadsExtraNorm', 'Res5ROIHeadsAnyDepth')
+_STAGES, _LEVELS = (tuple(f'{kind}{i}' for i in range(2, 8)) for kind in ('res', 'p'))
+_FEATURES = {  # of the pyramids that are built
+    'GeneralizedRCNN': {
+        'MODEL.RESNETS.OUT_FEATURES': _STAGES[:4], 'MODEL.FPN.IN_FEATURES': _STAGES[:4],
+        'MODEL.RPN.IN_FEATURES': _LEVELS[:5], 'MODEL.ROI_HEADS.IN_FEATURES': _LEVELS[:4]},
+    'RetinaNet': {
+        'MODEL.RESNETS.OUT_FEATURES': _STAGES[1:4], 'MODEL.FPN.IN_FEATURES': _STAGES[1:4],
+        'MODEL.RETINANET.IN_FEATURES': _LEVELS[1:]}}
 
 
 def build_model(config: DetectionConfig, device: torch.device, world_size: int = 1) -> nn.Module:
@@ -54,13 +62,14 @@ def build_model(config: DetectionConfig, device: torch.device, world_size: int =
     for name, module in model.named_modules():
         if name in heads:
             module.register_forward_hook(_to_float32)
+    # Before norms become synchronised ones, which would go on to follow their batches.
+    _freeze_stages(model.get_submodule('backbone.body'), config['MODEL.BACKBONE.FREEZE_AT'])
     for name, key in (('body', 'MODEL.RESNETS.NORM'), ('fpn', 'MODEL.FPN.NORM')):
         module = model.get_submodule(f'backbone.{name}')
         if config[key] == 'SyncBN' and synchronises(device, world_size):
             nn.SyncBatchNorm.convert_sync_batchnorm(module)
         elif config[key] == 'FrozenBN':
             freeze_norms(module)
-    _freeze_stages(model.get_submodule('backbone.body'), config['MODEL.BACKBONE.FREEZE_AT'])
     return model.to(device)
 
 
@@ -86,6 +95,10 @@ def refuse_unbuildable(config: DetectionConfig) -> None:
             raise UserError(f'this is a C4 model ({key}: {config[key]}), which the torchvision '
                             'backend cannot build', where=where,
                             expected='--backend detectron2, or the FPN config beside it')
+    for key, built in _FEATURES[config['MODEL.META_ARCHITECTURE']].items():
+        if config[key] != built:
+            raise UserError(f'{key} is {config[key]}, which the torchvision backend does not '
+                            'follow', where=where, expected=f'{built}, or --backend detectron2')
     if config['MODEL.RESNETS.STRIDE_IN_1X1'] and config['MODEL.RESNETS.DEPTH'] >= 50:
         raise UserError('MODEL.RESNETS.STRIDE_IN_1X1 is True: torchvision strides in the 3x3 '
                         'convolution, and so did pretraining', where=where, expected='False')

@@ -76,7 +76,13 @@ _CHOICES: dict[str, tuple] = {
     'SOLVER.OPTIMIZER': ('SGD', 'AdamW'),
     'MODEL.RESNETS.DEPTH': (18, 34, 50, 101), 'SOLVER.WARMUP_METHOD': ('linear', 'constant'),
     'SOLVER.CLIP_GRADIENTS.CLIP_TYPE': ('value', 'norm', 'full_model'),
-    'MODEL.META_ARCHITECTURE': ('GeneralizedRCNN', 'RetinaNet')}
+    'MODEL.META_ARCHITECTURE': ('GeneralizedRCNN', 'RetinaNet'),
+    'MODEL.BACKBONE.NAME': ('build_resnet_backbone', 'build_resnet_fpn_backbone',
+                            'build_retinanet_resnet_fpn_backbone', 'build_vit_simple_fpn_backbone'),
+    'MODEL.ROI_HEADS.NAME': ('StandardROIHeads', 'Res5ROIHeads', 'Res5ROIHeadsExtraNorm',
+                             'Res5ROIHeadsAnyDepth'),
+    'MODEL.ROI_BOX_HEAD.NAME': ('', 'FastRCNNConvFCHead'),
+    'MODEL.ROI_MASK_HEAD.NAME': ('MaskRCNNConvUpsampleHead',)}
 
 
 class DetectionConfig:

@@ -24,7 +24,8 @@ class SemanticConfig:
         data: folder with ``{train,val,test}/{images,masks}`` and ``classes.json``.
         train_images, train_masks, test_images, test_masks: folders instead of ``data``.
         classes: names of the classes; by default those of ``classes.json``.
-        ignore_index: value of pixels that do not count.
+        ignore_index: value of pixels that do not count; by default that of ``classes.json``, else
+            255.
         codes: class (number or name) or 'ignore' by code or colour of the masks, where these are
             no classes yet; see :class:`openselfsup.datasets.prepare.mask_codes.CodeTable`.
         backbone: weights of any known kind, of a ResNet or a ViT; None starts from random ones.
@@ -48,7 +49,7 @@ class SemanticConfig:
     test_images: str | None = None
     test_masks: str | None = None
     classes: list[str] | None = None
-    ignore_index: int = 255
+    ignore_index: int | None = None
     codes: dict[int | str, int | str] | None = None
     backbone: str | None = None
     depth: Depth = 18
@@ -102,6 +103,8 @@ class SemanticConfig:
                  for name, value in before.items() if name in now and value != now[name]}
         for name in ('out', 'amp'):  # amp is compared once it is resolved
             other.pop(name, None)
+        if before.get('ignore_index') == 255 and self.ignore_index is None:  # the default was 255
+            other.pop('ignore_index', None)
         if wrong := [text for name, text in other.items() if name in _FIXED]:
             raise UserError('this run was begun with another model or other classes: '
                             + '; '.join(wrong), where=self.out,

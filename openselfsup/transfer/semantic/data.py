@@ -70,7 +70,7 @@ def open_data_sets(config: SemanticConfig) -> tuple[MaskDataset, MaskDataset, Re
     """
     c = config
     folders = [c.train_images, c.train_masks, c.test_images, c.test_masks]
-    classes, ignore = c.classes, c.ignore_index
+    classes, ignore = c.classes, 255
     if c.data is not None:
         folders = [str(Path(c.data) / split / kind) for split in ('train', 'test')
                    for kind in ('images', 'masks')]
@@ -79,6 +79,7 @@ def open_data_sets(config: SemanticConfig) -> tuple[MaskDataset, MaskDataset, Re
     if None in folders or not classes:
         raise UserError('the config names no data', expected='data: FOLDER, or train_images, '
                         'train_masks, test_images, test_masks and classes')
+    ignore = ignore if c.ignore_index is None else c.ignore_index
     table, report = CodeTable(classes, ignore, c.codes), Report('tiles with masks')
     train_images, train_masks, test_images, test_masks = map(str, folders)
     pairs = [pair_masks(train_images, train_masks, report),

@@ -109,6 +109,8 @@ def test_counts_of_the_real_dataset_are_expected_unless_synthetic(official, tmp_
 @pytest.mark.parametrize('test_name, folder', [('test', 'Annotation'), ('valid', 'Annotations')])
 def test_both_layouts_of_crag(official, tmp_path, test_name, folder):
     src = tmp_path / 'CRAG'
+    if test_name == 'test':
+        (src / 'valid').mkdir(parents=True)
     for split, stem in (('train', 'train'), (test_name, 'testA')):
         for sub in ('Images', folder, 'Overlay'):
             (src / split / sub).mkdir(parents=True)
@@ -118,6 +120,7 @@ def test_both_layouts_of_crag(official, tmp_path, test_name, folder):
     report = Report('CRAG')
     glands.prepare_crag(src, tmp_path, report)
     assert not report.problems
+    assert (f'{src}: valid passed over: test is test' in report.notes) == (test_name == 'test')
     assert len(read_json(tmp_path / 'CRAG/annotations/test.json')['images']) == 2
 
 
@@ -175,7 +178,25 @@ def test_polygons_of_the_challenge_fill_nuclei(tmp_path):
     (tmp_path / 'a.xml').write_text(
         f'<Annotations><Annotation><Regions>{regions}</Regions></Annotation></Annotations>')
     ids = nuclei.draw_polygons(tmp_path / 'a.xml', 30, 40)
-    assert (ids == 1).sum() == 8 * 6 and ids.max() == 2 and ids[16, 18] == 2
+    assert (ids == 1).sum() == 7 * 5 and ids.max() == 2 and ids[15, 16] == 2
+    assert ids[3:8, 2:9].all()  # poly2mask: the centre of pixel 0 lies at 1
+
+
+def test_the_first_of_nuclei_has_the_pixels_and_areas_are_those_of_the_polygons(tmp_path):
+    def drawn(*polygons):
+        regions = ''.join('<Region>' + ''.join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in polygon)
+                          + '</Region>' for polygon in polygons)
+        (tmp_path / 'a.xml').write_text(f'<A>{regions}</A>')
+        return nuclei.draw_polygons(tmp_path / 'a.xml', 80, 80)
+
+    def square(left, top, side):
+        return [(left, top), (left + side, top), (left + side, top + side), (left, top + side)]
+    found = drawn(square(10, 10, 10), square(15, 10, 10), square(25, 10, 10))
+    assert [int((found == i).sum()) for i in (1, 2, 3)] == [100, 50, 100]
+    for radius in (5, 10, 15):
+        angles = np.linspace(0, 2 * np.pi, 60)
+        circle = np.stack([40.3 + radius * np.cos(angles), 40.7 + radius * np.sin(angles)], 1)
+        assert drawn(circle).sum() == pytest.approx(np.pi * radius ** 2, rel=0.04)
 
 
 @pytest.mark.parametrize('vertex, told', [

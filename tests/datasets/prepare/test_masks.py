@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from openselfsup.datasets.decode import read_tile
@@ -67,6 +68,8 @@ def write(path: Path, kind: str) -> np.ndarray:
     elif kind == '32-bit tiff':
         Image.fromarray(wide.astype(np.int32) * 100).save(path)
         return wide.astype(np.int32) * 100
+    elif kind in ('2-bit tiff', '4-bit tiff'):
+        tifffile.imwrite(path, CODES, bitspersample=int(kind[0]), photometric='minisblack')
     elif kind == 'lzw tiff':
         Image.fromarray(CODES).save(path, compression='tiff_lzw')
     return CODES
@@ -76,7 +79,8 @@ def write(path: Path, kind: str) -> np.ndarray:
     ('grey', '.png'), ('grey', '.bmp'), ('1 bit', '.png'), ('1 bit', '.tif'), ('2 bits', '.png'),
     ('4 bits', '.png'), ('palette', '.png'), ('palette', '.bmp'),
     ('16 bits', '.png'), ('rgb of one value', '.png'), ('opaque alpha', '.png'),
-    ('16-bit tiff, big-endian', '.tif'), ('32-bit tiff', '.tif'), ('lzw tiff', '.tif')])
+    ('16-bit tiff, big-endian', '.tif'), ('32-bit tiff', '.tif'), ('lzw tiff', '.tif'),
+    ('4-bit tiff', '.tif'), ('2-bit tiff', '.tif')])
 def test_codes_are_those_that_were_written(tmp_path, kind, suffix):
     expected = write(tmp_path / f'a{suffix}', kind)
     read = read_mask(tmp_path / f'a{suffix}')
