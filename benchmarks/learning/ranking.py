@@ -96,7 +96,7 @@ def find_checkpoints(name: str, run: Path) -> list[Checkpoint]:
         for key, value in record.items():
             if key.startswith(SCORES):  # what was scored again after a resume replaces the earlier
                 by_epoch[record['epoch']][key.removeprefix('probe_')] = (
-                    -abs(value - 1) if key == 'probe_alpha_req' else value)
+                    -abs(value - 1) if key.startswith('probe_alpha_req') else value)
     found = [Checkpoint(name, epoch, path, scores) for epoch, scores in sorted(by_epoch.items())
              if (path := run / f'epoch_{epoch}.pth').is_file()]
     if not found:

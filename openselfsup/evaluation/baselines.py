@@ -65,6 +65,15 @@ class Renormalised(nn.Module):
         """Map images (B, 3, H, W) in the given normalisation to feature maps."""
         return self.backbone(images * self.factor + self.shift)
 
+    def image_features(self, images: Tensor) -> Tensor:
+        """Map such images to what the backbone has for each, see :func:`.parts.features_of`."""
+        return features_of(self.backbone, images * self.factor + self.shift)
+
+    @property
+    def patch_size(self) -> int | None:
+        """Side of the backbone's patches in pixels, if it has any."""
+        return getattr(self.backbone, 'patch_size', None)
+
 
 class FeatureBank(nn.Module):
     """Several feature extractors behind one forward pass, so that a tile is decoded once.
@@ -110,12 +119,7 @@ class FeatureBank(nn.Module):
         return dict(zip(self.widths, features.split(list(self.widths.values()), 1)))
 
 
-def imagenet_weights(model_name: str, given: str | None = None) -> Path | None:
-    """Return ImageNet weights that are at hand: those given, else what torchvision has cached.
-
-    Nothing is downloaded.
-    """
-    if given:
-        return Path(given)
+def imagenet_weights(model_name: str) -> Path | None:
+    """Return ImageNet weights that torchvision has cached; nothing is downloaded."""
     cached = Path(torch.hub.get_dir()) / 'checkpoints'
     return next(iter(sorted(cached.glob(f'{model_name}-*.pth'))), None)

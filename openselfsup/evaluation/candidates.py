@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..errors import UserError
 from ..training.normalization import Wanted
 from . import networks
 from .baselines import IMAGENET_INIT, RANDOM_INIT, Renormalised, imagenet_weights
@@ -76,9 +78,13 @@ def load_candidates(settings: EvaluationSettings, classes: int, notes: Notes) ->
     if settings.baselines or not checkpoint:
         for i, seed in enumerate(settings.seeds[:RANDOM_INITS]):
             backbones[f'{RANDOM_INIT} {i}'] = networks.build(config, seed)
-    found = None if own else imagenet_weights(settings.model_name, settings.imagenet)
+    found = (Path(settings.imagenet) if settings.imagenet
+             else None if own else imagenet_weights(settings.model_name))
     if settings.baselines and found is not None:
         network = networks.from_checkpoint(settings.model_name, found)
+        if own and _shapes(network.backbone) != _shapes(backbones[f'{RANDOM_INIT} 0']):
+            raise UserError('these are weights of another network than --model_path', where=str(
+                found), expected=f"ones of a {config.get('model', config['type'])} of its size")
         notes.say(network.report)
         backbones[IMAGENET_INIT] = Renormalised(network.backbone, normalise,
                                                 (network.wanted.mean, network.wanted.std))
@@ -87,6 +93,12 @@ def load_candidates(settings: EvaluationSettings, classes: int, notes: Notes) ->
             memory_format=torch.channels_last)
     model_name = config['type'] if own else settings.model_name
     return Candidates(model_name, checkpoint, backbones, normalise)
+
+
+def _shapes(backbone: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of weights, but for positions, which may be of another grid."""
+    return {name: tuple(value.shape) for name, value in backbone.named_parameters()
+            if not name.endswith('pos_embed')}
 
 
 def family(name: str) -> str:

@@ -126,7 +126,8 @@ class Evaluation:
                              torch=torch.__version__, device=str(settings.device)),
             model=dict(name=self.candidates.model_name, path=str(settings.model_path),
                        tensors=checkpoint.report if checkpoint else 'random init',
-                       sha256=checkpoint.sha256 if checkpoint else ''),
+                       sha256=checkpoint.sha256 if checkpoint else '',
+                       reading=checkpoint.reading if checkpoint else ''),
             data=self._describe_data(), notes=self.notes.texts, rows=self.rows,
             summary=summarise(self.rows, self.draws), request=settings.described())
 

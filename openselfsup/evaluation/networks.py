@@ -1,6 +1,7 @@
 """The networks of an evaluation: the checkpoint's backbone and untrained ones beside it."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..checkpoints import (
     weights_of,
 )
 from ..errors import UserError, nearest
+from ..models.backbones.resnet import ResNet
 from ..pretrained import known_config, published_network, with_sobel
 from ..registry import BACKBONES
 from ..training.normalization import Wanted, normalization_of
@@ -39,6 +41,7 @@ class Network:
         wanted: normalisation of the input that the weights were trained with.
         head_classes: classes of a classifier in the checkpoint, None if it has none.
         sha256: of the weights of the backbone.
+        reading: what its features depend on beside them, see :func:`reading_of`; '' for nothing.
         doubt: what the weights do not tell and had to be guessed, '' if nothing.
     """
 
@@ -48,6 +51,7 @@ class Network:
     wanted: Wanted
     head_classes: int | None = None
     sha256: str = ''
+    reading: str = ''
     doubt: str = ''
 
 
@@ -102,7 +106,8 @@ def from_checkpoint(model_name: str, path: str | Path, resizing: str | None = No
     backbone = build(config)
     report = load_backbone_weights(backbone, checkpoint)
     return Network(backbone, config, f'{path}: {report}', wanted, _head_classes(checkpoint),
-                   weights_hash(backbone), found.doubt if found else '')
+                   weights_hash(backbone), ''.join(reading_of(backbone)),
+                   found.doubt if found else '')
 
 
 def _config(model_name: str, record: BackboneRecord | None, where: str) -> dict[str, Any]:
@@ -118,10 +123,26 @@ def _config(model_name: str, record: BackboneRecord | None, where: str) -> dict[
 
 
 def reading_of(backbone: nn.Module) -> list[str]:
-    """Return what the features of a ViT depend on beside its weights; nothing of others."""
-    if not getattr(backbone, 'is_vit', False):
+    """Return what features depend on beside the weights: a digest of what all parts are set to.
+
+    Heads, activations, groups of a norm and the like are in no tensor. Nothing of a ResNet with
+    batch norm, whose weights tell all.
+    """
+    parts = list(backbone.modules())
+    if any(isinstance(part, ResNet) for part in parts) and not any(
+            isinstance(part, nn.GroupNorm) for part in parts):
         return []
-    return [str(getattr(backbone, name, '')) for name in ('feature', 'resizing')]
+    told = [[name, type(part).__qualname__, sorted(
+        (key, repr(value)) for key, value in vars(part).items()
+        if not key.startswith('_') and key != 'training' and _is_plain(value))]
+        for name, part in backbone.named_modules()]
+    return [hashlib.sha256(json.dumps(told).encode()).hexdigest()]
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def weights_hash(*modules: nn.Module) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,13 +84,34 @@ def _differences(old: Owned, new: Owned) -> list[str]:
     if (old.model['name'], old.model['sha256']) != (new.model['name'], new.model['sha256']):
         found.append(f"of the weights {old.model['path'] or 'of no checkpoint'}, not "
                      f"{new.model['path'] or 'of none'}")
+    elif old.model.get('reading', new.model['reading']) != new.model['reading']:
+        found.append('of the same weights in another network (heads, activations, positions, ...)')
     if old.data.get('digest') != new.data['digest']:
         found.append(f"of other tiles (then {old.data['train']['tiles']} and "
                      f"{old.data['test']['tiles']}, such as {old.data['test']['first']})")
-    request = plain(new.request)
-    found += [f'{key} was {_short(old.request.get(key))} and is {_short(request.get(key))}'
-              for key in sorted({*old.request, *request})
-              if old.request.get(key) != request.get(key)]
+    return found + other_settings(old.request, plain(new.request), '{key} was {old} and is {new}')
+
+
+def other_settings(old: Mapping[str, Any], new: Mapping[str, Any], said: str,
+                   but: Container[str] = ()) -> list[str]:
+    """Return the settings that differ between two requests.
+
+    Args:
+        old, new: settings by name, also dicts of such.
+        said: a sentence with the fields key, old and new.
+        but: names that do not count.
+    """
+    old, new = (_flat({key: value for key, value in one.items() if key not in but})
+                for one in (old, new))
+    return [said.format(key=key, old=_short(old.get(key)), new=_short(new.get(key)))
+            for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {
+            f'{prefix}{key}': value}
     return found
 
 

@@ -7,6 +7,7 @@ schema  what changed
 2       added ``request``; ``diverged`` in rows and lines of the summary, whose numbers may all be
         null from here on; ``shared`` and ``digest`` in ``data``. Some files of schema 1 have them
         too: they were written before this table was kept.
+3       added ``reading`` to ``model``: what features depend on beside the weights.
 ======= ========================================================================================
 
 Whatever adds a field raises :data:`VERSION` and gets a line here and in docs/evaluation.md. Fields
@@ -22,7 +23,7 @@ from typing import Any
 
 from .metrics import SCORES
 
-VERSION = 2
+VERSION = 3
 #: In which version a field of the results, a row or a line of the summary was added, if not in 1.
 SINCE = dict(request=2, diverged=2)
 _DATA = dict(classes=list[str], train=dict[str, Any], test=dict[str, Any])

@@ -1,6 +1,6 @@
 """Published optimiser, learning rate and runtime settings → ours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -90,8 +90,9 @@ def precision(top: Fields, optimizer_config: Fields) -> str:
 def translate_schedule(fields: Fields, epochs: int) -> dict[str, Any]:
     """Return our ``schedule`` for a run of so many epochs."""
     policy = fields.take('policy', kind=str)
-    policies = {'CosineAnnealing': _cosine, 'step': partial(_step, epochs=epochs),
-                'fixed': lambda _: dict(type='Constant')}
+    policies: dict[str, Callable[[Fields], dict[str, Any]]] = {
+        'CosineAnnealing': _cosine, 'step': partial(_step, epochs=epochs),
+        'fixed': lambda _: dict(type='Constant')}
     if policy not in policies:
         raise fields.wrong(f"no policy here is called '{policy}'", nearest(str(policy), policies))
     ours = policies[policy](fields)

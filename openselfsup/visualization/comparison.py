@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UserError
+from ..evaluation.ownership import other_settings
 from ..evaluation.results import Results, Summary, read_results
 from ..evaluation.table import diverged, heading, leading
 from ..files import write_text
@@ -13,6 +14,9 @@ from .report_style import STYLE
 from .report_tables import scores_table
 
 TITLE = 'Comparison of evaluations'
+# What was asked for that a table shows, or that belongs to a network as its weights do.
+OF_THE_NETWORK = ('protocols', 'fractions', 'baselines', 'paper_compat', 'imagenet', 'model_name',
+                  'normalize', 'resizing')
 
 
 def write_comparison(runs: Mapping[str, str | Path], out: str | Path) -> Path:
@@ -78,6 +82,12 @@ def _warning(found: Mapping[str, Results]) -> str:
                       for r in found.values())
     said = [f"{name}: {note.removeprefix('WARNING: ')}" for name, results in found.items()
             for note in results.notes if note.startswith('WARNING: ')]
+    (name, one), *rest = found.items()
+    for other, results in rest:
+        if one.request and results.request and (differing := other_settings(
+                one.request, results.request, '{key} {old} and {new}', OF_THE_NETWORK)):
+            said.insert(0, f'{name} and {other} were evaluated differently: '
+                           f'{"; ".join(differing)}.')
     if any(other != first for other in others):
         said.insert(0, 'The runs were trained or tested on different tiles: their numbers cannot '
                        'be compared.')

@@ -86,7 +86,7 @@ def draw_outlined(image: np.ndarray, truth: np.ndarray, found: np.ndarray | None
 
     Args:
         image: uint8 [H, W, 3] RGB.
-        truth: classes, int [H, W].
+        truth: classes, int [H, W]; pixels of other values do not count.
         found: classes, int [H, W]; of two classes the first shows the bare image. None: none.
         colors: RGB of each class.
         width: of the result in pixels.
@@ -99,7 +99,7 @@ def draw_outlined(image: np.ndarray, truth: np.ndarray, found: np.ndarray | None
         table = np.array(colors, np.float32)
         drawn[shown] = (0.5 * drawn[shown] + 0.5 * table[found[shown]]).astype(np.uint8)
     truth = cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST)
-    for label in np.unique(truth)[1 if len(colors) == 2 else 0:]:
+    for label in range(len(colors) == 2, len(colors)):  # others do not count
         _outline(drawn, truth == label, (27, 27, 27), 4)  # seen on white glass too
         _outline(drawn, truth == label, (255, 255, 255), 2)
     return drawn

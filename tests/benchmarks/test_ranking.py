@@ -40,7 +40,8 @@ def test_a_score_that_ranks_runs_need_not_rank_their_checkpoints():
 
 def test_checkpoints_are_found_with_their_scores(tmp_path):
     lines = [dict(step=0, epoch=0, probe_correspondence=0.1, probe_rankme=3),
-             dict(step=4, epoch=1, probe_correspondence=0.2, probe_alpha_req=1.5, probe_knn=1),
+             dict(step=4, epoch=1, probe_correspondence=0.2, probe_alpha_req=1.5,
+                  probe_alpha_req_crc=0.25, probe_knn=1),
              dict(step=4, epoch=1, loss=3.0),
              dict(step=8, epoch=2, probe_correspondence=0.9),
              dict(step=8, epoch=2, probe_correspondence=0.3, probe_correspondence_half_turn=0.1),
@@ -52,7 +53,7 @@ def test_checkpoints_are_found_with_their_scores(tmp_path):
     found = find_checkpoints('mine', tmp_path)
     assert [(one.run, one.epoch, one.path.name) for one in found] == [
         ('mine', 1, 'epoch_1.pth'), ('mine', 2, 'epoch_2.pth')]
-    assert found[0].scores == dict(correspondence=0.2, alpha_req=-0.5)
+    assert found[0].scores == dict(correspondence=0.2, alpha_req=-0.5, alpha_req_crc=-0.75)
     assert found[1].scores == dict(correspondence=0.3, correspondence_half_turn=0.1)
     for folder in (tmp_path / 'nowhere', tmp_path.parent):
         with pytest.raises(UserError, match='no checkpoint of this run.*CorrespondenceHook'):

@@ -209,10 +209,10 @@ def test_masks_beside_their_images_and_of_instances(tmp_path):
     pairs = pair_up(folder, folder, '--train')
     assert [(Path(a).stem + '_anno', Path(b).stem) for a, b in pairs] == [
         (f'P{i // 2}_{i}_anno',) * 2 for i in range(3)]
-    codes, said = find_codes(pairs, True)
+    codes, said, _ = find_codes(pairs, True)
     assert codes.classes == ('background', 'foreground') and 'ids of objects' in said
     assert codes.labels(np.array([[0, 7, 300]]), '').tolist() == [[0, 1, 1]]
-    codes, said = find_codes(pairs, False)
+    codes, said, _ = find_codes(pairs, False)
     assert codes == Codes(('0', '7'), (0, 7)) and said.endswith('class: 0, 7.')
 
 
@@ -222,9 +222,37 @@ def test_pixels_of_255_do_not_count_where_there_are_classes(tmp_path):
     mask = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     mask[:8] = 255
     cv2.imwrite(path, mask)
-    codes, said = find_codes(pair_up(str(folder / 'images'), str(folder / 'masks'), ''), False)
+    codes, said, values = find_codes(pair_up(str(folder / 'images'), str(folder / 'masks'), ''),
+                                     False)
+    assert sorted(map(sorted, values)) == [[0, 1], [0, 1, 255]]
     assert codes == Codes(('0', '1'), (0, 1), 255) and 'pixels of 255 do not count' in said
     assert (codes.labels(mask, path)[:8] == IGNORED).all()
+
+
+@pytest.mark.parametrize('images', [(3,), (0, 7)])
+def test_an_image_of_each_class_stays_to_be_learnt_from(tmp_path, images):
+    folder = write(tmp_path, 8, value=1)
+    masks = sorted((folder / 'masks').iterdir())
+    for i in images:
+        mask = cv2.imread(str(masks[i]), cv2.IMREAD_UNCHANGED)
+        mask[:9, :9] = 2
+        cv2.imwrite(str(masks[i]), mask)
+    noted = set()
+    for seed in range(8):
+        data = find_dense_data(str(folder / 'images'), str(folder / 'masks'), share=0.3, seed=seed)
+        has = [[(part.read_labels(i) == 2).any() for i in range(len(part))]
+               for part in (data.train, data.test)]
+        assert data.classes == ['0', '1', '2'] and any(has[0]) and len(data.test)
+        note = any(text.startswith('No test image has 2') for text in data.notes)
+        assert note != any(has[1])
+        noted.add(note)
+    assert noted == ({True} if len(images) == 1 else {True, False})
+    for i in range(8):  # now every image but one is all that there is of a class
+        mask = cv2.imread(str(masks[i]), cv2.IMREAD_UNCHANGED)
+        mask[:9, :9] = 2 + i
+        cv2.imwrite(str(masks[i]), mask)
+    with pytest.raises(UserError, match='no image can be held out.* all that there is of some'):
+        find_dense_data(str(folder / 'images'), str(folder / 'masks'), share=0.3)
 
 
 def test_whole_patients_are_held_out(folders):
@@ -346,6 +374,16 @@ def test_flags_that_have_no_use_are_refused(folders, tmp_path):
         execute('evaluate', ['--train', 'x', '--dense_scale', '2'])
     with pytest.raises(UserError, match="(?s)did you mean 'dense-knn-v1'.*: 9 is out of range"):
         run(folders, tmp_path, '--protocols', 'dense-knn', '--dense_scale', '9')
+
+
+def test_of_a_single_case_patches_choose_the_penalty():
+    rng = np.random.default_rng(0)
+    truth = rng.random(600) < 0.15
+    features = torch.from_numpy(truth[:, None] + rng.normal(0, 0.3, (600, 3))).float()
+    shares = torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 2).float()
+    found = fit_linear(Patches(features, shares, np.zeros(600, np.int64)), np.arange(1), 0, False)
+    assert found.chosen['validated_by'] == 'patches' and found.chosen['penalty'] < PENALTIES[0]
+    assert (found.probabilities(features).argmax(1).numpy()[truth] == 1).mean() > 0.8
 
 
 def test_a_penalty_that_calls_all_patches_one_class_is_not_chosen():

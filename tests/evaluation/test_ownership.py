@@ -66,6 +66,19 @@ def test_what_differs_is_named_and_kept(split, weights, other, tmp_path):
     assert (out / 'results.json').read_text() == '{'
 
 
+def test_the_same_weights_in_another_network_are_other_results(split, weights, tmp_path,
+                                                               monkeypatch):
+    out = tmp_path / 'out'
+    run(out, split, weights)
+    monkeypatch.setattr('openselfsup.evaluation.networks.reading_of', lambda backbone: ['other'])
+    with pytest.raises(UserError, match='of the same weights in another network'):
+        run(out, split, weights)
+    old = json.loads((out / 'results.json').read_text())
+    assert old['model'].pop('reading') == ''
+    (out / 'results.json').write_text(json.dumps(old | dict(schema=2)))
+    assert run(out, split, weights)[0] == out  # of a version that did not tell
+
+
 def test_the_same_inputs_may_be_evaluated_again_wherever_they_lie(split, weights, tmp_path):
     out = tmp_path / 'out'
     run(out, split, weights)

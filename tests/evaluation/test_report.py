@@ -1,6 +1,8 @@
 """The command line, the report that it writes, and the tools around it."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -121,6 +123,13 @@ def test_runs_are_compared(evaluated, tmp_path):
     section = text.split('linear-v1, 50 % labelled</h2>')[1].split('</section>')[0]
     assert section.count('<td>checkpoint</td>') == 2 and section.count('random init (') == 1
     assert 'cannot be compared' not in text and 'first: the paths tell no patients' in text
+    assert 'evaluated differently' not in text
+    other = shutil.copytree(evaluated[0], tmp_path / 'other')
+    asked = json.loads((other / 'results.json').read_text())
+    asked['request']['knn_k'], asked['request']['train']['image_size'] = 200, 320
+    (other / 'results.json').write_text(json.dumps(asked))
+    text = write_comparison(dict(a=evaluated[0], b=other), tmp_path / 'all.html').read_text()
+    assert 'a and b were evaluated differently: knn_k 20 and 200; train.image_size ' in text
     write_comparison(dict(a=evaluated[0], b=evaluated[0]), tmp_path / 'all.html')  # drawn anew
     (tmp_path / 'notes.html').write_text('<p>mine</p>')
     with pytest.raises(UserError, match='no comparison of evaluations'):

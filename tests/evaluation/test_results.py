@@ -142,7 +142,7 @@ def test_a_file_without_a_version_is_none_of_ours(tmp_path, current, schema):
 
 def test_fields_are_needed_from_the_version_that_added_them(tmp_path, current):
     del current['rows'][2]['diverged']
-    with pytest.raises(UserError, match=r'rows\[2\] lacks diverged; expected what schema 2'):
+    with pytest.raises(UserError, match=r'rows\[2\] lacks diverged; expected what schema 3'):
         read_results(written(tmp_path, current))
     assert read_results(written(tmp_path, current | dict(schema=1))).rows[2].diverged is None
 

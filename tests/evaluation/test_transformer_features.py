@@ -10,6 +10,7 @@ from test_evaluate import QUICK, run
 
 from openselfsup.checkpoints import save
 from openselfsup.datasets import ImageFolder
+from openselfsup.errors import UserError
 from openselfsup.evaluation import networks
 from openselfsup.evaluation.cached_features import extract_all
 from openselfsup.evaluation.classifier import TrainSettings
@@ -56,6 +57,20 @@ def test_the_feature_of_a_vit_is_its_class_token(tmp_path):
         torch.cat([tokens.cls, tokens.patches.mean(1)], 1), atol=1e-5, rtol=1e-4)
 
 
+def test_what_no_weight_tells_is_part_of_what_features_depend_on():
+    def reading(**config):
+        return networks.reading_of(BACKBONES.build(config))
+    vit = dict(TINY, model='vit_tiny_patch16_224')
+    one, again = reading(**vit), reading(**vit)
+    assert one == again and len(one) == 1
+    for other in (dict(num_heads=2), dict(act_layer='quick_gelu')):
+        assert reading(**{**vit, **other}) != one
+    assert reading(type='ResNet', depth=18) == []  # the weights tell all
+    groups = [reading(type='ResNet', depth=18, norm_cfg=dict(type='GN', num_groups=n))
+              for n in (16, 32)]
+    assert groups[0] != groups[1]
+
+
 def test_other_features_of_the_same_weights_are_not_taken_for_these(tmp_path):
     write(tmp_path / 'vit.pth', model='vit_tiny_patch16_224')
     backbone = networks.from_checkpoint('resnet18', tmp_path / 'vit.pth', 'timm').backbone
@@ -72,6 +87,18 @@ def test_other_features_of_the_same_weights_are_not_taken_for_these(tmp_path):
         known = found.setdefault(feature, made.test['checkpoint'])
         assert not made.cached and torch.equal(made.test['checkpoint'], known)
     assert len(inputs) == 2 and not torch.allclose(found['cls'], found['mean'])
+
+
+def test_imagenet_weights_of_a_vit_are_a_baseline_and_others_are_refused(tmp_path, split):
+    for name, model in (('vit', 'vit_tiny_patch16_224'), ('more', 'vit_tiny_patch16_224')):
+        write(tmp_path / f'{name}.pth', model=model, depth=2 if name == 'vit' else 3)
+    results, _ = run(tmp_path, split, tmp_path / 'vit.pth', protocols=(LINEAR,),
+                     imagenet=str(tmp_path / 'vit.pth'))
+    scores = {row.features: row.scores for row in results.rows}
+    assert scores['ImageNet init'] == scores['checkpoint']  # they are the same weights here
+    with pytest.raises(UserError, match='more.pth: these are weights of another network'):
+        run(tmp_path, split, tmp_path / 'vit.pth', protocols=(LINEAR,),
+            imagenet=str(tmp_path / 'more.pth'))
 
 
 def test_the_protocols(tmp_path, split):

@@ -12,6 +12,7 @@ from openselfsup.visualization.canvas import (
     shorten,
     to_image,
 )
+from openselfsup.visualization.overlays import draw_outlined
 
 
 def test_a_panel_maps_fractions_to_points():
@@ -81,6 +82,18 @@ def test_shortened_text_keeps_its_ends(length):
     assert len(shorten('0123456789', length)) == length
     assert shorten('0123456789', 5) == '01…89'
     assert shorten('0123456789', 10) == '0123456789'
+
+
+def test_outlines_are_those_of_classes_and_not_of_what_is_ignored():
+    grey, colours = np.full((40, 40, 3), 128, np.uint8), [(0, 0, 0), (255, 0, 0)]
+
+    def drawn(left, right):
+        truth = np.full((40, 40), left, np.uint8)
+        truth[:, 20:] = right
+        return (draw_outlined(grey, truth, None, colours, 40) != grey).any(2)
+    assert not drawn(0, 255).any() and not drawn(0, 0).any()
+    assert drawn(1, 255)[:, :21].any() and not drawn(1, 255)[5:35, 26:].any()
+    assert drawn(1, 1).any()
 
 
 def test_the_outline_starts_at_the_upper_left_corner_of_the_view():

@@ -9,7 +9,7 @@ from ..copies import same_files
 from ..data import EvaluationData, check_copies, check_disjoint, check_patients
 from ..patients import all_or_none, check_pattern, compile_pattern, patients_of
 from ..sampling import hold_out
-from .masks import Codes, MaskedImages, check_pairs, find_codes, pair_up
+from .masks import IGNORED, Codes, MaskedImages, check_pairs, find_codes, pair_up
 
 
 @dataclass
@@ -66,11 +66,12 @@ def find_dense_data(train: str | None, train_masks: str | None, test: str | None
     pairs = pair_up(train, train_masks, '--train and --train_masks')
     others = (pair_up(test, test_masks, '--test and --test_masks')
               if test is not None and test_masks is not None else None)
-    codes, said = find_codes(pairs, instances)
+    codes, said, values = find_codes(pairs, instances)
     images = MaskedImages(pairs, codes, train)
     if others is None:
-        return _held_out(images, share or 0.0, seed, patient_pattern, said)
-    _check_values(others, codes)
+        return _held_out(images, share or 0.0, seed, patient_pattern, said,
+                         _present(pairs, codes, values))
+    tested_classes = _present(others, codes, check_pairs(others))
     tested = MaskedImages(others, codes, str(test))
     told = [patients_of(part.paths, patient_pattern) for part in (images, tested)]
     check_pattern(patient_pattern, np.concatenate(told), [*images.paths, *tested.paths])
@@ -80,18 +81,29 @@ def find_dense_data(train: str | None, train_masks: str | None, test: str | None
     check_copies(data)
     data.train_patients, data.test_patients = map(all_or_none, told)
     _tell_patients(data)
+    _tell_classes(data, tested_classes)
     return data
 
 
-def _check_values(pairs: list[tuple[str, str]], codes: Codes) -> None:
-    """Refuse test masks with values that are no class."""
-    for (_, mask), values in zip(pairs, check_pairs(pairs)):
-        codes.labels(np.array([sorted(values)]), mask)
+def _present(pairs: list[tuple[str, str]], codes: Codes, values: list[set[int]]) -> np.ndarray:
+    """Return which class is in which mask, bool (images, classes).
+
+    Raises:
+        UserError: values that are no class.
+    """
+    found = np.zeros((len(pairs), len(codes.classes)), bool)
+    for row, (_, mask), own in zip(found, pairs, values):
+        labels = codes.labels(np.array([sorted(own)]), mask)
+        row[labels[labels != IGNORED]] = True
+    return found
 
 
 def _held_out(images: MaskedImages, share: float, seed: int, pattern: str | None,
-              said: str) -> DenseData:
-    """Hold out whole patients, or single images where paths do not tell them."""
+              said: str, present: np.ndarray) -> DenseData:
+    """Hold out whole patients, or single images where paths do not tell them.
+
+    Of each class (``present`` in which image, bool (images, classes)) an image stays.
+    """
     if not 0 < share < 1:
         raise UserError(f'{share} is no share', where='--holdout', expected='between 0 and 1')
     told = patients_of(images.paths, pattern)
@@ -101,11 +113,16 @@ def _held_out(images: MaskedImages, share: float, seed: int, pattern: str | None
     # Without patients an image and its copies are a group of their own.
     kept, held = hold_out(np.zeros(len(images), np.int64), share, seed,
                           copies if groups is None else groups)
+    owners = copies if groups is None else groups
+    for label in range(present.shape[1]):
+        if not present[kept, label].any() and len(having := held[present[held, label]]):
+            back = np.isin(owners, owners[having[0]])
+            kept, held = np.union1d(kept, np.flatnonzero(back)), held[~back[held]]
     held = held[~np.isin(copies[held], copies[kept])]
     if not len(held):
-        raise UserError('no image can be held out that is not of a training patient or a copy of '
-                        'a training image', where='--holdout',
-                        expected='two patients or more, or --test')
+        raise UserError('no image can be held out that is not of a training patient, a copy of a '
+                        'training image, or all that there is of some class', where='--holdout',
+                        expected='two patients or more of each class, or --test')
     data = DenseData(images.part(kept), images.part(held), images.require_classes(), notes=[said])
     how = 'single images'
     if groups is not None:
@@ -115,7 +132,15 @@ def _held_out(images: MaskedImages, share: float, seed: int, pattern: str | None
                f'{100 * len(held) / len(images):.0f} % of the images')
     data.notes.append(f'The test images were held out of one folder by seed {seed}: {how}.')
     _tell_patients(data)
+    _tell_classes(data, present[held])
     return data
+
+
+def _tell_classes(data: DenseData, present: np.ndarray) -> None:
+    """Note classes that are in no test image, by ``present``, bool (images, classes)."""
+    if missing := [name for i, name in enumerate(data.classes) if not present[:, i].any()]:
+        data.notes.append(f"No test image has {', '.join(missing)}: whether they are found is not "
+                          'tested.')
 
 
 def _tell_patients(data: DenseData) -> None:

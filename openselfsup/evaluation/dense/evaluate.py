@@ -183,6 +183,9 @@ class DenseEvaluation:
                            ('confusions', one.confusions.astype(np.uint32))]:
             self.arrays[key] = np.concatenate([*([self.arrays[key]] if row else []), value[None]])
         self.arrays |= {f'found_{row}_{i}': found for i, found in one.predictions.items()}
+        if one.fitted.chosen.get('validated_by') == 'patches':
+            self.notes.add(f'{one.protocol}: no whole case could be held out of the training '
+                           'images, so patches beside those that are fitted chose its penalty.')
         if one.fitted.chosen.get('gradient_left', 0) > UNSOLVED:
             self.notes.add(f'{one.protocol} on {name}: the solver stopped at a gradient of '
                            f"{one.fitted.chosen['gradient_left']:g}; up to {UNSOLVED:g} moves no "
@@ -210,7 +213,8 @@ class DenseEvaluation:
                              torch=torch.__version__, device=str(self.settings.device)),
             model=dict(name=self.candidates.model_name, path=str(self.settings.model_path),
                        tensors=checkpoint.report if checkpoint else 'random init',
-                       sha256=checkpoint.sha256 if checkpoint else ''),
+                       sha256=checkpoint.sha256 if checkpoint else '',
+                       reading=checkpoint.reading if checkpoint else ''),
             data=dict(classes=data.classes, **parts, shared=dict(data.shared),
                       digest=self.digest),
             notes=list(self.notes.texts), rows=self.rows, request=self.settings.described())

@@ -134,7 +134,8 @@ def pair_up(images: str, masks: str, flags: str) -> list[tuple[str, str]]:
             for path, stem in own.items()]
 
 
-def find_codes(pairs: Sequence[tuple[str, str]], instances: bool) -> tuple[Codes, str]:
+def find_codes(pairs: Sequence[tuple[str, str]], instances: bool
+               ) -> tuple[Codes, str, list[set[int]]]:
     """Read the training masks and tell which value is which class.
 
     Masks of 0 and 255 alone are background and foreground. Otherwise every value is a class of
@@ -145,22 +146,24 @@ def find_codes(pairs: Sequence[tuple[str, str]], instances: bool) -> tuple[Codes
         instances: masks hold 0 and the ids of objects: all objects are foreground.
 
     Returns:
-        The codes, and a sentence that says how they were found.
+        The codes, a sentence that says how they were found, and the values of each mask.
 
     Raises:
         UserError: all masks that cannot be read or differ in size from their image, values that
             are too many to be classes, or a single class.
     """
-    values = sorted(set().union(*check_pairs(pairs)))
+    by_mask = check_pairs(pairs)
+    values = sorted(set().union(*by_mask))
     where = str(Path(pairs[0][1]).parent)
     if instances:
         if values[0] != 0 or len(values) < 2:
             raise UserError(f'the training masks hold {shorten(values)}', where=where,
                             expected='0 and ids of objects above it, as --instances says')
-        return Codes(_TWO), 'The masks hold ids of objects: 0 is background, all others foreground.'
+        return (Codes(_TWO), 'The masks hold ids of objects: 0 is background, all others '
+                'foreground.', by_mask)
     if values == [0, 255]:
         return (Codes(_TWO, (0, 255)),
-                'The masks hold 0 and 255 alone: 0 is background, 255 is foreground.')
+                'The masks hold 0 and 255 alone: 0 is background, 255 is foreground.', by_mask)
     ignored = 255 if 255 in values else None
     classes = [value for value in values if value != ignored]
     if len(classes) < 2:
@@ -172,7 +175,7 @@ def find_codes(pairs: Sequence[tuple[str, str]], instances: bool) -> tuple[Codes
                                               'where 0 is background and the others are objects')
     text = f'Every value of the masks is a class: {shorten(classes, MOST_CLASSES)}'
     return (Codes(tuple(map(str, classes)), tuple(classes), ignored),
-            text + ('; pixels of 255 do not count.' if ignored else '.'))
+            text + ('; pixels of 255 do not count.' if ignored else '.'), by_mask)
 
 
 def check_pairs(pairs: Sequence[tuple[str, str]]) -> list[set[int]]:

@@ -116,10 +116,10 @@ def fit_knn(patches: Patches, cases: np.ndarray, seed: int, colours: bool) -> Fi
 def fit_linear(patches: Patches, cases: np.ndarray, seed: int, colours: bool) -> Fitted:
     """dense-linear-v2: multinomial logistic regression on standardised features, soft labels.
 
-    The penalty of highest mDice on the patches of a fifth of the training cases wins, the
-    stronger of equal ones; then the classifier is fitted to all patches. Version 1 took that of
-    lowest cross-entropy: where few cases validate, that can be one which calls all patches the
-    same class.
+    The penalty of highest mDice on the patches of a fifth of the training cases wins (of a fifth
+    of the patches where there is one case), the stronger of equal ones; then the classifier is
+    fitted to all patches. Version 1 took that of lowest cross-entropy: where few cases validate,
+    that can be one which calls all patches the same class.
 
     Args:
         patches: to learn from.
@@ -131,8 +131,12 @@ def fit_linear(patches: Patches, cases: np.ndarray, seed: int, colours: bool) ->
     _, held = hold_out(np.zeros(len(cases), np.int64), VALIDATION_SHARE, seed, cases)
     out = torch.from_numpy(np.isin(patches.images, held))
     axes = principal_axes(x)
+    how = 'cases'
+    if not out.any() or out.all():  # of a single case: patches of it choose
+        how, out = 'patches', torch.zeros(len(x), dtype=torch.bool)
+        out[hold_out(np.zeros(len(x), np.int64), VALIDATION_SHARE, seed)[1]] = True
     best, score, start = 0, float('nan'), None
-    if out.any() and not out.all():
+    if out.any():
         penalties = torch.tensor(PENALTIES)
         weights = (~out).float().expand(len(penalties), -1)
         thetas = solve(x, axes, shares, classes, penalties, weights, tolerance=TOLERANCE)
@@ -151,7 +155,7 @@ def fit_linear(patches: Patches, cases: np.ndarray, seed: int, colours: bool) ->
         penalties=list(PENALTIES), validation_share=VALIDATION_SHARE, standardised=True,
         solver='L-BFGS'), dict(
             penalty=PENALTIES[best], validation_mdice=round(score, 6),
-            validation_images=len(held), gradient_left=round(gradient, 6)))
+            validated_by=how, validation_images=len(held), gradient_left=round(gradient, 6)))
 
 
 def _mdice(logits: Tensor, shares: Tensor) -> float:
