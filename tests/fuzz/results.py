@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def seeds() -> list[bytes]:
                           name: dict(mean=mean, low=mean, high=mean, sd=None)
                           for name in SCORES}, seeds) for mean, seeds in ((0.5, []), (None, [2]))])
     text = json.dumps(asdict(results))
-    first = text.replace('"schema": 2', '"schema": 1').replace(', "diverged": null', '')
+    first = json.dumps(asdict(replace(results, schema=1))).replace(', "diverged": null', '')
     return [text.encode(), first.encode()]
 
 
