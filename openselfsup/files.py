@@ -6,10 +6,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import UserError
 
@@ -129,6 +129,20 @@ def read_json(path: str | Path) -> dict:
         raise UserError(error.strerror or str(error), where=str(path)) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f'not valid JSON: {error}', where=str(path)) from None
+
+
+def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Return the values of dicts within dicts by their dotted keys: ``{'a': {'b': 1}}`` is a.b = 1.
+
+    Args:
+        tree: what JSON or YAML holds.
+        prefix: of the keys.
+    """
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {
+            f'{prefix}{key}': value}
+    return found
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ..datasets.identity import stamps
 from ..datasets.sources import Source
 from ..errors import UserError
+from ..files import flat
 from .results import FILE, plain, read_results
 
 
@@ -101,18 +102,10 @@ def other_settings(old: Mapping[str, Any], new: Mapping[str, Any], said: str,
         said: a sentence with the fields key, old and new.
         but: names that do not count.
     """
-    old, new = (_flat({key: value for key, value in one.items() if key not in but})
+    old, new = (flat({key: value for key, value in one.items() if key not in but})
                 for one in (old, new))
     return [said.format(key=key, old=_short(old.get(key)), new=_short(new.get(key)))
             for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {
-            f'{prefix}{key}': value}
-    return found
 
 
 def _short(value: object) -> str:

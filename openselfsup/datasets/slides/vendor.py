@@ -50,7 +50,7 @@ class OpenSlideSlide(Slide):
                              where=path, expected='tiled TIFF, or a format of OpenSlide') from None
         except (openslide.OpenSlideError, OSError) as error:
             raise SlideError(f'this slide is damaged ({error})', where=path) from None
-        refuse_huge_tiles(sizes, properties, path)
+        _refuse_huge_tiles(sizes, properties, path)
         levels = [Level(width, height, exact_downsample(sizes[0], (width, height)), number,
                         native=_native(properties, number))
                   for number, (width, height) in enumerate(sizes)]
@@ -74,7 +74,7 @@ class OpenSlideSlide(Slide):
         return over_white(colour, alpha)
 
 
-def refuse_huge_tiles(sizes: Sequence[tuple[int, int]], properties: Mapping[str, str],
+def _refuse_huge_tiles(sizes: Sequence[tuple[int, int]], properties: Mapping[str, str],
                       path: str) -> None:
     """Refuse native tiles for which OpenSlide would want more memory than there is.
 

@@ -6,13 +6,14 @@ that is silently half followed would tell nobody.
 """
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ...errors import UserError, nearest
+from ...files import flat
 from .ranges import expected_instead
 
 DEFAULTS: dict[str, Any] = {
@@ -176,7 +177,7 @@ class DetectionConfig:
                                                            in other.items()))
 
     def _before_and_now(self, dumped: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        before, now = ({key: DEFAULTS[key] for key in _OURS} | _flat(yaml.safe_load(text))
+        before, now = ({key: DEFAULTS[key] for key in _OURS} | flat(yaml.safe_load(text))
                        for text in (dumped, self.dump()))
         return before, now
 
@@ -226,7 +227,7 @@ def read_yaml(path: str | Path, nested: bool = True,
     if base is not None and not isinstance(base, str):
         raise UserError(f'its _BASE_ is {base!r}', where=str(path), expected='a path')
     values = read_yaml(path.parent / base, nested, (*seen, str(path.resolve()))) if base else {}
-    own = _flat(content) if nested else content
+    own = flat(content) if nested else content
     return {**values, **{key: (value, str(path)) for key, value in own.items()}}
 
 
@@ -252,16 +253,6 @@ def literal(value: Any) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return value
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f'{prefix}{key}.')
-        else:
-            found[f'{prefix}{key}'] = value
-    return found
 
 
 def _tuples(value: Any) -> Any:
