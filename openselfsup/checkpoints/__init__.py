@@ -5,6 +5,7 @@ from .backbone import (
     backbone_record,
     channels_of,
     describe_backbone,
+    described_parts,
     prefix_of_backbone,
 )
 from .described import Description, description_of
@@ -29,6 +30,7 @@ from .transformers import (
     Transformer,
     authors_feature,
     fitted_transformer,
+    rank_of_prefix,
     told_resizing,
     transformer_config,
     transformer_of,
@@ -39,9 +41,9 @@ from .writing import save
 
 __all__ = ['Architecture', 'BackboneRecord', 'Description', 'LoadReport', 'Transformer',
            'architecture_of', 'authors_feature', 'backbone_record', 'backbone_state_dict',
-           'channels_of', 'check_training_state',
-           'describe_backbone', 'description_of', 'detect', 'fitted_transformer', 'from_detectron2',
-           'load', 'load_backbone_weights', 'prefix_of_backbone', 'published_method',
+           'channels_of', 'check_training_state', 'describe_backbone', 'described_parts',
+           'description_of', 'detect', 'fitted_transformer', 'from_detectron2', 'load',
+           'load_backbone_weights', 'prefix_of_backbone', 'published_method', 'rank_of_prefix',
            'refuse_spoilt', 'save', 'summary', 'to_detectron2', 'told_resizing',
            'training_state_from_published', 'training_state_to_published', 'transformer_config',
            'transformer_of', 'usual_resizing', 'weights_of']

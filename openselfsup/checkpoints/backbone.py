@@ -213,20 +213,20 @@ def _config_of(model: Any, name: str) -> Mapping[str, Any] | None:
     its backbone otherwise, or the class is registered by another name. None if nothing does, or
     several that differ: a student and a teacher of two depths.
     """
-    described = _described(model)
-    by_key = [value for key, value in described if key == 'backbone']
-    by_type = [value for _, value in described if _type_name(value['type']) == name]
+    parts = described_parts(model)
+    by_key = [value for key, value in parts if key == 'backbone']
+    by_type = [value for _, value in parts if _type_name(value['type']) == name]
     found = [value for value in by_key if value in by_type] or by_type or by_key
     return found[0] if found and all(value == found[0] for value in found) else None
 
 
-def _described(value: Any, key: str = '') -> list[tuple[str, Mapping[str, Any]]]:
+def described_parts(value: Any, key: str = '') -> list[tuple[str, Any]]:
     """List every dict with a ``type`` inside of ``value``, with the key it stands under."""
     if isinstance(value, Mapping):
         own = [(key, value)] if key and 'type' in value else []
-        return own + [pair for k, v in value.items() for pair in _described(v, k)]
+        return own + [pair for k, v in value.items() for pair in described_parts(v, k)]
     if isinstance(value, (list, tuple)):
-        return [pair for item in value for pair in _described(item, key)]
+        return [pair for item in value for pair in described_parts(item, key)]
     return []
 
 

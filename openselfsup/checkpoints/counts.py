@@ -12,7 +12,9 @@ from .published import training_state_from_published
 
 # What a checkpoint's names tell about tensors that are no parameters.
 BUFFERS = re.compile(r'(running_mean|running_var|num_batches_tracked)$'
-                     r'|^(concepts\.)?queue|^memory_bank\.')
+                     r'|^(concepts\.)?queue|^memory_bank\.|^(patch_)?centre\.|^(seed|labels|loss_weight)$')
+# Networks that follow another one.
+FOLLOWING = ('encoder_k.', 'target_net.', 'teacher.', 'gram.teacher.')
 
 
 class Entry(NamedTuple):
@@ -34,14 +36,24 @@ def tensors_of(module: nn.Module) -> list[Entry]:
 
 
 def tensors_of_checkpoint(checkpoint: Mapping[str, Any]) -> list[Entry]:
-    """Return the tensors of a checkpoint, each told to be a parameter or not by its name."""
+    """Return the tensors of a checkpoint, each told to be a parameter or not by its name.
+
+    Which ones learn the optimiser says, where it names them.
+    """
+    learning = _names_in_optimizer(checkpoint)
     state, prefix = weights_of(checkpoint), recorded_prefix(checkpoint)
     if any(name.startswith(('encoder_q.0.', 'online_net.0.')) for name in state):
         state = training_state_from_published(state)  # has its backbone twice
-    return [Entry(part_of(name, prefix), value.numel(), not BUFFERS.search(name),
-                  not BUFFERS.search(name)
-                  and not name.startswith(('encoder_k.', 'target_net.')))
-            for name, value in state.items()]
+    return [Entry(part_of(name, prefix), value.numel(), name in learning or is_parameter,
+                  name in learning if learning
+                  else is_parameter and not name.startswith(FOLLOWING))
+            for name, value in state.items() for is_parameter in [not BUFFERS.search(name)]]
+
+
+def _names_in_optimizer(checkpoint: Mapping[str, Any]) -> set[str]:
+    optimizer = checkpoint.get('optimizer')
+    groups = optimizer.get('param_groups') if isinstance(optimizer, Mapping) else None
+    return {name for group in groups or () for name in group.get('param_names') or ()}
 
 
 def part_of(name: str, backbone: str | None = None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .backbone import backbone_record
 from .names import (
     OURS,
     architecture_of,
@@ -66,7 +67,8 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
         module: a ResNet whose parameters have torchvision's names; or, for a checkpoint that
             says where its backbone is, a backbone of the class it was trained as. A module with
             other names has ``adapted_weights``, which does what :func:`backbone_state_dict` does,
-            for these, and may name tensors in ``may_lack`` that weights need not have.
+            for these, may name tensors in ``may_lack`` that weights need not have, and may
+            refuse in ``check_reading`` what its weights were trained to be read by.
         weights: path of a checkpoint, or what :func:`load` returned.
         strict_shapes: refuse tensors of other shapes; else they are left as they were.
         allow_partial: accept that tensors are missing or left over.
@@ -108,6 +110,9 @@ def load_backbone_weights(module: nn.Module, weights: str | Path | Mapping[str, 
             if advice:
                 remedy += f'; to take what fits, {advice}'
         raise UserError(f'{what}; {report}', where=source or None, expected=remedy)
+    check = getattr(module, 'check_reading', None)
+    if check is not None and (record := backbone_record(checkpoint, source)):
+        check(record.config, source or None)
     refuse_spoilt(matching, source or None)
     module.load_state_dict(matching, strict=False)
     return report

@@ -18,8 +18,8 @@ _PATCHES = 'patch_embed.proj.weight'
 _HUGGING_FACE = 'embeddings.patch_embeddings.projection.weight'
 _DINOV3 = 'embeddings.patch_embeddings.weight'  # Hugging Face's
 # What pretraining alone has, or what is computed: classifiers, fixed angles, masks of biases.
-_LEFT_OUT = re.compile(r'^(head|fc_norm|pooler|classifier|rope_embed|local_cls_norm|projectors)\b'
-                       r'|bias_mask$|periods$')
+_LEFT_OUT = re.compile(r'^(head|fc_norm|attn_pool|pooler|classifier|rope_embed|local_cls_norm'
+                       r'|projectors)\b|bias_mask$|periods$')
 _RENAMED = (
     (r'^blocks\.\d+\.(\d+\.)', r'blocks.\1'),  # DINOv2 trains blocks in chunks
     (r'^(register_tokens|storage_tokens)$', 'reg_token'),
@@ -73,7 +73,7 @@ def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Tran
     """
     prefixes = [name[:-len(tail)] for name in state for tail in (_PATCHES, _HUGGING_FACE, _DINOV3)
                 if name.endswith(tail) and state[name].ndim == 4]
-    prefixes.sort(key=lambda prefix: ('teacher' not in prefix, len(prefix)))
+    prefixes.sort(key=rank_of_prefix)
     for prefix in prefixes:
         own = {name[len(prefix):]: value for name, value in state.items()
                if name.startswith(prefix)}
@@ -87,6 +87,9 @@ def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Tran
                 (r'\.mlp\.up_proj\.', '.mlp.w2.' if gated else '.mlp.fc1.'))))
         if not any(name.startswith('blocks.') for name in own):
             continue
+        if 'decoder_pos_embed' in own:  # MAE's decoder, whose mask token is none of the encoder's
+            own = {name: value for name, value in own.items()
+                   if name != 'mask_token' and not name.startswith('decoder_')}
         classifier = own.get('head.weight')
         rotary, registers = 'storage_tokens' in own, 'register_tokens' in own
         has_mask = 'mask_token' in own or from_dino
@@ -101,6 +104,11 @@ def transformer_of(state: Mapping[str, Tensor], from_dino: bool = False) -> Tran
         resizing = '' if rotary or not has_mask else 'timm' if registers else 'dino'
         return Transformer(own, kind, resizing, classifier is not None and classifier.ndim == 2)
     return None
+
+
+def rank_of_prefix(prefix: str) -> tuple[bool, int]:
+    """Return by what one of several networks is taken: a teacher first, then the outermost."""
+    return 'teacher' not in prefix, len(prefix)
 
 
 def usual_resizing(architecture: str, registers: int) -> Literal['timm', 'dino']:
@@ -241,7 +249,7 @@ def transformer_config(found: Transformer, where: str | None = None,
         return config | dict(model=_rotary_name(state, width, where))
     positions = state['pos_embed'].shape[1]
     sides = [side_of(positions - skip) for skip in (0, 1, 1 + registers)]
-    if not any(sides) or 'blocks.0.mlp.fc2.weight' not in state:
+    if not any(sides) or not {'blocks.0.mlp.fc1.weight', 'blocks.0.mlp.fc2.weight'} <= {*state}:
         raise UserError('these weights are of a vision transformer that nothing here knows',
                         where=where, expected="a config that names it, backbone=dict("
                         "type='TimmBackbone', model=...)")

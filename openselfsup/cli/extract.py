@@ -136,10 +136,26 @@ def _export(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     weights = args.checkpoint or args.weights or args.pretrained
     backbone = backbone_of(cfg, weights)
-    method = cfg.model.type if isinstance(cfg.model.type, str) else cfg.model.type.__name__
-    print(export_to_timm(backbone, cfg.model.backbone.to_dict(), args.out,
+    print(export_to_timm(backbone, config_of(cfg), args.out,
                          list(cfg.normalize['mean']), list(cfg.normalize['std']),
-                         f'The method is {method}.'))
+                         f'The method is {cfg.model.type}.'))
+
+
+def config_of(cfg: Any) -> dict[str, Any]:
+    """Return the config of the backbone, which a user's own method may call otherwise.
+
+    Raises:
+        UserError: nothing in the config describes it.
+    """
+    from ..checkpoints import describe_backbone
+    from ..registry import ALGORITHMS
+    if 'backbone' in cfg.model:
+        return cfg.model.backbone.to_dict()
+    found = describe_backbone(ALGORITHMS.build(cfg.model), cfg.to_dict())['config']
+    if found is None:
+        raise UserError(f'nothing here describes the backbone of {cfg.model.type}', where='model',
+                        expected="model.backbone, or one part that has its class as 'type'")
+    return found
 
 
 def backbone_of(cfg: Any, weights: str) -> 'nn.Module':
@@ -150,7 +166,7 @@ def backbone_of(cfg: Any, weights: str) -> 'nn.Module':
     from ..registry import BACKBONES
     from ..training.normalization import wants_another
     tell_feature(cfg)
-    backbone = BACKBONES.build(cfg.model.backbone)
+    backbone = BACKBONES.build(config_of(cfg))
     said = ('random weights' if weights == 'random'
             else str(load_backbone_weights(backbone, weights)))
     if is_main():

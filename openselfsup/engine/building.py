@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed
+from ..checkpoints import described_parts
 from ..datasets import TileDataset
 from ..errors import UserError
 from ..models.method import Method
@@ -78,9 +79,9 @@ def check_start(cfg: Config) -> None:
 
 def tell_feature(cfg: Config) -> None:
     """Let that part of a ViT stand for an image which its method trains, unless the config says."""
-    backbone = cfg.model.get('backbone') or {}
-    if feature := feature_of(backbone, cfg.model.type):
-        backbone['feature'] = feature
+    for _, part in described_parts(cfg.model):
+        if feature := feature_of(part, cfg.model.type):
+            part['feature'] = feature
 
 
 def tell_data(algorithm: Method, dataset: TileDataset) -> None:

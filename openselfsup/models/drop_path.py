@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from ..values import BelowOne
 
+_PLACES = ('drop_path', 'drop_path1', 'drop_path2')  # of a residual branch in timm's blocks
+
 
 class DropPath(nn.Module):
     """Leave out a residual branch for some images in training (arXiv 1603.09382).
@@ -46,6 +48,8 @@ def set_drop_path(net: nn.Module, rate: float | None) -> None:
         for name, child in [*module.named_children()]:
             if isinstance(child, timm.layers.DropPath):
                 setattr(module, name, DropPath(child.drop_prob if rate is None else rate))
-            elif (rate is not None and isinstance(child, nn.Identity)
-                  and name in ('drop_path', 'drop_path1', 'drop_path2')):
+            elif rate is not None and isinstance(child, nn.Identity) and name in _PLACES:
+                setattr(module, name, DropPath(rate))
+        for name in _PLACES:
+            if rate is not None and vars(module).get(name, 0) is None:  # as in timm's ResNets
                 setattr(module, name, DropPath(rate))

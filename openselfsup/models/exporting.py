@@ -8,17 +8,16 @@ import safetensors.torch
 import timm
 import torch
 from timm.layers import GluMlp
+from timm.models.eva import Eva
 from torch import Tensor, nn
 
+from ..checkpoints import architecture_of
 from ..checkpoints.loading import differences
 from ..errors import UserError
 from ..files import write_bytes, write_json, write_text
 from .backbones.resnet import ResNet
 from .backbones.timm_backbone import TimmBackbone
 
-_RESNETS = {('ResNet', 18): 'resnet18', ('ResNet', 34): 'resnet34', ('ResNet', 50): 'resnet50',
-            ('ResNet', 101): 'resnet101', ('ResNeXt', 50): 'resnext50_32x4d',
-            ('ResNeXt', 101): 'resnext101_32x8d'}
 FILES = ('config.json', 'model.safetensors', 'README.md')
 
 
@@ -62,11 +61,12 @@ def _in_timms_terms(backbone: nn.Module, config: dict[str, Any]
                     ) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """Return timm's name of a network, what it is to be built with, and its tensors."""
     if isinstance(backbone, ResNet):
-        name = _RESNETS.get((type(backbone).__name__, config.get('depth', 0)))
+        state = backbone.state_dict()
+        found = architecture_of(state)
+        name = found.torchvision_name if found else None  # timm calls them the same
         plain = (config.get('norm_cfg') or {}).get('type', 'BN') in ('BN', 'SyncBN', 'SplitBN')
-        if name and plain and hasattr(backbone, 'layer4') and not {
-                'groups', 'width_per_group'} & {*config} and config.get('in_channels', 3) == 3:
-            return name, {}, dict(backbone.state_dict())
+        if name and plain and hasattr(backbone, 'layer4') and config.get('in_channels', 3) == 3:
+            return name, {}, dict(state)
     if not isinstance(backbone, TimmBackbone) or not backbone.is_vit and (
             backbone.out_indices[-1] != len(backbone.net.feature_info) - 1):
         raise UserError(f'timm has no network like this {type(backbone).__name__}',
@@ -82,7 +82,7 @@ def _in_timms_terms(backbone: nn.Module, config: dict[str, Any]
         if isinstance(getattr(backbone.net.blocks[0], 'mlp', None), GluMlp):
             # A layer cannot be named in a file of timm's: a network that has it stands for it.
             name, arguments = 'vit_giant_patch14_dinov2', _geometry(backbone.net, arguments)
-        norm = 'fc_norm' if name.startswith('vit') and 'dinov3' not in name else 'use_fc_norm'
+        norm = 'use_fc_norm' if isinstance(backbone.net, Eva) else 'fc_norm'
         arguments |= {'depth': len(backbone.net.blocks), 'dynamic_img_size': True, norm: False,
                       'img_size': backbone.net.patch_embed.img_size[0],
                       'global_pool': 'avg' if backbone.net.cls_token is None

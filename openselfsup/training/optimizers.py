@@ -209,7 +209,7 @@ def parameter_groups(parameters: Mapping[str, nn.Parameter],
 
 
 _BLOCK = re.compile(r'(?:^|\.)backbone\.(?:.*\.)?blocks\.(\d+)\.')
-_LAST_NORM = re.compile(r'(?:^|\.)backbone\.(?:.*\.)?(?:fc_)?norm\.')
+_LAST_NORM = re.compile(r'(?:^|\.)backbone\.(?!.*\bpatch_embed\.)(?:.*\.)?(?:fc_)?norm\.')
 
 
 def layer_factors(names: Iterable[str], decay: float | None) -> dict[str, float]:

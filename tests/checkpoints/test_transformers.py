@@ -172,6 +172,69 @@ def test_what_would_silently_be_another_network_is_refused():
         load_backbone_weights(BACKBONES.build(TIMM), {'conv1.weight': torch.zeros(1)})
 
 
+@pytest.mark.parametrize('settings, words', [
+    (dict(resizing='timm'), 'with resizing dino, the model has timm'),
+    (dict(num_heads=2), r'with blocks.0.attn.num_heads 1, the model has 2'),
+    (dict(act_layer='relu'), 'with blocks.0.mlp.act GELU')])
+def test_what_no_tensor_of_ours_tells_is_compared_too(settings, words, tmp_path):
+    config = dict(TINY, model='vit_tiny_patch16_224', img_size=48, resizing='dino', drop_path=0.1)
+    backbone = BACKBONES.build(config)
+    save(dict(state_dict={f'backbone.{name}': value
+                          for name, value in backbone.state_dict().items()},
+              meta=dict(backbone=dict(prefix='backbone.', config=config, out_channels=[64]))),
+         tmp_path / 'ours.pth')
+    free = dict(config, drop_path=0., feature='mean', uniform_drop_path=True)
+    assert load_backbone_weights(BACKBONES.build(free), tmp_path / 'ours.pth').missing == []
+    with pytest.raises(UserError, match=words):
+        load_backbone_weights(BACKBONES.build(config | settings), tmp_path / 'ours.pth')
+
+
+def test_a_head_that_pools_is_left_out():
+    import timm
+    name = 'vit_base_patch16_siglip_224'
+    shape = dict(img_size=32, embed_dim=64, depth=2, num_heads=1)
+    theirs = timm.create_model(name, pretrained=False, num_classes=0, **shape).state_dict()
+    assert any(key.startswith('attn_pool.') for key in theirs)
+    backbone = BACKBONES.build(dict(type='TimmBackbone', model=name, **shape))
+    report = load_backbone_weights(backbone, theirs)
+    assert report.matched == report.expected and not report.unexpected
+
+
+def test_the_encoder_is_taken_of_a_masked_autoencoder():
+    state, backbone = weights()
+    whole = {name: value for name, value in state.items() if name != 'mask_token'}
+    whole |= dict(mask_token=torch.zeros(1, 1, 32), decoder_pos_embed=torch.zeros(1, 10, 32))
+    whole['decoder_blocks.0.norm1.weight'] = torch.ones(32)
+    report = load_backbone_weights(BACKBONES.build(dict(TIMM, resizing='timm')), whole)
+    assert report.matched == report.expected and not report.unexpected
+
+
+def test_gates_beside_positions_are_no_network_that_shapes_tell():
+    state, _ = weights()
+    for name in [name for name in state if '.mlp.fc1.' in name]:
+        for gate in ('fc1_g', 'fc1_x'):
+            state[name.replace('fc1', gate)] = state[name]
+        del state[name]
+    with pytest.raises(UserError, match='nothing here knows.*config that names it'):
+        transformer_config(transformer_of(state))
+
+
+def test_of_a_student_and_a_teacher_the_teacher_is_taken():
+    config = dict(model='convnext_atto', depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+    backbone, other = (BACKBONES.build(dict(type='TimmBackbone', **config)) for _ in range(2))
+    state = {name.removeprefix('net.'): value for name, value in other.state_dict().items()}
+
+    def two(*prefixes):
+        return {f'{prefix}{name}': value + i for i, prefix in enumerate(prefixes)
+                for name, value in state.items()}
+
+    load_backbone_weights(backbone, two('student_backbone.', 'teacher_backbone.'))
+    torch.testing.assert_close(backbone.net.state_dict()['stem.0.weight'],
+                               state['stem.0.weight'] + 1)
+    with pytest.raises(UserError, match='several networks in this checkpoint, below one., two.'):
+        load_backbone_weights(backbone, two('one.', 'two.'))
+
+
 def test_a_cut_network_takes_what_it_has(tmp_path):
     state, _ = weights()
     backbone = BACKBONES.build(dict(TIMM, out_indices=(0,)))

@@ -6,11 +6,13 @@ from methods import CASES, METHODS, build
 from toy_model import asked_for, batch_for, train_step
 
 from openselfsup.checkpoints import backbone_state_dict, describe_backbone, load, save
+from openselfsup.checkpoints.counts import tensors_of, tensors_of_checkpoint
 from openselfsup.errors import UserError
 from openselfsup.models.method import Progress, check_method
 from openselfsup.models.norm import SplitBN
 from openselfsup.models.parts import total_loss
 from openselfsup.registry import ALGORITHMS
+from openselfsup.training.optimizers import build_optimizer
 
 ROWS = 8
 # Those that need to know where views lie.
@@ -137,6 +139,22 @@ def test_a_checkpoint_holds_all_that_the_next_step_needs(case, tmp_path):
         assert value.equal(theirs[key]), key
     for key, value in through.state_dict().items():
         assert value.equal(resumed.state_dict()[key]), key
+
+
+@pytest.mark.parametrize('optimizer_names', [True, False])
+@pytest.mark.parametrize('name', METHODS)
+def test_its_checkpoint_is_counted_as_it_is_itself(name, optimizer_names):
+    method = build(METHODS[name], torch.nn.BatchNorm2d(16))
+    checkpoint = dict(state_dict=method.state_dict())
+    if optimizer_names:
+        checkpoint['optimizer'] = build_optimizer(method, dict(type='SGD'), 0.1).state_dict()
+    ours, theirs = ([sum(entry.size for entry in entries if getattr(entry, kind))
+                     for kind in ('is_parameter', 'trainable', 'size')]
+                    for entries in (tensors_of(method), tensors_of_checkpoint(checkpoint)))
+    assert ours[::2] == theirs[::2] and ours[1] > 0
+    # Without the optimiser nothing tells that the norms of prototypes are not trained.
+    assert ours[1] == theirs[1] or not optimizer_names and METHODS[name]['type'] in (
+        'DINO', 'iBOT', 'DINOv2') and ours[1] < theirs[1] < theirs[0]
 
 
 @pytest.mark.parametrize('name', METHODS)

@@ -10,10 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from openselfsup import load_backbone
+from openselfsup.checkpoints import describe_backbone
 from openselfsup.cli.main import main
+from openselfsup.engine.building import tell_feature
+from openselfsup.engine.config import load_config
 from openselfsup.errors import UserError
 from openselfsup.models.exporting import export_to_timm
-from openselfsup.registry import BACKBONES
+from openselfsup.registry import ALGORITHMS, BACKBONES
 
 TINY = dict(type='TimmBackbone', embed_dim=64, num_heads=1, depth=2)
 CONFIGS = {
@@ -21,10 +24,13 @@ CONFIGS = {
     'SwiGLU': dict(TINY, model='vit_base_patch16_224', img_size=42, patch_size=14, reg_tokens=2,
                    mlp_layer='SwiGLUPacked', act_layer='silu', mlp_ratio=2., init_values=1e-5),
     'DINOv3': dict(TINY, model='vit_small_patch16_dinov3'),
+    'DeiT': dict(TINY, model='deit_tiny_patch16_224', img_size=48),
+    'Eva': dict(TINY, model='vit_small_patch16_rope_224', img_size=48),
     'no class token': dict(TINY, model='vit_wee_patch16_reg1_gap_256', img_size=48),
     'ConvNeXt': dict(type='TimmBackbone', model='convnext_atto', depths=[1, 1, 1, 1],
                      dims=[8, 16, 24, 32]),
-    'ResNet': dict(type='ResNet', depth=18)}
+    'ResNet': dict(type='ResNet'),
+    'ResNeXt': dict(type='ResNeXt', depth=50, groups=32, width_per_group=4)}
 NORM = [0.5, 0.5, 0.5], [0.2, 0.2, 0.2]
 
 
@@ -121,3 +127,48 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         assert not left.code, capsys.readouterr()
     assert "timm's resnet18" in capsys.readouterr().out
     timm.create_model(f"local-dir:{tmp_path / 'mine'}", pretrained=True, num_classes=0)
+
+
+OWN_METHOD = '''
+from openselfsup.models.method import BaseMethod
+from openselfsup.registry import ALGORITHMS, BACKBONES
+
+@ALGORITHMS.register_module(force=True)
+class Learner(BaseMethod):
+    def __init__(self, student: dict):
+        super().__init__()
+        self.student = BACKBONES.build(student)
+
+    @property
+    def backbone(self):
+        return self.student
+
+    def forward(self, views, view_to_tile=None):
+        return {'loss': self.student(views[0])[-1].mean()}
+'''
+
+
+def test_the_command_takes_a_backbone_of_any_name(tmp_path, capsys, monkeypatch):
+    (tmp_path / 'learner.py').write_text(OWN_METHOD)
+    (tmp_path / 'config.py').write_text(
+        "_base_ = 'demo/plm_r18'\ncustom_imports = dict(imports=['learner'])\n"
+        "model = dict(_delete_=True, type='Learner', student=dict(type='TimmBackbone', "
+        "model='vit_tiny_patch16_224', embed_dim=64, num_heads=1, depth=2))\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = load_config(tmp_path / 'config.py')
+    learner = ALGORITHMS.build(cfg.model)
+    torch.save(dict(state_dict=learner.state_dict(), meta=dict(backbone=describe_backbone(
+        learner, cfg.to_dict()))), tmp_path / 'run.pth')
+    for more in (['--out', 'features.npz', '--size', '32'],
+                 ['--out', 'exported', '--format', 'safetensors']):
+        more[1] = str(tmp_path / more[1])
+        monkeypatch.setattr('sys.argv', ['openselfsup', 'extract', str(tmp_path / 'config.py'),
+                                         str(tmp_path / 'run.pth'), *more])
+        try:
+            main()
+        except SystemExit as left:
+            assert not left.code, capsys.readouterr()
+    said = capsys.readouterr().out
+    assert '170 tiles x 64 features' in said and "timm's vit_tiny_patch16_224" in said
+    tell_feature(cfg)  # as a run does: the class token is not trained
+    assert cfg.model.student.feature == 'mean'

@@ -8,6 +8,7 @@ import timm
 import torch
 
 from openselfsup.errors import UserError
+from openselfsup.models.drop_path import DropPath
 from openselfsup.models.positions import resize_positions
 from openselfsup.registry import BACKBONES
 
@@ -18,7 +19,9 @@ VITS = {'patch 14, registers': dict(model='vit_small_patch14_reg4_dinov2', img_s
         'positions of registers, too': dict(model='vit_tiny_patch16_224', img_size=48,
                                             reg_tokens=2, **TINY),
         'rotary positions': dict(model='vit_small_patch16_dinov3', **TINY),
-        'no class token': dict(model='vit_wee_patch16_reg1_gap_256', img_size=48, **TINY)}
+        'no class token': dict(model='vit_wee_patch16_reg1_gap_256', img_size=48, **TINY),
+        'DeiT': dict(model='deit_tiny_patch16_224', img_size=48, **TINY),
+        'DeiT-III': dict(model='deit3_small_patch16_224', img_size=48, **TINY)}
 NETS = {'resnet18': dict(model='resnet18'), 'convnext': dict(model='convnext_atto')}
 
 
@@ -168,6 +171,17 @@ def test_drop_path_rises_or_is_the_same_everywhere():
     assert rates == [[0., pytest.approx(0.2)], [0.2, 0.2]]
 
 
+@pytest.mark.parametrize('settings', [dict(VITS['patch 16'], drop_path_rate=0.2),
+                                      dict(model='resnet18', drop_path=0.2),
+                                      dict(model='convnext_atto', drop_path=0.2)])
+def test_a_rate_that_is_the_same_everywhere_is_that_of_every_branch(settings):
+    net = build(**settings, uniform_drop_path=True).net
+    dropped = [part for part in net.modules() if isinstance(part, DropPath)]
+    branches = sum(2 if hasattr(part, 'drop_path2') else hasattr(part, 'drop_path')
+                   for part in net.modules())
+    assert [part.drop_prob for part in dropped] == [0.2] * branches and branches >= 4
+
+
 @pytest.mark.parametrize('rule, golden', [('timm', 'timm'), ('timm', 'offset0_antialias'),
                                           ('dino', 'offset0.1')])
 @pytest.mark.parametrize('grid', [(4, 4), (3, 5), (14, 14)])
@@ -193,6 +207,7 @@ def test_the_rule_follows_the_weights_that_a_name_stands_for():
 
 @pytest.mark.parametrize('settings, words', [
     (dict(model='vit_smal_patch16_224'), "no network called 'vit_smal_patch16_224'.*did you mean"),
+    (dict(model='deit_tiny_distilled_patch16_224'), 'timm cannot build.*distillation token'),
     (dict(model='resnet18', img_size=32), 'timm cannot build resnet18: .*img_size'),
     (dict(model='vit_tiny_patch16_224', embed_dim=30, num_heads=4), 'timm cannot build'),
     (dict(model='resnet18', out_indices=(9,)), 'out_indices'),

@@ -11,6 +11,7 @@ from openselfsup.training.optimizer_step import OptimizerStep
 from openselfsup.training.optimizers import (
     LARS,
     build_optimizer,
+    layer_factors,
     paced_groups,
     parameter_groups,
 )
@@ -175,6 +176,13 @@ def test_groups_of_dinov2_are_the_published_ones(case):
     for name, (rate, decay, last) in published.items():
         assert ours[name] == [pytest.approx(rate), decay, last], name
     assert len(optimizer.param_groups) <= 10  # equal ones are joined
+
+
+def test_a_norm_of_the_patch_embedding_learns_as_slowly_as_the_embedding():
+    names = ['patch_embed.proj.weight', 'patch_embed.norm.weight', 'norm_pre.weight',
+             'blocks.0.norm1.weight', 'blocks.1.norm1.weight', 'norm.weight', 'fc_norm.weight']
+    found = layer_factors([f'student.backbone.net.{name}' for name in names], 0.5)
+    assert [*found.values()] == [0.125, 0.125, 0.125, 0.25, 0.5, 1., 1.]
 
 
 def test_layer_decay_needs_the_blocks_of_a_vit():

@@ -13,6 +13,7 @@ from ...checkpoints import (
     LoadReport,
     backbone_state_dict,
     fitted_transformer,
+    rank_of_prefix,
     summary,
     transformer_of,
     usual_resizing,
@@ -26,6 +27,7 @@ from ..positions import RESIZINGS, Resizing, resize_positions
 from .resnet import load_initial_weights
 
 Feature = Literal['cls', 'mean', 'cls_mean']
+_VITS = ('vision_transformer', 'eva', 'deit')  # modules of timm
 
 
 @dataclass
@@ -108,7 +110,7 @@ class TimmBackbone(nn.Module):
                  feature: Feature | None = None, recompute: bool = False,
                  init_cfg: dict | None = None, **arguments: Any):
         super().__init__()
-        self.is_vit = _module_of(model).rpartition('.')[2] in ('vision_transformer', 'eva')
+        self.is_vit = _module_of(model).rpartition('.')[2] in _VITS
         for name, value, choices in (('resizing', resizing, (None, *RESIZINGS)),
                                      ('feature', feature, (None, *get_args(Feature)))):
             if value not in choices:
@@ -118,6 +120,7 @@ class TimmBackbone(nn.Module):
         if arguments.get('patch_drop_rate'):
             raise UserError('patches cannot be dropped: cells of two views are compared by their '
                             'places', where='model.backbone.patch_drop_rate', expected='0')
+        drop_path = drop_path or arguments.pop('drop_path_rate', 0.)  # timm's name of it
         given = dict(arguments, in_chans=in_channels)
         if img_size is not None:
             given['img_size'] = img_size
@@ -241,6 +244,44 @@ class TimmBackbone(nn.Module):
         return {name if name == 'mask_token' else f'net.{name}': value
                 for name, value in fitted.items()}, found.kind
 
+    def check_reading(self, config: Mapping[str, Any] | None, where: str | None = None) -> None:
+        """Refuse weights of ours that were trained in a network which reads them otherwise.
+
+        Args:
+            config: what that network was built from; None if that is unknown.
+            where: path of the file, for messages.
+
+        Raises:
+            UserError: heads, activations, epsilons of norms or the resizing of positions differ:
+                no tensor tells them.
+        """
+        if config is None or config.get('type') != 'TimmBackbone':
+            return
+        with torch.device('meta'):
+            other = TimmBackbone(**{
+                key: value for key, value in config.items() if key not in (
+                    'type', 'init_cfg', 'drop_path', 'drop_path_rate', 'uniform_drop_path')})
+        own, theirs = self._reading(), other._reading()
+        differing = [key for key in own if key in theirs and own[key] != theirs[key]]
+        if differing:
+            key = differing[0]
+            raise UserError(f'these weights were trained with {key} {theirs[key]}, the model has '
+                            f'{own[key]}', where=where,
+                            expected='model.backbone as the run of these weights had it')
+
+    def _reading(self) -> dict[str, Any]:
+        """Return what the network does with its weights, by names of its parts."""
+        found: dict[str, Any] = {}
+        if self.is_vit and self.net.pos_embed is not None:
+            found['resizing'] = self.resizing
+        for name, module in self.net.named_modules():
+            found |= {f'{name}.{key}': vars(module)[key] for key in ('num_heads', 'eps')
+                      if key in vars(module)}
+            if name.rpartition('.')[2].startswith('act'):
+                found[name] = ' '.join([type(module).__name__,
+                                        *vars(module).get('approximate', '').split()])
+        return found
+
     def _blocks(self, x: Tensor, mask: Tensor | None, indices: Sequence[int]
                 ) -> tuple[list[Tensor], tuple[int, int]]:
         """Return the normed tokens (B, prefix + N, D) after some blocks, and the grid."""
@@ -299,8 +340,13 @@ def _plain_weights(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor],
         found, kind = backbone_state_dict(checkpoint, where)
     else:
         first = next(iter(own))
-        prefix = min((name[:-len(first)] for name in state if name.endswith(first)), key=len,
-                     default='')
+        prefixes = sorted((name[:-len(first)] for name in state if name.endswith(first)),
+                          key=rank_of_prefix)
+        if len(prefixes) > 1 and rank_of_prefix(prefixes[0]) == rank_of_prefix(prefixes[1]):
+            raise UserError('several networks in this checkpoint, below '
+                            + ', '.join(sorted(prefixes)), where=where,
+                            expected='weights of one network')
+        prefix = prefixes[0] if prefixes else ''
         found, kind = {name[len(prefix):]: value for name, value in state.items()
                        if name.startswith(prefix)}, 'timm'
     parts = {name.split('.')[0] for name in own}
