@@ -24,6 +24,7 @@ from .config_files import base_path, config_files, locate, other_type, own_names
 from .fields import PretrainConfig
 from .overrides import by_view_name, override
 from .own_modules import import_modules
+from .plain_values import make_plain
 
 
 def load_config(path: str | Path, options: list[str] | None = None) -> Config:
@@ -81,7 +82,10 @@ def _checked(cfg: Config, path: Path, files: list[Path], options: list[str] | No
             problems.append(problem)
     if accepts(cfg.custom_imports, PretrainConfig.__annotations__['custom_imports']):
         import_modules((cfg.custom_imports or {}).get('imports', []), 'custom_imports')
+        odd = make_plain(cfg)
         problems += find_problems(cfg, PretrainConfig)
+        told = {problem.path for problem in problems}
+        problems += [problem for problem in odd if problem.path not in told]
     else:  # without them names that are right are unknown: no word of those
         problems += [problem for problem in find_problems(cfg, PretrainConfig)
                      if problem.path[0] == 'custom_imports']

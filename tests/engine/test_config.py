@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from openselfsup.checkpoints.config_text import read_config_text
 from openselfsup.datasets.recipes import view_recipes
 from openselfsup.engine.config import load_config
 from openselfsup.engine.config_text import config_text
@@ -175,6 +176,46 @@ def test_a_resolved_config_can_be_read_again(tmp_path):
     cfg = load_config(PLM, ['epochs=3'])
     (tmp_path / 'config.py').write_text(config_text(cfg))
     assert load_config(tmp_path / 'config.py').to_dict() == cfg.to_dict()
+
+
+VALUES = '''
+import enum
+from pathlib import Path
+import numpy as np
+from openselfsup.models.backbones.resnet import ResNet
+class Kind(str, enum.Enum):
+    RISING = 'alphabetical'
+work_dir = Path('out') / 'mine'
+epochs = np.int64(3)
+optimizer = dict(_delete_=True, type='AdamW', lr=0.03 * np.sqrt(2), betas=np.array([0.9, 0.99]))
+model = dict(backbone=dict(type=ResNet, out_indices=range(4, 5)))
+dataset = dict(source=dict(root=Path('data')))
+normalize = dict(mean=np.array([0.5, 0.5, 0.5]), std=(0.1, np.float32(0.25), 1))
+'''
+
+
+def test_what_a_text_cannot_hold_becomes_what_it_stands_for(tmp_path):
+    cfg = load_config(write(tmp_path, VALUES))
+    assert (cfg.work_dir, cfg.epochs, cfg.dataset.source.root) == ('out/mine', 3, 'data')
+    assert cfg.optimizer.lr == 0.03 * 2 ** 0.5 and cfg.optimizer.betas == [0.9, 0.99]
+    assert (cfg.model.backbone.type, cfg.model.backbone.out_indices) == ('ResNet', [4])
+    assert list(cfg.normalize.std) == [0.1, 0.25, 1]
+    again = read_config_text(config_text(cfg))
+    assert again == cfg.to_dict()
+    (tmp_path / 'config.py').write_text(config_text(cfg))
+    assert load_config(tmp_path / 'config.py').to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize('line, words', [
+    ("hooks = [dict(type='KNNProbeHook', interval=lambda: 1)]", 'interval'),
+    ("model = dict(backbone=dict(_delete_=True, type='TimmBackbone', model='resnet18', "
+     'act_layer=set))', "mine.py:.*model.backbone.act_layer: act_layer is <class 'set'>, a class "
+                        'that nothing registers; expected a number'),
+    ("model = dict(backbone=dict(_delete_=True, type='TimmBackbone', model='resnet18', "
+     "init_values=float('inf')))", 'init_values is inf, nothing that a run can write')])
+def test_what_no_text_can_hold_is_refused(tmp_path, line, words):
+    with pytest.raises(UserError, match=words):
+        load_config(write(tmp_path, line))
 
 
 def test_own_modules_are_imported_also_from_an_option(tmp_path, monkeypatch):
