@@ -114,3 +114,10 @@ def broadcast(x: Tensor, source: int = 0) -> Tensor:
         x = x.clone()
         dist.broadcast(x, source)
     return x
+
+
+def share_running_statistics(network: torch.nn.Module) -> None:
+    """Give all ranks the running statistics that a network's batch norms have on rank 0."""
+    for name, statistic in network.named_buffers():
+        if name.endswith(('running_mean', 'running_var')):
+            statistic.copy_(broadcast(statistic))

@@ -26,6 +26,7 @@ CURVE = 'applied from here on; the learning rate follows its new curve'
 RULES = {
     'model': APPLIED,  # whether the tensors fit is checked against the checkpoint itself
     'model.type': 'refused: the state of one method means nothing to another',
+    'model.gram.start': 'refused: the earlier teacher was taken at that time, or is to be',
     'dataset': VIEWS,
     'optimizer': APPLIED,
     'optimizer.lr': CURVE,

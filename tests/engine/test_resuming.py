@@ -200,6 +200,9 @@ def test_what_cannot_change_is_refused_all_at_once(tmp_path):
         assert words in said
     assert 'weight_decay' not in said
     refuse([change for change in found if 'weight_decay' in change.key], 'run/latest.pth')
+    with pytest.raises(UserError, match='gram.start was 2.* the earlier teacher was taken'):
+        refuse(changes(dict(model=dict(gram=dict(start=2.))),
+                       dict(model=dict(gram=dict(start=1.)))), 'a.pth')
     with pytest.raises(UserError, match="model.type was 'PLM' and is now 'DenseCL'"):
         refuse(changes(dict(model=dict(type='PLM')), dict(model=dict(type='DenseCL'))), 'a.pth')
 

@@ -2,7 +2,7 @@
 
 import torch
 import torch.distributed as dist
-from methods import CASES, build, toy
+from methods import CASES, build, toy, with_options
 from torch.nn.parallel import DistributedDataParallel
 from toy_model import asked_for, batch_for, random_batch
 
@@ -91,6 +91,18 @@ def synchronised():
     return sum(sent), sum(p.numel() for p in algorithm.parameters() if p.requires_grad)
 
 
+def earlier_teacher(rank):
+    """Return statistics of the earlier teacher's batch norm, whose ranks saw other tiles."""
+    torch.manual_seed(0)
+    algorithm = build(with_options('DINO', gram=dict(type='GramAnchoring', start=1.)),
+                      torch.nn.BatchNorm2d(16))
+    for step in range(2):
+        algorithm.begin_step(Progress(step, step, 1, 2))
+        algorithm(*batch_for(algorithm, ROWS, seed=2 * step + rank))
+        algorithm.end_step()
+    return {name: value.clone() for name, value in algorithm.gram.teacher.named_buffers()}
+
+
 def run(rank, folder):
     """Compute every case as one of two processes and save what this rank found."""
     torch.set_num_threads(1)
@@ -98,5 +110,6 @@ def run(rank, folder):
     found = {case: two_steps(case, rank, 2) for case in CASES}
     parts = {case: two_steps(case, rank, 2, sharded=True) for case in SHARDED}
     torch.save(dict(cases=found, sharded=parts, order=shuffled_order(rank), skipped=skipped(rank),
-                    synchronised=synchronised()), f'{folder}/rank{rank}.pt')
+                    synchronised=synchronised(), teacher=earlier_teacher(rank)),
+               f'{folder}/rank{rank}.pt')
     dist.destroy_process_group()

@@ -68,7 +68,7 @@ def test_the_golden_step_of_ca2cl():
 @pytest.mark.parametrize('name, target', [
     ('CA2CL', 'backbone.conv1.weight'), ('CA2CL', 'backbone.conv2.weight'),
     ('CA2CL', 'backbone.conv1.bias'), ('CA2CL', 'neck.mlp.0.weight'),
-    ('CA2CL', 'group_neck.weight'), ('MoCo', 'backbone.conv2.weight'),
+    ('MoCo', 'backbone.conv2.weight'),
     ('PLM', 'neck.mlp2.2.weight')])
 def test_gradients_are_finite_differences_whatever_is_attacked(name, target):
     parts = dict(cluster={}) if name == 'CA2CL' else {}
@@ -255,6 +255,15 @@ def test_a_step_without_a_finite_attack_is_left_out(amp, value):
 def test_impossible_settings(settings, words):
     with pytest.raises(UserError, match=words):
         toy('SimCLR', adversary=settings)
+
+
+@pytest.mark.parametrize('name, target', [('CA2CL', 'group_neck.weight'),
+                                          ('PLM', 'matching_neck.fc.weight')])
+def test_what_takes_no_part_in_the_adversarial_loss_is_not_attacked(name, target):
+    algorithm = toy(name, adversary=dict(target=target), **(
+        dict(cluster={}) if name == 'CA2CL' else {}))
+    with pytest.raises(UserError, match=rf"model.adversary.target: '{target}' takes no part"):
+        algorithm(*random_batch(8))
 
 
 def test_what_is_frozen_is_not_attacked():

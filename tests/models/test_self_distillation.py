@@ -97,16 +97,17 @@ def test_the_teacher_of_similarities_is_renewed_when_due():
     views, maps = batch_for(method, ROWS)
     changed = []
     for number in range(12):
+        before = weight.clone()
         method.begin_step(Progress(number // 2, number, 2, 12))
+        changed.append(not weight.equal(before))
         loss = method(views, maps)['loss_gram']
         assert (loss > 0) == (number >= 2)
         with torch.no_grad():
             for parameter in method.student.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        before = weight.clone()
-        method.end_step()
-        changed.append(not weight.equal(before))
-    assert [number for number, new in enumerate(changed) if new] == [1, 5, 9]
+        if number not in (1, 5):  # left out, as where fp16 overflows
+            method.end_step()
+    assert [number for number, new in enumerate(changed) if new] == [2, 6, 10]
 
 
 # ---- cells ----

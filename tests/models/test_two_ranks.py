@@ -54,6 +54,12 @@ def test_one_infinite_gradient_makes_all_ranks_skip(found):
     assert found[0]['skipped'] == found[1]['skipped']
 
 
+def test_ranks_have_one_earlier_teacher(found):
+    ours, theirs = (found[rank]['teacher'] for rank in range(2))
+    assert any(name.endswith('running_mean') and value.any() for name, value in ours.items())
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
 def test_gradients_cross_between_ranks_once_a_step(found):
     sent, gradients = found[0]['synchronised']
     assert sent == gradients > 0

@@ -73,9 +73,7 @@ class ClusteringHook(Hook):
         share = -(-count // world)  # rounded up, so that all ranks have as many
         places = (distributed.rank() * share + np.arange(share)) % count
         normalization = runner.cfg.normalize
-        for name, statistic in network.named_buffers():
-            if name.endswith(('running_mean', 'running_var')):
-                statistic.copy_(distributed.broadcast(statistic))
+        distributed.share_running_statistics(network)
         found = extract_features(network, self.tiles.part(places), self.batch_size,
                                  normalization['mean'], normalization['std'], runner.amp)
         found = distributed.all_gather(found.to(runner.device))[:count]

@@ -24,7 +24,7 @@ from ..parts import (
     normalize,
     zero_loss,
 )
-from .simclr import SimCLR
+from .simclr import SimCLR, check_others
 
 
 @ALGORITHMS.register_module()
@@ -103,9 +103,7 @@ class PLMSimCLR(SimCLR):
         # Rows 2t and 2t + 1 are the views of tile t, of all ranks.
         pooled = distributed.all_gather_with_grad(
             torch.stack([first[2], second[2]], 1).flatten(0, 1))
-        if len(pooled) <= 2:
-            raise UserError('a single tile has no others to be told from',
-                            where='global_batch_size', expected='at least 2 tiles')
+        check_others(pooled[::2])
         views = 2 * len(x) * distributed.rank() + torch.arange(2 * len(x), device=x.device)
         own = in_a_row(*(views.view(-1, 1, 2).expand(-1, seen.shape[1], -1) for seen in (x, y)))
         losses = nt_xent_of_pairs(anchors, positives, pooled, own, self.temperature)

@@ -18,7 +18,7 @@ from ...views import Draws
 from .. import health
 from ..losses import dino_loss
 from ..masking import MaskedPatches
-from ..method import BaseMethod
+from ..method import BaseMethod, Progress
 from ..parts import built, check_maps
 from ..targets import TARGETS, Centre, Targets, sinkhorn_knopp
 from ..token_pairs import Seen, TokenPairs, pair_globals, pair_locals, tokens_of
@@ -186,6 +186,12 @@ class SelfDistillation(BaseMethod):
         return (self.warmup_temperature
                 + (self.teacher_temperature - self.warmup_temperature) * share)
 
+    def begin_step(self, progress: Progress) -> None:
+        """Renew the earlier teacher of :class:`GramAnchoring` where it is due."""
+        super().begin_step(progress)
+        if self.gram is not None:
+            self.gram.follow(self.backbone, progress)
+
     @torch.no_grad()
     def end_step(self) -> None:
         """θ_t ← m θ_t + (1 - m) θ_s, with m = 0 for heads that learn alone."""
@@ -193,8 +199,6 @@ class SelfDistillation(BaseMethod):
             alone = name != 'backbone' and self.epochs_done < self.heads_only_epochs
             torch._foreach_lerp_([*self.teacher[name].parameters()], [*part.parameters()],
                                  1. if alone else 1 - self.momentum)
-        if self.gram is not None:
-            self.gram.follow(self.backbone, self.progress)
 
     # ---- what a step is made of ----
 

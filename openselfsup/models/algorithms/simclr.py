@@ -99,8 +99,16 @@ class SimCLR(BaseMethod):
         """Return NT-Xent of this rank's anchors (B, D) against the tiles of all ranks."""
         everyone = (distributed.all_gather_with_grad(first),
                     distributed.all_gather_with_grad(second))
+        check_others(everyone[0])
         return nt_xent(first, second, self.temperature, everyone,
                        offset=distributed.rank() * len(first))
+
+
+def check_others(tiles: Tensor) -> None:
+    """Raise a UserError if a forward pass of all ranks has one tile (rows of a tensor)."""
+    if len(tiles) < 2:
+        raise UserError('a single tile has no others to be told from', where='global_batch_size',
+                        expected='at least 2 tiles in a forward pass of all processes')
 
 
 def check_equal_sizes(views: list[Tensor]) -> None:

@@ -61,7 +61,8 @@ class WeightAdversary(nn.Module):
         last_offset: the newest r, to look at; None before the first step.
 
     Raises:
-        UserError: the encoder has no such parameter that learns, or a setting is impossible.
+        UserError: the encoder has no such parameter that learns, or a setting is impossible; in
+            the first step, the adversarial loss does not depend on the parameter.
     """
 
     filled_in = ('encoder',)  # by the method, not by a config
@@ -130,10 +131,18 @@ class WeightAdversary(nn.Module):
         weight = encoder.get_parameter(self.target)
         clean = total_loss(outputs)
         offset, finite = self.offset(weight, clean, loss_scale)
-        self.last_offset = offset
+        first, self.last_offset = self.last_offset is None, offset
+        if first:
+            offset = offset.clone().requires_grad_()
         # w + r is no leaf, so autocast never takes the cast of w that it remembers for it.
         loss = loss_of(self.encode_attacked(encoder, encode, images, offset))
-        relative_size = offset.norm() / weight.detach().norm().clamp_min(_tiny(weight))
+        if first and torch.autograd.grad(loss, offset, retain_graph=True,
+                                         allow_unused=True)[0] is None:
+            raise UserError(f"'{self.target}' takes no part in the adversarial loss, so that "
+                            'attacking it changes nothing', where='model.adversary.target',
+                            expected='a parameter on the way to that loss, such as the first '
+                                     'convolution (None)')
+        relative_size = self.last_offset.norm() / weight.detach().norm().clamp_min(_tiny(weight))
         return {'loss_adversarial': self.weight * loss, 'perturbation': relative_size,
                 'skip_step': (~finite).float()}
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ... import distributed
 from ...errors import UserError
 from ...registry import HEADS
 from ...values import Count, Fraction, NotNegative, Positive, Whole
@@ -199,17 +200,23 @@ class GramAnchoring(nn.Module):
         return {'loss_gram': self.weight * gram_anchoring(patches, kept)}
 
     def follow(self, backbone: nn.Module, progress: Progress) -> None:
-        """Take the moving average where the loss begins, and where it is due anew."""
-        done, start = progress.step + 1, self._steps(self.start, progress)
-        since = done - start
+        """Take the moving average where the loss begins, and where it is due anew.
+
+        To be asked before each step: one that is left out after it changes nothing of that.
+        """
+        since = progress.step - self._steps(self.start, progress)
         again = self.refresh is not None and since > 0 and (
             since % max(self._steps(self.refresh, progress), 1) == 0)
-        if again or since == 0:
+        if again or since == 0 < progress.step:
             self.take(backbone)
 
     def take(self, backbone: nn.Module) -> None:
-        """Take another backbone's weights."""
+        """Take another backbone's weights, and rank 0's running statistics of it.
+
+        Ranks have seen other tiles; those of rank 0 are what a checkpoint holds.
+        """
         self.teacher.load_state_dict(backbone.state_dict())
+        distributed.share_running_statistics(self.teacher)
 
     @staticmethod
     def _steps(epochs: float, progress: Progress) -> int:
