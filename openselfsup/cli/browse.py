@@ -52,19 +52,25 @@ def main(args: argparse.Namespace) -> None:
 
 def draw(cfg: 'Config', dataset: 'TileDataset', batch: dict, out: Path) -> None:
     """Draw the sheets of views, and of matches where the method matches."""
-    from ..registry import ALGORITHMS, BACKBONES
+    from ..engine.placing import placed
+    from ..models.method import check_method
+    from ..registry import ALGORITHMS
     from ..visualization import cell_grid, match_sheet, match_views, view_sheet
 
     for number, part in enumerate(chunks(len(batch['index']), VIEWS_PER_SHEET), 1):
         print(view_sheet(take(batch, part), out / f'views_{number:02d}.png',
                          source=dataset.source, names=dataset.view_names))
-    if not ALGORITHMS.get(cfg.model['type']).needs_geometry or len(batch['views']) < 2:
+    if len(batch['views']) < 2:
+        return
+    with placed(cfg):
+        method = ALGORITHMS.build(cfg.model)  # its settings may say whether it matches cells
+    check_method(method)
+    if not method.needs_geometry:
         return
     if batch['view_to_tile'] is None:
         raise UserError('there is nothing to match: these steps distort the views',
                         where='dataset.recipe', expected='steps of a known geometry')
-    backbone = BACKBONES.build(cfg.model['backbone'])
-    grid, key_grid = (cell_grid(backbone, view.shape[-2:]) for view in batch['views'][:2])
+    grid, key_grid = (cell_grid(method.backbone, view.shape[-2:]) for view in batch['views'][:2])
     matching = match_views(batch, grid, dataset.geometry, key_grid)
     for number, part in enumerate(chunks(len(batch['index']), MATCHES_PER_SHEET), 1):
         print(match_sheet(batch, matching, out / f'matches_{number:02d}.png',

@@ -44,6 +44,31 @@ model = dict(_delete_=True, type='DenseCL', backbone=dict(type='ResNet', depth=1
     assert colour[0] > 5 and colour[1] < 1  # the tile is not grey, its view is
 
 
+def test_the_settings_of_a_method_say_whether_it_matches(browse, tmp_path):
+    tiles = 'dataset.source.root=data/demo/kather2016'
+    for config, sheets in (('DINO/r18_small', ['views_01.png']),
+                           ('DINO/r18_small_plm', ['matches_01.png', 'views_01.png'])):
+        done = browse(config, '--n', '2', '--cfg-options', tiles)
+        assert done.returncode == 0, done.stderr
+        assert sorted(path.name for path in (tmp_path / 'sheets').iterdir()) == sheets
+
+
+def test_distorted_views_are_drawn_of_whoever_trains_on_them(browse, tmp_path):
+    distorted = ['--n', '2', '--cfg-options', 'dataset.source.root=data/demo/kather2016',
+                 'dataset.recipe.steps.elastic={"type": "ElasticDistortion"}']
+    done = browse('VICRegL/r18_small', *distorted, 'model.alpha=1')
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / 'sheets').iterdir()] == ['views_01.png']
+    done = browse('VICRegL/r18_small', *distorted)
+    assert done.returncode == 2 and 'nothing to match: these steps distort' in done.stderr
+
+
+def test_what_stops_the_method_as_it_is_built_is_told_behind_the_views(browse, tmp_path):
+    done = browse(DEMO, '--n', '2', '--cfg-options', 'model.neck.in_channels=3')
+    assert done.returncode == 2 and 'model.neck' in done.stderr
+    assert 'Traceback' not in done.stderr and (tmp_path / 'sheets/views_01.png').exists()
+
+
 def test_a_mistake_is_one_sentence(browse, tmp_path):
     done = browse(DEMO, '--cfg-options', 'dataset.recipe.steps.crop.scal=1')
     assert done.returncode == 2 and "'scale'" in done.stderr
