@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..datasets.labeled import LabeledTileDataset
+from ..datasets.labeled import LabeledTileDataset, resize_and_crop
 from ..datasets.loader import ViewLoader
 from ..datasets.sources import Source
 from ..datasets.tiles import TileDataset
@@ -51,6 +51,19 @@ class Trained:
     train_tiles: int
     validation_tiles: int
     diverged: int | None = None
+
+
+class CentralSquares(Part):
+    """The central square of each tile: what a classifier sees when it is validated and tested.
+
+    The recipe would squeeze a whole tile into a square, and tissue would have another shape in
+    training. Square tiles stay as they are.
+    """
+
+    def read(self, index: int) -> np.ndarray:
+        tile = super().read(index)
+        side = min(tile.shape[:2])
+        return resize_and_crop(tile, side, side)
 
 
 def train_honestly(backbone: nn.Module, width: int, labelled: Part, classes: int,
@@ -151,7 +164,8 @@ def _train(model: TileClassifier, train: Source, choice: Source, settings: Train
     model.to(next(model.backbone.parameters()).device).to(memory_format=torch.channels_last)
     model.backbone.requires_grad_(not frozen)
     recipe = strong_view(settings.image_size)  # stands in the settings of every result
-    loader = ViewLoader(TileDataset(train, recipe, n_views=1, on_corrupt='raise', check=False),
+    squares = CentralSquares(train, np.arange(len(train)))
+    loader = ViewLoader(TileDataset(squares, recipe, n_views=1, on_corrupt='raise', check=False),
                         min(settings.batch_size, len(train)), seed=seed,
                         workers=settings.workers, drop_last=False)
     watched = LabeledTileDataset(choice, settings.image_size, check=False)

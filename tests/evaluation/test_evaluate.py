@@ -1,6 +1,7 @@
 """Whole evaluations on the bundled tiles."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from openselfsup.datasets import LabeledTileDataset, Source, ViewLoader
 from openselfsup.errors import UserError
 from openselfsup.evaluation import classifier, evaluate, finetune, networks, results_form
 from openselfsup.evaluation.baselines import Renormalised
@@ -184,6 +186,46 @@ def test_paper_compat_holds_one_tile_out_at_least(split, weights):
                                           1, frozen=False)
     assert trained.validation_tiles == 1
     assert trained.train_tiles == (len(data.train) - 1) // 2
+
+
+class Shaped(Source):
+    """Noise: tiles that are wide, high and square by turns, of two classes."""
+
+    def __init__(self, count):
+        rng = np.random.default_rng(0)
+        self.tiles = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in itertools.islice(
+            itertools.cycle([(32, 64), (51, 32), (32, 32)]), count)]
+        self.labels, self.classes = np.arange(count) % 2, ['a', 'b']
+
+    def __len__(self):
+        return len(self.tiles)
+
+    def read(self, index):
+        return self.tiles[index]
+
+    def path(self, index):
+        return f'tile {index}'
+
+
+@pytest.mark.parametrize('honest', [True, False])
+def test_training_sees_the_part_of_a_tile_that_is_tested(weights, monkeypatch, honest):
+    loaders = []
+    monkeypatch.setattr(finetune, 'strong_view', lambda size: dict(
+        type='ViewRecipe', size=size, steps={}))
+    monkeypatch.setattr(finetune, 'ViewLoader', lambda *args, **options: loaders.append(
+        ViewLoader(*args, **options)) or loaders[-1])
+    backbone = networks.from_checkpoint('resnet18', weights).backbone
+    tiles, settings = Shaped(18), TrainSettings(epochs=1, batch_size=16, image_size=32, workers=0)
+    if honest:
+        finetune.train_honestly(backbone, 512, Part(tiles, np.arange(18)), 2, settings, 1,
+                                frozen=True)
+    else:
+        finetune.train_as_published(backbone, 512, tiles, tiles, 1.0, 2, settings, 1, frozen=True)
+    batch = loaders[0].make_batch(0, 0)
+    dataset = LabeledTileDataset(tiles, 32)
+    tested = {tiles.path(i): dataset[i][0] for i in range(len(tiles))}
+    for view, index in zip(batch['views'][0], batch['index'].tolist()):
+        assert torch.equal(view, tested[loaders[0].dataset.source.path(index)])
 
 
 @pytest.mark.parametrize('honest', [True, False])
