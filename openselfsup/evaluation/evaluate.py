@@ -214,12 +214,12 @@ class Evaluation:
                            f'seed {seed}: diverged at epoch {diverged} (learning rate '
                            f'{settings.lr:g}); it has no score.')
         self._test(label, name, fraction, seed, probabilities, trained, trained.train_tiles,
-                   start, honest, trained.validation_tiles, trained.history, diverged)
+                   start, honest, trained.history, diverged)
 
     def _test(self, protocol: str, name: str, fraction: float, seed: int,
               probabilities: Tensor | None, fitted: Fitted | Trained, train_tiles: int,
-              start: float, honest: bool = True, validation_tiles: int | None = None,
-              history: list[dict] | None = None, diverged: int | None = None) -> None:
+              start: float, honest: bool = True, history: list[dict] | None = None,
+              diverged: int | None = None) -> None:
         """Score a finished classifier on the test tiles, if there is one, and write its row."""
         labels = self.test_labels.numpy()
         scores: dict = {key: dict(value=None, low=None, high=None) for key in SCORES}
@@ -238,12 +238,8 @@ class Evaluation:
                     draws[name_of] = np.full_like(draws[name_of], np.nan)
             self.draws[len(self.rows)] = draws
             self.probabilities[len(self.rows)] = found
-        if validation_tiles is None:
-            validation_tiles = (0 if fitted.chosen.get('validated_by') == 'nothing' else
-                                round(fitted.settings.get('validation_share', 0)
-                                      * fitted.settings.get('search_tiles', 0)))
         self.rows.append(Row(
-            protocol, family(name), fraction, seed, honest, train_tiles, validation_tiles,
+            protocol, family(name), fraction, seed, honest, train_tiles, fitted.validation_tiles,
             len(labels), fitted.settings, fitted.chosen, scores, recall, counts.tolist(),
             history or [], round(time.perf_counter() - start, 3), diverged))
         self._write()

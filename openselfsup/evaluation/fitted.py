@@ -21,6 +21,8 @@ class Fitted:
         classifier: the linear one, where it is linear.
         probable: whether ``probabilities`` are some; otherwise those of two classes do not
             compare, and there is no answer.
+        validation_tiles: how many of the tiles that it is fitted to were held out to choose by: the
+            mean of several splits, the sum of folds, 0 where nothing was chosen.
     """
 
     probabilities: Callable[[Tensor], Tensor]
@@ -28,3 +30,4 @@ class Fitted:
     chosen: dict[str, Any] = field(default_factory=dict)
     classifier: Classifier | None = None
     probable: bool = True
+    validation_tiles: int = 0

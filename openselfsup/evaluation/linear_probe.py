@@ -78,10 +78,11 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
                         expected='features of a smaller range')
     weight, bias = axes.classifier(theta[0])
     classifier = Classifier(sharpness * weight, sharpness * bias)
+    held_out = round(sum(len(held) for _, held in splits) / max(len(splits), 1))
     return Fitted(classifier.probabilities, settings,
                   dict(penalty=PENALTIES[best], sharpness=round(sharpness, 4),
                        validation_loss=round(loss, 6), gradient_left=round(gradient, 6),
-                       validated_by=found[0][2]), classifier)
+                       validated_by=found[0][2]), classifier, validation_tiles=held_out)
 
 
 def _search(features: Tensor, axes: Axes, labels: Tensor, classes: int,

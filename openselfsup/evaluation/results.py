@@ -48,7 +48,7 @@ class Row:
         seed: draws the labelled tiles, the validation tiles, the initialisation.
         honest: False where the test set or repeated tiles flatter the number (paper-compat).
         train_tiles, validation_tiles, test_tiles: how many; validation tiles are among the
-            labelled ones.
+            labelled ones: the mean of several splits, the sum of folds.
         settings: all that defines the protocol.
         chosen: what was selected on validation tiles.
         scores: by name, each with value, low and high.

@@ -83,7 +83,8 @@ def fit_svm(features: Tensor, labels: Tensor, classes: int, seed: int,
         margin = torch.from_numpy(unit_rows(queries) @ weight + bias)
         return 0.5 + 0.5 * margin / (1 + margin.abs())  # rises with the margin, in (0, 1)
 
-    return Fitted(scores, settings, chosen, probable=False)
+    return Fitted(scores, settings, chosen, probable=False,
+                  validation_tiles=sum(len(held) for _, held in folds))
 
 
 def unit_rows(features: Tensor) -> np.ndarray:

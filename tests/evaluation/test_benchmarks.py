@@ -57,6 +57,11 @@ def test_every_protocol_has_its_rows_and_no_test_label_has_a_say(split, weights,
                 assert (value is None) == (ranks_only and name not in RANKING)
     # The last stage of the network is what linear-v1 classifies.
     assert lines[stages[4]][0].scores == lines['linear-v1'][0].scores
+    # Every class gives a tile to the split, every tile is in a fold, one of a class in none.
+    for protocol, tiles in (('linear-v1', 8), (stages[4], 8), (SVM, lines[SVM][0].train_tiles),
+                            (f'{LOW_SHOT} (1 of each class)', 0),
+                            (f'{LOW_SHOT} (2 of each class)', 16)):
+        assert {row.validation_tiles for row in lines[protocol]} == {tiles}
     assert lines[f'{LOW_SHOT} (2 of each class)'][0].train_tiles == 16
     assert lines[SEMI][0].chosen['head_lr'] in (1.0, 10.0)
     assert lines[SEMI][0].settings['head_lr_tried'] == [1.0, 10.0]

@@ -117,7 +117,19 @@ def test_validation_is_by_patient(monkeypatch):
 
 def test_one_tile_a_class_can_be_fitted():
     features, labels = problem(4)
-    assert fit_linear(features, labels, 4, 0).probabilities(features).argmax(1).equal(labels)
+    fitted = fit_linear(features, labels, 4, 0)
+    assert fitted.probabilities(features).argmax(1).equal(labels) and fitted.validation_tiles == 0
+
+
+def test_the_tiles_that_were_held_out_are_counted():
+    """No fifth: a class gives a tile at least, patients stay whole, copies judge nothing."""
+    features, labels = problem(8)
+    assert fit_linear(features, labels, 4, 0).validation_tiles == 4
+    copies = np.arange(8) % 4
+    assert fit_linear(features, labels, 4, 0, copies=copies).validation_tiles == 0
+    features, labels = problem()
+    patients = np.repeat(np.arange(3), [40, 120, 140])
+    assert fit_linear(features, labels, 4, 0, patients).validation_tiles == 40
 
 
 def test_many_tiles_search_on_a_part(monkeypatch):

@@ -65,6 +65,7 @@ def test_it_ranks_and_is_repeatable():
                for c in range(3)) > 0.85
     assert ((scores > 0) & (scores < 1)).all() and not fitted.probable
     assert fitted.chosen['validated_by'] == 'tiles' and fitted.settings['folds'] == 3
+    assert fitted.validation_tiles == 90  # each tile in one fold
     assert all(cost in COSTS for cost in fitted.chosen['cost'])
     assert all(0.5 < value <= 1 for value in fitted.chosen['validation_average_precision'])
 
@@ -73,6 +74,7 @@ def test_a_tile_of_each_class_leaves_nothing_to_choose_by():
     train, labels = made(3, 1)
     fitted = fit_svm(train, labels, 3, 5)
     assert fitted.chosen['cost'] == [1.0] * 3 and fitted.chosen['validated_by'] == 'nothing'
+    assert fitted.validation_tiles == 0
 
 
 def test_copies_and_patients_stay_in_one_fold():
