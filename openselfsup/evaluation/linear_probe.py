@@ -32,9 +32,10 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, seed: int,
                patients: np.ndarray | None = None, copies: np.ndarray | None = None) -> Fitted:
     """linear-v1: logistic regression, its penalty chosen on validation tiles inside train.
 
-    Features are standardised by training tiles, by 3,000 of them where there are more. The
-    penalty of lowest cross-entropy on a held-out fifth of those (mean over five splits where
-    there are at most 2,000 tiles) wins; then the classifier is fitted to all training tiles.
+    Features are standardised by training tiles, by 3,000 of them where there are more (twice the
+    width if that is more). The penalty of lowest cross-entropy on a held-out fifth of those (mean
+    over five splits where there are at most 2,000 tiles) wins; then the classifier is fitted to
+    all training tiles.
 
     A strong penalty may rank classes best and still be too unsure of them, which plain
     cross-entropy would hold against it. The logits therefore have a factor (Guo et al. 2017,

@@ -137,6 +137,8 @@ def test_many_tiles_search_on_a_part(monkeypatch):
     monkeypatch.setattr(linear_probe, 'FEW_TILES', 100)
     features, labels = problem()
     fitted = fit_linear(features, labels, 4, 0)
-    assert fitted.settings['splits'] == 1
+    assert (fitted.settings['splits'], fitted.settings['search_tiles']) == (1, 100)
+    monkeypatch.setattr(sampling, 'SEARCH_TILES', 60)  # fewer than twice the 40 features
+    assert fit_linear(features, labels, 4, 0).settings['search_tiles'] == 80
     accuracy = (fitted.probabilities(features).argmax(1) == labels).float().mean()
     assert accuracy > 0.7
