@@ -215,7 +215,7 @@ def _config_of(model: Any, name: str) -> Mapping[str, Any] | None:
     """
     parts = described_parts(model)
     by_key = [value for key, value in parts if key == 'backbone']
-    by_type = [value for _, value in parts if _type_name(value['type']) == name]
+    by_type = [value for _, value in parts if value['type'] == name]
     found = [value for value in by_key if value in by_type] or by_type or by_key
     return found[0] if found and all(value == found[0] for value in found) else None
 
@@ -230,16 +230,11 @@ def described_parts(value: Any, key: str = '') -> list[tuple[str, Any]]:
     return []
 
 
-def _type_name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind)
-
-
 def _plain(value: Any) -> Any:
-    """Return a value of a config in types that a checkpoint may hold."""
+    """Return a value of a config with plain dicts in place of the config's own."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         items = [_plain(item) for item in value]
         return items if isinstance(value, list) else tuple(items)
-    plain = value is None or type(value) in (bool, int, float, str)
-    return value if plain else _type_name(value)
+    return value
