@@ -20,6 +20,7 @@ from .names import (
     to_detectron2,
     weights_of,
 )
+from .plain_networks import plain_weights
 from .published import (
     published_method,
     training_state_from_published,
@@ -30,7 +31,6 @@ from .transformers import (
     Transformer,
     authors_feature,
     fitted_transformer,
-    rank_of_prefix,
     told_resizing,
     transformer_config,
     transformer_of,
@@ -43,7 +43,7 @@ __all__ = ['Architecture', 'BackboneRecord', 'Description', 'LoadReport', 'Trans
            'architecture_of', 'authors_feature', 'backbone_record', 'backbone_state_dict',
            'channels_of', 'check_training_state', 'describe_backbone', 'described_parts',
            'description_of', 'detect', 'fitted_transformer', 'from_detectron2', 'load',
-           'load_backbone_weights', 'prefix_of_backbone', 'published_method', 'rank_of_prefix',
+           'load_backbone_weights', 'plain_weights', 'prefix_of_backbone', 'published_method',
            'refuse_spoilt', 'save', 'summary', 'to_detectron2', 'told_resizing',
            'training_state_from_published', 'training_state_to_published', 'transformer_config',
            'transformer_of', 'usual_resizing', 'weights_of']

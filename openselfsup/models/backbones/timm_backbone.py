@@ -11,9 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ...checkpoints import (
     LoadReport,
-    backbone_state_dict,
     fitted_transformer,
-    rank_of_prefix,
+    plain_weights,
     summary,
     transformer_of,
     usual_resizing,
@@ -229,7 +228,7 @@ class TimmBackbone(nn.Module):
         own = {name.removeprefix('net.'): value for name, value in self.state_dict().items()}
         state = weights_of(checkpoint)
         if not self.is_vit:
-            return _plain_weights(checkpoint, state, own, where)
+            return plain_weights(checkpoint, state, own, where)
         found = transformer_of(state, 'teacher' in checkpoint and 'student' in checkpoint)
         if found is None:
             raise UserError(f'no vision transformer in this checkpoint; found '
@@ -331,29 +330,6 @@ class TimmBackbone(nn.Module):
     def _positions(self, grid: tuple[int, int], prefix: int) -> Tensor:
         return resize_positions(self.net.pos_embed, tuple(self.net.patch_embed.grid_size), grid,
                                 prefix, self.resizing)
-
-
-def _plain_weights(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor],
-                   own: Mapping[str, Tensor], where: str | None) -> tuple[dict[str, Tensor], str]:
-    """Return the weights of a network other than a ViT, without classifier and cut-off stages."""
-    if 'layer1.0.conv1.weight' in own:
-        found, kind = backbone_state_dict(checkpoint, where)
-    else:
-        first = next(iter(own))
-        prefixes = sorted((name[:-len(first)] for name in state if name.endswith(first)),
-                          key=rank_of_prefix)
-        if len(prefixes) > 1 and rank_of_prefix(prefixes[0]) == rank_of_prefix(prefixes[1]):
-            raise UserError('several networks in this checkpoint, below '
-                            + ', '.join(sorted(prefixes)), where=where,
-                            expected='weights of one network')
-        prefix = prefixes[0] if prefixes else ''
-        found, kind = {name[len(prefix):]: value for name, value in state.items()
-                       if name.startswith(prefix)}, 'timm'
-    parts = {name.split('.')[0] for name in own}
-    stages = {'.'.join(name.split('.')[:2]) for name in own}
-    return {f'net.{name}': value for name, value in found.items()
-            if name.split('.')[0] in parts
-            and (name.split('.')[0] != 'stages' or '.'.join(name.split('.')[:2]) in stages)}, kind
 
 
 def _module_of(model: str) -> str:
